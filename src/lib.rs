@@ -1,1 +1,5 @@
+//! Tidehold: a node's one image cache.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic"))]
 
+pub mod clock;
+pub mod oci;

@@ -1,0 +1,174 @@
+//! What a manifest says of itself and of what it points at (OCI image specification, "Image Manifest" and
+//! "Image Index"; Docker's schema 2 has the same shape).
+
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
+use serde::Deserialize;
+
+use super::Digest;
+
+/// The largest manifest that is taken, in bytes: what the distribution specification asks registries to bear.
+pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+
+/// The `Accept` header for every manifest asked of a registry: always the full set, since a registry may answer
+/// with another digest, or not at all, to a shorter one.
+pub const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
+     application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, \
+     application/vnd.docker.distribution.manifest.v2+json";
+
+/// A manifest or an index, as far as a cache has to understand it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Manifest {
+    media_type: String,
+    children: Vec<Child>,
+}
+
+/// A blob or manifest that a manifest points at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Child {
+    /// Its address.
+    pub digest: Digest,
+    /// Its length in bytes, as the manifest claims it.
+    pub size: u64,
+}
+
+impl Manifest {
+    /// Reads the bytes of a manifest. What they are is told by the bytes themselves, never by a header, so that
+    /// a blob needs no record of its type and a web page in a manifest's place is found out.
+    ///
+    /// # Errors
+    /// When this is no image manifest or index, or one of Docker's schema 1.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        let shape: Shape = serde_json::from_slice(bytes).map_err(ManifestError::NotJson)?;
+        match shape.schema_version {
+            Some(2) => {}
+            Some(1) => return Err(ManifestError::Schema1),
+            Some(_) | None => return Err(ManifestError::NotAManifest),
+        }
+        let (fallback, descriptors) = match (&shape.manifests, &shape.layers, &shape.config) {
+            (Some(_), None, None) => {
+                let index: ImageIndex = serde_json::from_slice(bytes).map_err(ManifestError::NotJson)?;
+                ("application/vnd.oci.image.index.v1+json", index.manifests().clone())
+            }
+            (None, Some(_), Some(_)) => {
+                let image: ImageManifest = serde_json::from_slice(bytes).map_err(ManifestError::NotJson)?;
+                let mut descriptors = vec![image.config().clone()];
+                descriptors.extend(image.layers().iter().cloned());
+                ("application/vnd.oci.image.manifest.v1+json", descriptors)
+            }
+            // Both shapes at once is how a confused deputy is made (OCI advisory GHSA-77vh-xpmg-72qh).
+            _ => return Err(ManifestError::NotAManifest),
+        };
+        let media_type = shape.media_type.unwrap_or_else(|| fallback.to_owned());
+        if media_type.is_empty() || !media_type.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ManifestError::NotAManifest);
+        }
+        let children = descriptors.iter().map(Child::of).collect::<Result<_, _>>()?;
+        Ok(Self { media_type, children })
+    }
+
+    /// The media type to serve it with.
+    pub fn media_type(&self) -> &str {
+        &self.media_type
+    }
+
+    /// What it points at, in its own order: an index its manifests; a manifest its config, then its layers.
+    pub fn children(&self) -> &[Child] {
+        &self.children
+    }
+}
+
+impl Child {
+    fn of(descriptor: &Descriptor) -> Result<Self, ManifestError> {
+        let digest = descriptor.digest().as_ref().parse().map_err(|_| ManifestError::NotAManifest)?;
+        Ok(Self { digest, size: descriptor.size() })
+    }
+}
+
+/// The keys that tell the kinds of manifest apart.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shape {
+    schema_version: Option<u64>,
+    media_type: Option<String>,
+    manifests: Option<serde::de::IgnoredAny>,
+    layers: Option<serde::de::IgnoredAny>,
+    config: Option<serde::de::IgnoredAny>,
+}
+
+/// Why bytes are no manifest that can be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// Not JSON, or not with the fields a manifest must have.
+    #[error("not a manifest: {0}")]
+    NotJson(#[source] serde_json::Error),
+    /// JSON, but neither an image manifest nor an index.
+    #[error("not an image manifest or index of schema version 2")]
+    NotAManifest,
+    /// The format before content addressing, which registries have stopped serving.
+    #[error(
+        "a manifest of Docker's schema 1, which is not supported: push the image again with a current client"
+    )]
+    Schema1,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor(text: &str) -> String {
+        format!(
+            r#"{{"mediaType":"application/x","digest":"{}","size":{}}}"#,
+            Digest::of(text.as_bytes()),
+            text.len()
+        )
+    }
+
+    #[test]
+    fn an_index_points_at_its_manifests() {
+        let json =
+            format!(r#"{{"schemaVersion":2,"manifests":[{},{}]}}"#, descriptor("one"), descriptor("three"));
+        let index = Manifest::parse(json.as_bytes()).unwrap();
+        assert_eq!(index.media_type(), "application/vnd.oci.image.index.v1+json");
+        assert_eq!(index.children()[1], Child { digest: Digest::of(b"three"), size: 5 });
+    }
+
+    #[test]
+    fn a_manifest_points_at_its_config_then_its_layers() {
+        let json = format!(
+            r#"{{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json",
+                "config":{},"layers":[{}]}}"#,
+            descriptor("config"),
+            descriptor("layer")
+        );
+        let image = Manifest::parse(json.as_bytes()).unwrap();
+        assert_eq!(image.media_type(), "application/vnd.docker.distribution.manifest.v2+json");
+        let children: Vec<_> = image.children().iter().map(|child| child.digest.clone()).collect();
+        assert_eq!(children, [Digest::of(b"config"), Digest::of(b"layer")]);
+    }
+
+    #[test]
+    fn what_is_no_manifest_is_refused() {
+        let both =
+            format!(r#"{{"schemaVersion":2,"manifests":[],"config":{},"layers":[]}}"#, descriptor("config"));
+        for bytes in [
+            "",
+            "<html>log in</html>",
+            "{}",
+            "[]",
+            r#"{"schemaVersion":2}"#,
+            r#"{"schemaVersion":3,"manifests":[]}"#,
+            &both,
+        ] {
+            assert!(Manifest::parse(bytes.as_bytes()).is_err(), "{bytes} was taken for a manifest");
+        }
+        let schema1 = br#"{"schemaVersion":1,"fsLayers":[],"history":[]}"#;
+        assert!(matches!(Manifest::parse(schema1), Err(ManifestError::Schema1)));
+    }
+
+    #[test]
+    fn a_media_type_that_could_split_a_header_is_refused() {
+        let json = r#"{"schemaVersion":2,"mediaType":"a\r\nb: c","manifests":[]}"#;
+        assert!(Manifest::parse(json.as_bytes()).is_err());
+    }
+}
