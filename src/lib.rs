@@ -3,3 +3,5 @@
 
 pub mod clock;
 pub mod oci;
+pub mod serve;
+pub mod store;

@@ -1,0 +1,147 @@
+//! What is known of blobs: `Info`, `Update`, `List`, `Delete`.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use futures_util::stream;
+use tonic::Status;
+
+use super::filter::Filters;
+use super::{ContentService, Replies, api, digest, failed, not_found};
+use crate::clock;
+use crate::oci::Digest;
+use crate::store::{Adopted, blocking};
+
+/// How many blobs stand in one message of a list.
+const PAGE: usize = 100;
+
+impl ContentService {
+    /// Answering this with OK adopts the blob: containerd relies on it from now on and tells nobody.
+    pub(super) async fn info_of(&self, request: &api::InfoRequest) -> Result<api::InfoResponse, Status> {
+        let digest = digest(&request.digest)?;
+        let adopted = match self.hold.adopted(&self.owner, &digest).map_err(failed)? {
+            Some(adopted) => Some(adopted),
+            None => {
+                let (hold, owner, digest) = (self.hold.clone(), self.owner.clone(), digest.clone());
+                blocking(move || hold.adopt(&owner, &digest, clock::now())).await.map_err(failed)?
+            }
+        };
+        let info = adopted.map(info_message).ok_or_else(|| not_found(&digest))?;
+        Ok(api::InfoResponse { info: Some(info) })
+    }
+
+    pub(super) async fn updated(&self, request: api::UpdateRequest) -> Result<api::UpdateResponse, Status> {
+        let info = request.info.ok_or_else(|| Status::invalid_argument("an update needs an info"))?;
+        let digest = digest(&info.digest)?;
+        let change = LabelChange::new(request.update_mask, info.labels)?;
+        let (hold, owner, of) = (self.hold.clone(), self.owner.clone(), digest.clone());
+        let updated =
+            blocking(move || hold.relabel(&owner, &of, clock::now(), |labels| change.apply(labels)))
+                .await
+                .map_err(failed)?
+                .ok_or_else(|| not_found(&digest))?;
+        Ok(api::UpdateResponse { info: Some(info_message(updated)) })
+    }
+
+    /// Only what this containerd adopted: it deletes whatever else it finds here. The walk goes by digest, page by
+    /// page, and so bears deletes in between.
+    pub(super) fn listed(
+        &self,
+        request: &api::ListContentRequest,
+    ) -> Result<Replies<api::ListContentResponse>, Status> {
+        let filters =
+            Filters::parse(&request.filters).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let service = self.clone();
+        let pages = stream::try_unfold(Some(None), move |cursor: Option<Option<Digest>>| {
+            let page = cursor.map(|after| service.page(after.as_ref(), &filters)).transpose();
+            async move {
+                let Some((info, last)) = page? else { return Ok(None) };
+                Ok(Some((api::ListContentResponse { info }, last.map(Some))))
+            }
+        });
+        Ok(Box::pin(futures_util::TryStreamExt::try_filter(pages, |page| {
+            std::future::ready(!page.info.is_empty())
+        })))
+    }
+
+    /// The next blobs that match, and where to go on; `None` at the end.
+    fn page(
+        &self,
+        after: Option<&Digest>,
+        filters: &Filters,
+    ) -> Result<(Vec<api::Info>, Option<Digest>), Status> {
+        let adopted = self.hold.adopted_after(&self.owner, after, PAGE).map_err(failed)?;
+        let last = adopted.last().filter(|_| adopted.len() == PAGE).map(|last| last.blob.digest.clone());
+        let matching = adopted.into_iter().filter(|adopted| filters.matches(|path| field(adopted, path)));
+        Ok((matching.map(info_message).collect(), last))
+    }
+
+    /// Ends the adoption; the blob stays as cache. Deleting what is not there is no error: one would end
+    /// containerd's collection half-way.
+    pub(super) fn deleted(&self, request: &api::DeleteContentRequest) -> Result<(), Status> {
+        let digest = digest(&request.digest)?;
+        self.hold.release(&self.owner, &digest).map(drop).map_err(failed)
+    }
+}
+
+fn field<'a>(adopted: &'a Adopted, path: &[&str]) -> Option<Cow<'a, str>> {
+    match path {
+        ["digest"] => Some(adopted.blob.digest.as_str().into()),
+        ["labels", key @ ..] => adopted.labels.get(&key.join(".")).map(|value| value.as_str().into()),
+        _ => None,
+    }
+}
+
+fn info_message(adopted: Adopted) -> api::Info {
+    api::Info {
+        digest: adopted.blob.digest.to_string(),
+        size: i64::try_from(adopted.blob.size).unwrap_or(i64::MAX),
+        created_at: Some(adopted.blob.committed_at.into()),
+        updated_at: Some(adopted.updated_at.into()),
+        labels: adopted.labels,
+    }
+}
+
+/// What an update's mask makes of the labels.
+enum LabelChange {
+    /// They become these.
+    Replace(HashMap<String, String>),
+    /// These are put, or removed where the value is empty.
+    Merge(Vec<(String, String)>),
+}
+
+impl LabelChange {
+    fn new(
+        mask: Option<prost_types::FieldMask>,
+        mut labels: HashMap<String, String>,
+    ) -> Result<Self, Status> {
+        let paths = mask.unwrap_or_default().paths;
+        if paths.is_empty() || paths.iter().any(|path| path == "labels") {
+            return Ok(Self::Replace(labels));
+        }
+        let named = |path: String| {
+            let key = path.strip_prefix("labels.").ok_or_else(|| {
+                Status::invalid_argument(format!(
+                    "{path:?} cannot be updated: only labels and labels.<key> can"
+                ))
+            })?;
+            Ok((key.to_owned(), labels.remove(key).unwrap_or_default()))
+        };
+        paths.into_iter().map(named).collect::<Result<_, _>>().map(Self::Merge)
+    }
+
+    fn apply(self, labels: &mut HashMap<String, String>) {
+        match self {
+            Self::Replace(new) => *labels = new,
+            Self::Merge(changes) => {
+                for (key, value) in changes {
+                    if value.is_empty() {
+                        labels.remove(&key);
+                    } else {
+                        labels.insert(key, value);
+                    }
+                }
+            }
+        }
+    }
+}

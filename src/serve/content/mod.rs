@@ -1,0 +1,137 @@
+//! containerd's content store, as the gRPC service `containerd.services.content.v1.Content`.
+//!
+//! One service for each containerd on the node, told apart by the socket it comes in at. The contract is that of
+//! containerd's own server (`plugins/services/content/contentserver`), which its proxy plugin expects to meet.
+//!
+//! Invariant: `Info`, `List`, `Delete` and the statuses wait for no network and no other request, since containerd
+//! calls them while it holds its own lock.
+
+mod filter;
+mod info;
+mod read;
+mod status;
+mod write;
+
+use std::pin::Pin;
+
+use futures_util::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::oci::Digest;
+use crate::store::{Hold, Ingests, Owner, StoreError};
+use api::content_server::{Content, ContentServer};
+
+/// What `build.rs` made of containerd's definition.
+#[expect(missing_docs, clippy::pedantic, unreachable_pub, reason = "generated from content.proto")]
+mod api {
+    tonic::include_proto!("containerd.services.content.v1");
+}
+
+/// The largest message that containerd sends or takes, in bytes.
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
+
+/// A stream of replies.
+type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The content store of one containerd.
+#[derive(Clone)]
+pub struct ContentService {
+    hold: Hold,
+    owner: Owner,
+    ingests: Ingests,
+}
+
+impl ContentService {
+    /// The store as that containerd sees it: its own adoptions and ingests over the one hold. *Blocking.*
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn open(hold: Hold, owner: Owner) -> Result<Self, StoreError> {
+        let ingests = Ingests::open(&hold, owner.clone())?;
+        Ok(Self { hold, owner, ingests })
+    }
+
+    /// The service, ready to be served.
+    pub fn into_server(self) -> ContentServer<impl Content> {
+        ContentServer::new(self)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    }
+}
+
+#[tonic::async_trait]
+impl Content for ContentService {
+    async fn info(&self, request: Request<api::InfoRequest>) -> Result<Response<api::InfoResponse>, Status> {
+        self.info_of(&request.into_inner()).await.map(Response::new)
+    }
+
+    async fn update(
+        &self,
+        request: Request<api::UpdateRequest>,
+    ) -> Result<Response<api::UpdateResponse>, Status> {
+        self.updated(request.into_inner()).await.map(Response::new)
+    }
+
+    type ListStream = Replies<api::ListContentResponse>;
+
+    async fn list(
+        &self,
+        request: Request<api::ListContentRequest>,
+    ) -> Result<Response<Self::ListStream>, Status> {
+        self.listed(&request.into_inner()).map(Response::new)
+    }
+
+    async fn delete(&self, request: Request<api::DeleteContentRequest>) -> Result<Response<()>, Status> {
+        self.deleted(&request.into_inner()).map(Response::new)
+    }
+
+    type ReadStream = Replies<api::ReadContentResponse>;
+
+    async fn read(
+        &self,
+        request: Request<api::ReadContentRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
+        self.bytes_of(&request.into_inner()).await.map(Response::new)
+    }
+
+    async fn status(
+        &self,
+        request: Request<api::StatusRequest>,
+    ) -> Result<Response<api::StatusResponse>, Status> {
+        self.status_of(&request.into_inner()).map(Response::new)
+    }
+
+    async fn list_statuses(
+        &self,
+        request: Request<api::ListStatusesRequest>,
+    ) -> Result<Response<api::ListStatusesResponse>, Status> {
+        self.statuses(&request.into_inner()).map(Response::new)
+    }
+
+    type WriteStream = Replies<api::WriteContentResponse>;
+
+    async fn write(
+        &self,
+        request: Request<Streaming<api::WriteContentRequest>>,
+    ) -> Result<Response<Self::WriteStream>, Status> {
+        Ok(Response::new(self.write_session(request.into_inner())))
+    }
+
+    async fn abort(&self, request: Request<api::AbortRequest>) -> Result<Response<()>, Status> {
+        self.aborted(request.into_inner()).await.map(Response::new)
+    }
+}
+
+fn digest(text: &str) -> Result<Digest, Status> {
+    text.parse().map_err(|error: crate::oci::DigestError| Status::invalid_argument(error.to_string()))
+}
+
+fn not_found(digest: &Digest) -> Status {
+    Status::not_found(format!("content {digest}: not found"))
+}
+
+/// The disk or the index failed: nothing that the client could do otherwise.
+fn failed(error: StoreError) -> Status {
+    tracing::error!(%error, "the content store failed");
+    Status::internal(error.to_string())
+}

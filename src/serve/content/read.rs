@@ -1,0 +1,63 @@
+//! `Read`: the bytes of a blob from an offset on.
+
+use futures_util::stream;
+use tonic::Status;
+
+use super::{ContentService, Replies, api, digest, failed, not_found};
+use crate::store::{OpenBlob, blocking};
+
+/// What one message of a longer read carries, in bytes.
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// Up to this many bytes are read in line: they come from the page cache more often than not, and handing the
+/// work to another thread would take longer than the read. Unpacking reads 32 KiB at a time.
+const INLINE_BYTES: u64 = 128 << 10;
+
+impl ContentService {
+    pub(super) async fn bytes_of(
+        &self,
+        request: &api::ReadContentRequest,
+    ) -> Result<Replies<api::ReadContentResponse>, Status> {
+        let digest = digest(&request.digest)?;
+        let blob = self.hold.read(&digest).map_err(failed)?.ok_or_else(|| not_found(&digest))?;
+        let offset = u64::try_from(request.offset).unwrap_or(0);
+        if offset > blob.size() {
+            return Err(Status::out_of_range(format!(
+                "offset {offset} is past the end of {digest}, which has {} bytes",
+                blob.size()
+            )));
+        }
+        let length = u64::try_from(request.size).unwrap_or(0);
+        let end = if length == 0 { blob.size() } else { blob.size().min(offset.saturating_add(length)) };
+        if end - offset <= CHUNK_BYTES {
+            // One message: it leaves together with the end of the stream.
+            let reply = chunk(&blob, offset, end).await?;
+            return Ok(Box::pin(stream::iter((offset < end).then_some(Ok(reply)))));
+        }
+        Ok(Box::pin(stream::try_unfold(offset, move |at| {
+            let blob = blob.clone();
+            async move {
+                if at == end {
+                    return Ok(None);
+                }
+                let next = end.min(at + CHUNK_BYTES);
+                Ok(Some((chunk(&blob, at, next).await?, next)))
+            }
+        })))
+    }
+}
+
+async fn chunk(blob: &OpenBlob, from: u64, to: u64) -> Result<api::ReadContentResponse, Status> {
+    let length = usize::try_from(to - from).unwrap_or(usize::MAX);
+    let read = if to - from <= INLINE_BYTES {
+        blob.read_at(from, length)
+    } else {
+        let blob = blob.clone();
+        blocking(move || blob.read_at(from, length)).await
+    };
+    let data = read.map_err(|error| {
+        tracing::error!(%error, "reading a blob failed");
+        Status::data_loss(format!("reading the blob: {error}"))
+    })?;
+    Ok(api::ReadContentResponse { offset: i64::try_from(from).unwrap_or(i64::MAX), data })
+}

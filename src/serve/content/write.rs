@@ -1,0 +1,184 @@
+//! `Write`: one stream of requests that fills one ingest.
+//!
+//! Every reply carries the offset and the digest so far. containerd needs the digest even where the commit then
+//! says that the blob exists already.
+
+use futures_util::stream;
+use tonic::{Status, Streaming};
+
+use super::api::{WriteAction, WriteContentRequest, WriteContentResponse};
+use super::{ContentService, Replies, digest, failed};
+use crate::clock;
+use crate::oci::Digest;
+use crate::store::{CommitError, Hold, Ingest, Kept, OpenIngestError, Owner, StoreError, blocking};
+
+impl ContentService {
+    /// The session lives in the stream of replies: when the client goes away that is dropped, and the ref with
+    /// it is free.
+    pub(super) fn write_session(
+        &self,
+        requests: Streaming<WriteContentRequest>,
+    ) -> Replies<WriteContentResponse> {
+        let session = Session { service: self.clone(), requests, state: State::Opening };
+        Box::pin(stream::unfold(session, |mut session| async move {
+            let reply = session.next().await?;
+            Some((reply, session))
+        }))
+    }
+}
+
+struct Session {
+    service: ContentService,
+    requests: Streaming<WriteContentRequest>,
+    state: State,
+}
+
+enum State {
+    /// The first request names the ref.
+    Opening,
+    Writing(Writer),
+    /// Committed or failed: nothing more is read.
+    Ended,
+}
+
+impl Session {
+    async fn next(&mut self) -> Option<Result<WriteContentResponse, Status>> {
+        let state = std::mem::replace(&mut self.state, State::Ended);
+        if matches!(state, State::Ended) {
+            return None;
+        }
+        // A client that closes or breaks off sends nothing more: the ingest is let go with the state.
+        let request = self.requests.message().await.ok().flatten()?;
+        let writer = match state {
+            State::Opening => Writer::open(&self.service, &request).await,
+            State::Writing(writer) => Ok(writer),
+            State::Ended => return None,
+        };
+        let outcome = match writer {
+            Ok(writer) => writer.handle(request).await,
+            Err(status) => Err(status),
+        };
+        Some(outcome.map(|(reply, state)| {
+            self.state = state;
+            reply
+        }))
+    }
+}
+
+/// An ingest and what the client said of it so far.
+struct Writer {
+    hold: Hold,
+    owner: Owner,
+    ingest: Ingest,
+    expected: Option<Digest>,
+}
+
+impl Writer {
+    async fn open(service: &ContentService, request: &WriteContentRequest) -> Result<Self, Status> {
+        if request.r#ref.is_empty() {
+            return Err(Status::invalid_argument("the first message of a write must name a ref"));
+        }
+        let ingest =
+            service.ingests.write(&request.r#ref, clock::now()).await.map_err(|error| match error {
+                OpenIngestError::Busy(_) => Status::unavailable(error.to_string()),
+                OpenIngestError::Store(error) => failed(error),
+            })?;
+        Ok(Self { hold: service.hold.clone(), owner: service.owner.clone(), ingest, expected: None })
+    }
+
+    /// Does what a request asks and answers it. On an error the writer is gone, and with it the hold on its ref.
+    async fn handle(mut self, request: WriteContentRequest) -> Result<(WriteContentResponse, State), Status> {
+        let action = WriteAction::try_from(request.action)
+            .map_err(|_| Status::invalid_argument(format!("{} is no write action", request.action)))?;
+        if !request.expected.is_empty() {
+            let expected = digest(&request.expected)?;
+            self = self.unless_held(&expected).await?;
+            self.expected = Some(expected);
+        }
+        if let Some(total) = u64::try_from(request.total).ok().filter(|total| *total > 0) {
+            self.ingest.expect_total(total);
+        }
+        match action {
+            WriteAction::Stat => {
+                let reply = self.reply(action);
+                Ok((reply, State::Writing(self)))
+            }
+            WriteAction::Write => {
+                let writer = self.take(request).await?;
+                let reply = writer.reply(action);
+                Ok((reply, State::Writing(writer)))
+            }
+            WriteAction::Commit => {
+                let writer = self.take(request).await?;
+                let mut reply = writer.reply(action);
+                reply.digest = writer.commit().await?.to_string();
+                Ok((reply, State::Ended))
+            }
+        }
+    }
+
+    /// A blob that is held already is adopted, and the ingest is not needed.
+    async fn unless_held(self, expected: &Digest) -> Result<Self, Status> {
+        if self.hold.blob(expected).map_err(failed)?.is_none() {
+            return Ok(self);
+        }
+        let digest = expected.clone();
+        let adopted = blocking(move || -> Result<(), StoreError> {
+            self.hold.adopt(&self.owner, &digest, clock::now())?;
+            self.ingest.abort()
+        });
+        adopted.await.map_err(failed)?;
+        Err(Status::already_exists(format!("content {expected}: already exists")))
+    }
+
+    /// Puts the request's bytes at its offset, which is the end, or the beginning: then what was there goes.
+    async fn take(mut self, request: WriteContentRequest) -> Result<Self, Status> {
+        let current = self.ingest.status().offset;
+        let offset = u64::try_from(request.offset).unwrap_or(0);
+        if offset > 0 && offset != current {
+            return Err(Status::out_of_range(format!(
+                "a write at {offset} where the next byte is {current}"
+            )));
+        }
+        let restarts = offset == 0 && current > 0;
+        if !restarts && request.data.is_empty() {
+            return Ok(self);
+        }
+        let written = blocking(move || -> Result<Self, StoreError> {
+            let now = clock::now();
+            if restarts {
+                self.ingest.clear(now)?;
+            }
+            self.ingest.write(&request.data, now)?;
+            Ok(self)
+        });
+        written.await.map_err(failed)
+    }
+
+    async fn commit(self) -> Result<Digest, Status> {
+        let Self { ingest, expected, .. } = self;
+        let kept = blocking(move || ingest.commit(expected.as_ref(), clock::now())).await;
+        match kept {
+            Ok(Kept::New(blob)) => Ok(blob.digest),
+            Ok(Kept::Already(blob)) => {
+                Err(Status::already_exists(format!("content {}: already exists", blob.digest)))
+            }
+            Err(error @ (CommitError::Size { .. } | CommitError::Digest { .. })) => {
+                Err(Status::failed_precondition(error.to_string()))
+            }
+            Err(CommitError::Store(error)) => Err(failed(error)),
+        }
+    }
+
+    fn reply(&self, action: WriteAction) -> WriteContentResponse {
+        let status = self.ingest.status();
+        WriteContentResponse {
+            action: action.into(),
+            started_at: Some(status.started_at.into()),
+            updated_at: Some(status.updated_at.into()),
+            offset: i64::try_from(status.offset).unwrap_or(i64::MAX),
+            total: i64::try_from(status.total).unwrap_or(i64::MAX),
+            digest: self.ingest.digest().to_string(),
+        }
+    }
+}

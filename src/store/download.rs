@@ -1,0 +1,242 @@
+//! A blob on its way in: one writer, any number of readers behind it.
+//!
+//! Invariant: the last bytes of a blob are shown to nobody before the whole of it has been verified and is in the
+//! index. So no reader can ever complete a blob that is not what its digest says.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::draft::{CommitError, Draft};
+use super::read::read_exact_at;
+use super::{Blob, Hold, StoreError};
+use crate::oci::Digest;
+
+/// How many bytes at the end of what was written readers wait for until the blob is verified.
+const HELD_BACK_BYTES: u64 = 4096;
+
+/// How far a download is.
+#[derive(Debug, Clone)]
+pub enum DownloadState {
+    /// Bytes before this offset can be read.
+    Running {
+        /// The offset, in bytes.
+        readable: u64,
+    },
+    /// All of it is verified and held.
+    Done {
+        /// Its length, in bytes.
+        size: u64,
+    },
+    /// It ended without becoming a blob.
+    Failed(Arc<str>),
+}
+
+/// The writing side. Dropping it unfinished fails the download for its readers and removes the file.
+pub struct Download {
+    hold: Hold,
+    digest: Digest,
+    total: Option<u64>,
+    draft: Draft,
+    state: watch::Sender<DownloadState>,
+}
+
+impl Download {
+    /// Begins to write a blob of a known digest, and of a known length in bytes where the registry told it.
+    /// *Blocking.*
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn begin(hold: &Hold, digest: Digest, total: Option<u64>) -> Result<Self, StoreError> {
+        let draft = hold.draft()?;
+        let state = watch::Sender::new(DownloadState::Running { readable: 0 });
+        Ok(Self { hold: hold.clone(), digest, total, draft, state })
+    }
+
+    /// A reader from the beginning on.
+    pub fn follow(&self) -> Follower {
+        Follower { file: self.draft.file(), total: self.total, state: self.state.subscribe() }
+    }
+
+    /// How many bytes have come in.
+    pub fn offset(&self) -> u64 {
+        self.draft.offset()
+    }
+
+    /// Takes in the next bytes. *Blocking.*
+    ///
+    /// # Errors
+    /// When there are more than the length announced, or the disk refuses.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
+        let offset = self.draft.offset() + bytes.len() as u64;
+        if let Some(total) = self.total.filter(|total| offset > *total) {
+            return Err(CommitError::Size { expected: total, actual: offset });
+        }
+        self.draft.write(bytes)?;
+        self.state.send_replace(DownloadState::Running { readable: offset.saturating_sub(HELD_BACK_BYTES) });
+        Ok(())
+    }
+
+    /// Verifies the whole, makes it a blob, and lets the readers have the end. *Blocking.*
+    ///
+    /// # Errors
+    /// When it is not the blob it should be, or the disk refuses; the readers then fail too.
+    pub fn finish(self, now: SystemTime) -> Result<Blob, CommitError> {
+        let size = self.draft.offset();
+        let finished = match self.total {
+            Some(total) if total != size => Err(CommitError::Size { expected: total, actual: size }),
+            Some(_) | None => {
+                self.hold.commit(&self.draft, &self.digest, now).map(|kept| kept.blob().clone())
+            }
+        };
+        match &finished {
+            Ok(blob) => self.state.send_replace(DownloadState::Done { size: blob.size }),
+            Err(error) => self.state.send_replace(DownloadState::Failed(error.to_string().into())),
+        };
+        finished
+    }
+
+    /// Ends the download and tells its readers why.
+    pub fn fail(self, why: &str) {
+        self.state.send_replace(DownloadState::Failed(why.into()));
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        let abandoned = |state: &mut DownloadState| match state {
+            DownloadState::Running { .. } => {
+                *state = DownloadState::Failed("the download was abandoned".into());
+                true
+            }
+            DownloadState::Done { .. } | DownloadState::Failed(_) => false,
+        };
+        self.state.send_if_modified(abandoned);
+        if matches!(*self.state.borrow(), DownloadState::Failed(_)) {
+            self.draft.remove();
+        }
+    }
+}
+
+/// A reader of a download, at any offset, at its own pace.
+#[derive(Clone)]
+pub struct Follower {
+    file: Arc<File>,
+    total: Option<u64>,
+    state: watch::Receiver<DownloadState>,
+}
+
+impl Follower {
+    /// The blob's length in bytes: as announced, or else when all of it is there.
+    ///
+    /// # Errors
+    /// When the download fails before that.
+    pub async fn total(&mut self) -> Result<u64, FollowError> {
+        match self.total {
+            Some(total) => Ok(total),
+            None => self.available(u64::MAX).await,
+        }
+    }
+
+    /// Waits for bytes at an offset and reads at most `length` of them; none only at the end of the blob.
+    ///
+    /// # Errors
+    /// When the download or the disk fails.
+    pub async fn read_at(&mut self, offset: u64, length: usize) -> Result<Bytes, FollowError> {
+        let available = self.available(offset).await?.saturating_sub(offset);
+        let length = length.min(usize::try_from(available).unwrap_or(usize::MAX));
+        // These bytes were written a moment ago: they come from the page cache.
+        read_exact_at(&self.file, offset, length).map_err(|error| FollowError::Disk(Arc::new(error)))
+    }
+
+    /// Waits until bytes at an offset can be read, and answers up to where.
+    async fn available(&mut self, offset: u64) -> Result<u64, FollowError> {
+        let passed = |state: &DownloadState| match state {
+            DownloadState::Running { readable } => *readable > offset,
+            DownloadState::Done { .. } | DownloadState::Failed(_) => true,
+        };
+        // The writer's drop leaves a final state behind, so a closed channel has one.
+        let state = self.state.wait_for(passed).await.map_err(|_| FollowError::Failed("abandoned".into()))?;
+        match &*state {
+            DownloadState::Running { readable } => Ok(*readable),
+            DownloadState::Done { size } => Ok(*size),
+            DownloadState::Failed(why) => Err(FollowError::Failed(Arc::clone(why))),
+        }
+    }
+}
+
+/// Why a reader of a download gets no further.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FollowError {
+    /// The download ended without a blob.
+    #[error("the download failed: {0}")]
+    Failed(Arc<str>),
+    /// The bytes could not be read back.
+    #[error("reading what was downloaded: {0}")]
+    Disk(#[source] Arc<std::io::Error>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    fn hold() -> (tempfile::TempDir, Hold) {
+        let folder = tempfile::tempdir().unwrap();
+        let hold = Hold::open(folder.path(), clock::now()).unwrap().0;
+        (folder, hold)
+    }
+
+    #[tokio::test]
+    async fn a_reader_follows_the_writer_and_gets_the_end_only_when_it_is_verified() {
+        let (_folder, hold) = hold();
+        let bytes = vec![7; 10_000];
+        let digest = Digest::of(&bytes);
+        let mut download = Download::begin(&hold, digest.clone(), Some(10_000)).unwrap();
+        let mut follower = download.follow();
+        download.write(&bytes).unwrap();
+        let first = follower.read_at(0, usize::MAX).await.unwrap();
+        assert_eq!(first.len() as u64, 10_000 - HELD_BACK_BYTES);
+        assert!(hold.blob(&digest).unwrap().is_none());
+        download.finish(clock::now()).unwrap();
+        let rest = follower.read_at(first.len() as u64, usize::MAX).await.unwrap();
+        assert_eq!(rest.len() as u64, HELD_BACK_BYTES);
+        assert!(follower.read_at(10_000, 1).await.unwrap().is_empty());
+        assert_eq!(hold.blob(&digest).unwrap().unwrap().size, 10_000);
+    }
+
+    #[tokio::test]
+    async fn bytes_of_another_digest_are_completed_to_nobody_and_kept_nowhere() {
+        let (folder, hold) = hold();
+        let digest = Digest::of(b"what was asked for");
+        let mut download = Download::begin(&hold, digest.clone(), Some(18)).unwrap();
+        let mut follower = download.follow();
+        download.write(b"what somebody sent").unwrap();
+        assert!(matches!(download.finish(clock::now()), Err(CommitError::Digest { .. })));
+        assert!(follower.read_at(0, 1).await.is_err());
+        assert!(hold.blob(&digest).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(folder.path().join("ingest/download")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn more_or_fewer_bytes_than_announced_are_refused() {
+        let (_folder, hold) = hold();
+        let mut long = Download::begin(&hold, Digest::of(b"tide"), Some(4)).unwrap();
+        assert!(matches!(long.write(b"tides"), Err(CommitError::Size { expected: 4, actual: 5 })));
+        let mut short = Download::begin(&hold, Digest::of(b"tide"), Some(4)).unwrap();
+        short.write(b"tid").unwrap();
+        assert!(matches!(short.finish(clock::now()), Err(CommitError::Size { expected: 4, actual: 3 })));
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_goes_away_fails_its_readers() {
+        let (_folder, hold) = hold();
+        let download = Download::begin(&hold, Digest::of(b"tide"), None).unwrap();
+        let mut follower = download.follow();
+        drop(download);
+        assert!(matches!(follower.total().await, Err(FollowError::Failed(_))));
+    }
+}

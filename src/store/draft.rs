@@ -1,0 +1,152 @@
+//! A blob that is being written: a file that grows, and the hash of what is in it.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{StoreError, files};
+use crate::oci::{Algorithm, Digest, Hasher};
+
+/// How much is read at a time where a file has to be hashed again, in bytes.
+const REHASH_CHUNK_BYTES: usize = 1 << 20;
+
+/// A file that grows at its end, with the hash of all its bytes. Dropping it leaves the file: whoever owns the
+/// draft decides whether that is an ingest to go on with or rubbish to [remove](Draft::remove).
+pub struct Draft {
+    path: PathBuf,
+    file: Arc<File>,
+    hasher: Hasher,
+    offset: u64,
+}
+
+impl Draft {
+    pub(super) fn create(path: PathBuf) -> Result<Self, StoreError> {
+        let file = open(&path, true)?;
+        Ok(Self { path, file: Arc::new(file), hasher: Hasher::new(Algorithm::Sha256), offset: 0 })
+    }
+
+    /// Takes up a file where it was left: its hash is made anew from its bytes.
+    pub(super) fn resume(path: PathBuf) -> Result<Self, StoreError> {
+        let file = Arc::new(open(&path, false)?);
+        let (hasher, offset) = rehash(&file, Algorithm::Sha256).map_err(StoreError::io("read", &path))?;
+        Ok(Self { path, file, hasher, offset })
+    }
+
+    /// Adds bytes at the end. *Blocking.*
+    ///
+    /// # Errors
+    /// When the disk refuses, a full one for instance: the draft is then as it was.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.file.write_all_at(bytes, self.offset).map_err(StoreError::io("write", &self.path))?;
+        self.hasher.update(bytes);
+        self.offset += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Drops everything written so far. *Blocking.*
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn clear(&mut self) -> Result<(), StoreError> {
+        self.file.set_len(0).map_err(StoreError::io("truncate", &self.path))?;
+        self.hasher = Hasher::new(Algorithm::Sha256);
+        self.offset = 0;
+        Ok(())
+    }
+
+    /// How many bytes were written.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The SHA-256 digest of what was written so far.
+    pub fn digest(&self) -> Digest {
+        self.hasher.digest()
+    }
+
+    /// The file, to read behind the write position.
+    pub(super) fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Checks that what was written is this blob. Digests of other algorithms are made from the file.
+    pub(super) fn verify(&self, expected: &Digest) -> Result<(), CommitError> {
+        let actual = match expected.algorithm() {
+            Algorithm::Sha256 => self.digest(),
+            other => rehash(&self.file, other).map_err(StoreError::io("read", &self.path))?.0.digest(),
+        };
+        if actual == *expected {
+            Ok(())
+        } else {
+            Err(CommitError::Digest { expected: expected.clone(), actual })
+        }
+    }
+
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        self.file.sync_all().map_err(StoreError::io("sync", &self.path))
+    }
+
+    /// Removes the file, on a best effort: what stays is swept at the next start.
+    pub fn remove(&self) {
+        if let Err(error) = files::remove_file(&self.path) {
+            tracing::warn!(%error, "a draft's file could not be removed");
+        }
+    }
+}
+
+fn open(path: &Path, truncate: bool) -> Result<File, StoreError> {
+    if let Some(folder) = path.parent() {
+        files::make_private_folder(folder)?;
+    }
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(truncate)
+        .mode(0o600)
+        .open(path)
+        .map_err(StoreError::io("open", path))
+}
+
+fn rehash(file: &File, algorithm: Algorithm) -> std::io::Result<(Hasher, u64)> {
+    let mut hasher = Hasher::new(algorithm);
+    let mut buffer = vec![0; REHASH_CHUNK_BYTES];
+    let mut offset = 0;
+    loop {
+        let read = file.read_at(&mut buffer, offset)?;
+        let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
+            return Ok((hasher, offset));
+        };
+        hasher.update(bytes);
+        offset += read as u64;
+    }
+}
+
+/// Why a draft did not become a blob.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    /// It has another length than was announced.
+    #[error("unexpected size: {actual} bytes were written, {expected} announced")]
+    Size {
+        /// What was announced, in bytes.
+        expected: u64,
+        /// What was written, in bytes.
+        actual: u64,
+    },
+    /// It has another digest than was announced.
+    #[error("unexpected digest: the bytes written have {actual}, not {expected}")]
+    Digest {
+        /// What was announced.
+        expected: Digest,
+        /// What the bytes have.
+        actual: Digest,
+    },
+    /// The disk or the index failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,429 @@
+//! What containerds are writing: one ingest for each containerd and ref, kept across closed streams and restarts.
+//!
+//! Invariant: at most one stream writes to a ref at a time, and a ref is free again the moment that stream lets
+//! go of its [`Ingest`], whatever way it ends.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+
+use super::draft::{CommitError, Draft};
+use super::records::IngestRecord;
+use super::{Hold, Kept, Owner, StoreError};
+use crate::oci::Digest;
+
+/// How long an asker waits for a ref whose last stream is just ending: a close sends nothing to wait for.
+const RELEASE_GRACE: Duration = Duration::from_millis(10);
+
+/// How many drafts stay open while nobody writes to them. The others' hashes are made again from their files.
+const OPEN_PARKED: usize = 64;
+
+/// The ingests of one containerd. Cheap to clone.
+#[derive(Clone)]
+pub struct Ingests {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    hold: Hold,
+    owner: Owner,
+    slots: Mutex<HashMap<String, Slot>>,
+    freed: Notify,
+}
+
+/// One ingest. Its number names its file, so that an ingest that was aborted under its writer can never be taken
+/// for the next one of the same ref.
+struct Slot {
+    number: u64,
+    status: IngestStatus,
+    state: SlotState,
+}
+
+enum SlotState {
+    /// Nobody writes. The draft is kept open where there is room for it; else it is made from the file.
+    Parked(Option<Draft>),
+    /// A stream writes.
+    Busy,
+}
+
+/// What can be told of an ingest at any time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IngestStatus {
+    /// When its first stream began.
+    pub started_at: SystemTime,
+    /// When it last took in bytes.
+    pub updated_at: SystemTime,
+    /// How many bytes it has.
+    pub offset: u64,
+    /// How many it is to have; 0 where nobody said.
+    pub total: u64,
+}
+
+impl Ingests {
+    /// The ingests of one containerd, those of earlier runs included. *Blocking.*
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn open(hold: &Hold, owner: Owner) -> Result<Self, StoreError> {
+        let mut slots = HashMap::new();
+        for (of, name, record) in hold.inner.index.ingests()? {
+            if of == owner.as_str() {
+                let path = hold.inner.files.ingest(&of, record.number);
+                let offset = std::fs::metadata(&path).map_err(StoreError::io("inspect", &path))?.len();
+                let status = IngestStatus {
+                    started_at: record.started_at.into(),
+                    updated_at: record.updated_at.into(),
+                    offset,
+                    total: record.total,
+                };
+                slots.insert(name, Slot { number: record.number, status, state: SlotState::Parked(None) });
+            }
+        }
+        let shared = Shared { hold: hold.clone(), owner, slots: Mutex::new(slots), freed: Notify::new() };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Takes a ref for writing, new or as it was left.
+    ///
+    /// # Errors
+    /// When another stream has it, or the disk refuses.
+    pub async fn write(&self, name: &str, now: SystemTime) -> Result<Ingest, OpenIngestError> {
+        let grace = tokio::time::sleep(RELEASE_GRACE);
+        tokio::pin!(grace);
+        let claimed = loop {
+            let freed = self.shared.freed.notified();
+            if let Some(claimed) = self.shared.claim(name, now)? {
+                break claimed;
+            }
+            tokio::select! {
+                () = freed => {}
+                () = &mut grace => return Err(OpenIngestError::Busy(name.to_owned())),
+            }
+        };
+        super::blocking(move || claimed.open()).await.map_err(OpenIngestError::Store)
+    }
+
+    /// How far an ingest is.
+    pub fn status(&self, name: &str) -> Option<IngestStatus> {
+        self.shared.slots().get(name).map(|slot| slot.status.clone())
+    }
+
+    /// How far every ingest is, by its ref.
+    pub fn statuses(&self) -> Vec<(String, IngestStatus)> {
+        self.shared.slots().iter().map(|(name, slot)| (name.clone(), slot.status.clone())).collect()
+    }
+
+    /// Drops an ingest and its bytes. Answers whether there was one; one that a stream is writing to goes too,
+    /// and the stream finds out at its commit. *Blocking.*
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn abort(&self, name: &str) -> Result<bool, StoreError> {
+        match self.shared.slots().remove(name) {
+            Some(slot) => self.shared.forget_on_disk(name, slot.number).map(|()| true),
+            None => Ok(false),
+        }
+    }
+}
+
+impl Shared {
+    fn slots(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a ref, or answers `None` where a stream has it.
+    fn claim(self: &Arc<Self>, name: &str, now: SystemTime) -> Result<Option<Claimed>, StoreError> {
+        let mut slots = self.slots();
+        let (status, number, kind) = match slots.get_mut(name) {
+            Some(slot) => match std::mem::replace(&mut slot.state, SlotState::Busy) {
+                SlotState::Busy => return Ok(None),
+                SlotState::Parked(draft) => {
+                    (slot.status.clone(), slot.number, draft.map_or(ClaimKind::Left, ClaimKind::Open))
+                }
+            },
+            None => {
+                let status = IngestStatus { started_at: now, updated_at: now, offset: 0, total: 0 };
+                let number = self.hold.inner.index.next_number()?;
+                let slot = Slot { number, status: status.clone(), state: SlotState::Busy };
+                slots.insert(name.to_owned(), slot);
+                (status, number, ClaimKind::New)
+            }
+        };
+        Ok(Some(Claimed { shared: Arc::clone(self), name: name.to_owned(), number, status, kind }))
+    }
+
+    /// Lets a ref go, unless it was aborted meanwhile.
+    fn park(&self, name: &str, number: u64, status: &IngestStatus, draft: Option<Draft>) {
+        let mut slots = self.slots();
+        let open = slots.values().filter(|slot| matches!(slot.state, SlotState::Parked(Some(_)))).count();
+        if let Some(slot) = slots.get_mut(name).filter(|slot| slot.number == number) {
+            slot.status = status.clone();
+            slot.state = SlotState::Parked(draft.filter(|_| open < OPEN_PARKED));
+        }
+        drop(slots);
+        self.freed.notify_waiters();
+    }
+
+    fn forget(&self, name: &str, number: u64) -> Result<(), StoreError> {
+        let mut slots = self.slots();
+        let ours = slots.get(name).is_some_and(|slot| slot.number == number);
+        if ours {
+            slots.remove(name);
+        }
+        drop(slots);
+        self.freed.notify_waiters();
+        if ours { self.forget_on_disk(name, number) } else { Ok(()) }
+    }
+
+    fn forget_on_disk(&self, name: &str, number: u64) -> Result<(), StoreError> {
+        self.hold.inner.index.remove_ingest(self.owner.as_str(), name)?;
+        super::files::remove_file(&self.hold.inner.files.ingest(self.owner.as_str(), number))
+    }
+}
+
+/// A ref that was taken and whose file is not open yet.
+struct Claimed {
+    shared: Arc<Shared>,
+    name: String,
+    number: u64,
+    status: IngestStatus,
+    kind: ClaimKind,
+}
+
+enum ClaimKind {
+    New,
+    /// Its draft was kept open.
+    Open(Draft),
+    /// There is only its file.
+    Left,
+}
+
+impl Claimed {
+    fn open(self) -> Result<Ingest, StoreError> {
+        let Self { shared, name, number, status, kind } = self;
+        let path = shared.hold.inner.files.ingest(shared.owner.as_str(), number);
+        let opened = match kind {
+            ClaimKind::Open(draft) => Ok(draft),
+            ClaimKind::Left => Draft::resume(path),
+            ClaimKind::New => {
+                let record = IngestRecord {
+                    started_at: status.started_at.into(),
+                    updated_at: status.updated_at.into(),
+                    total: 0,
+                    number,
+                };
+                let create = || Draft::create(path);
+                shared
+                    .hold
+                    .inner
+                    .index
+                    .put_ingest(shared.owner.as_str(), &name, &record)
+                    .and_then(|()| create())
+            }
+        };
+        match opened {
+            Ok(draft) => Ok(Ingest { shared, name, number, status, draft: Some(draft) }),
+            Err(error) => {
+                shared.park(&name, number, &status, None);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// An ingest that one stream has to itself. Dropping it frees the ref and keeps the bytes for whoever comes next.
+pub struct Ingest {
+    shared: Arc<Shared>,
+    name: String,
+    number: u64,
+    status: IngestStatus,
+    /// There until the ingest is committed, aborted or dropped.
+    draft: Option<Draft>,
+}
+
+impl Ingest {
+    /// How far it is.
+    pub fn status(&self) -> &IngestStatus {
+        &self.status
+    }
+
+    /// The SHA-256 digest of what was written so far.
+    pub fn digest(&self) -> Digest {
+        self.draft.as_ref().map_or_else(|| Digest::of(b""), Draft::digest)
+    }
+
+    /// Says how many bytes it is to have.
+    pub fn expect_total(&mut self, total: u64) {
+        self.status.total = total;
+        self.publish_status();
+    }
+
+    /// Adds bytes at the end. *Blocking.*
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn write(&mut self, bytes: &[u8], now: SystemTime) -> Result<(), StoreError> {
+        if let Some(draft) = &mut self.draft {
+            draft.write(bytes)?;
+            self.status.offset = draft.offset();
+            self.status.updated_at = now;
+        }
+        self.publish_status();
+        Ok(())
+    }
+
+    /// Drops everything written so far. *Blocking.*
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn clear(&mut self, now: SystemTime) -> Result<(), StoreError> {
+        if let Some(draft) = &mut self.draft {
+            draft.clear()?;
+            self.status.offset = 0;
+            self.status.updated_at = now;
+        }
+        self.publish_status();
+        Ok(())
+    }
+
+    /// Makes it a blob that this containerd has adopted. Without an expected digest it becomes what its bytes
+    /// are. *Blocking.*
+    ///
+    /// # Errors
+    /// When it is not what was announced: then its bytes are kept and its ref is free. Or when the disk refuses.
+    pub fn commit(mut self, expected: Option<&Digest>, now: SystemTime) -> Result<Kept, CommitError> {
+        let (offset, total) = (self.status.offset, self.status.total);
+        if total > 0 && total != offset {
+            return Err(CommitError::Size { expected: total, actual: offset });
+        }
+        let digest = expected.cloned().unwrap_or_else(|| self.digest());
+        let Some(draft) = &self.draft else {
+            return Err(CommitError::Size { expected: total, actual: 0 });
+        };
+        let hold = &self.shared.hold;
+        let kept = hold.commit(draft, &digest, now)?;
+        hold.adopt(&self.shared.owner, &digest, now)?;
+        self.draft = None;
+        self.shared.forget(&self.name, self.number)?;
+        Ok(kept)
+    }
+
+    /// Drops the ingest and its bytes. *Blocking.*
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn abort(mut self) -> Result<(), StoreError> {
+        self.draft = None;
+        self.shared.forget(&self.name, self.number)
+    }
+
+    fn publish_status(&self) {
+        if let Some(slot) = self.shared.slots().get_mut(&self.name).filter(|slot| slot.number == self.number)
+        {
+            slot.status = self.status.clone();
+        }
+    }
+}
+
+impl Drop for Ingest {
+    fn drop(&mut self) {
+        if let Some(draft) = self.draft.take() {
+            self.shared.park(&self.name, self.number, &self.status, Some(draft));
+        }
+    }
+}
+
+/// Why a ref cannot be written to.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum OpenIngestError {
+    /// Another stream has it; it may be tried again.
+    #[error("the ref {0:?} is being written by another stream")]
+    Busy(String),
+    /// The disk or the index failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    fn ingests() -> (tempfile::TempDir, Hold, Ingests) {
+        let folder = tempfile::tempdir().unwrap();
+        let hold = Hold::open(folder.path(), clock::now()).unwrap().0;
+        let ingests = Ingests::open(&hold, Owner::new("system")).unwrap();
+        (folder, hold, ingests)
+    }
+
+    #[tokio::test]
+    async fn a_ref_has_one_writer_and_is_free_when_it_lets_go() {
+        let (_folder, _hold, ingests) = ingests();
+        let first = ingests.write("layer", clock::now()).await.unwrap();
+        assert!(matches!(ingests.write("layer", clock::now()).await, Err(OpenIngestError::Busy(_))));
+        drop(first);
+        assert!(ingests.write("layer", clock::now()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_there_for_the_next_stream_and_after_a_restart() {
+        let (folder, hold, ingests) = ingests();
+        let mut first = ingests.write("layer", clock::now()).await.unwrap();
+        first.expect_total(8);
+        first.write(b"tide", clock::now()).unwrap();
+        drop(first);
+        assert_eq!(ingests.write("layer", clock::now()).await.unwrap().status().offset, 4);
+        drop((ingests, hold));
+
+        let hold = Hold::open(folder.path(), clock::now()).unwrap().0;
+        let ingests = Ingests::open(&hold, Owner::new("system")).unwrap();
+        let mut second = ingests.write("layer", clock::now()).await.unwrap();
+        assert_eq!(second.digest(), Digest::of(b"tide"));
+        second.write(b"hold", clock::now()).unwrap();
+        let kept = second.commit(Some(&Digest::of(b"tidehold")), clock::now()).unwrap();
+        let blob = kept.blob();
+        assert_eq!(blob.size, 8);
+        assert!(ingests.statuses().is_empty());
+        assert!(hold.adopted(&Owner::new("system"), &blob.digest).unwrap().is_some());
+        assert!(hold.adopted(&Owner::new("other"), &blob.digest).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_does_not_match_keeps_the_bytes() {
+        let (_folder, hold, ingests) = ingests();
+        let mut ingest = ingests.write("layer", clock::now()).await.unwrap();
+        ingest.write(b"tide", clock::now()).unwrap();
+        let refused = ingest.commit(Some(&Digest::of(b"ebb")), clock::now());
+        assert!(matches!(refused, Err(CommitError::Digest { .. })));
+        assert_eq!(ingests.status("layer").unwrap().offset, 4);
+        assert!(hold.blob(&Digest::of(b"ebb")).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_abort_under_a_writer_leaves_the_next_ingest_of_that_ref_alone() {
+        let (_folder, hold, ingests) = ingests();
+        let mut old = ingests.write("layer", clock::now()).await.unwrap();
+        old.write(b"old", clock::now()).unwrap();
+        assert!(ingests.abort("layer").unwrap());
+        let mut new = ingests.write("layer", clock::now()).await.unwrap();
+        new.write(b"new", clock::now()).unwrap();
+        assert!(old.commit(None, clock::now()).is_err());
+        assert_eq!(ingests.status("layer").unwrap().offset, 3);
+        new.commit(Some(&Digest::of(b"new")), clock::now()).unwrap();
+        assert!(hold.blob(&Digest::of(b"old")).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_is_held_already_is_adopted_and_its_second_copy_dropped() {
+        let (folder, hold, ingests) = ingests();
+        hold.keep(b"tide", &Digest::of(b"tide"), clock::now()).unwrap();
+        let mut ingest = ingests.write("layer", clock::now()).await.unwrap();
+        ingest.write(b"tide", clock::now()).unwrap();
+        ingest.commit(Some(&Digest::of(b"tide")), clock::now()).unwrap();
+        assert!(hold.adopted(&Owner::new("system"), &Digest::of(b"tide")).unwrap().is_some());
+        let left = std::fs::read_dir(folder.path().join("ingest/containerd-system")).unwrap().count();
+        assert_eq!(left, 0);
+    }
+}

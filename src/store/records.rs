@@ -1,0 +1,65 @@
+//! What the index writes down, as protobuf messages: compact, and a later version may add fields.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A time of day with its nanoseconds, which a file's own times would not keep across a copy.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct Time {
+    #[prost(uint64, tag = "1")]
+    seconds: u64,
+    #[prost(uint32, tag = "2")]
+    nanoseconds: u32,
+}
+
+impl From<SystemTime> for Time {
+    fn from(time: SystemTime) -> Self {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { seconds: since.as_secs(), nanoseconds: since.subsec_nanos() }
+    }
+}
+
+impl From<Time> for SystemTime {
+    fn from(time: Time) -> Self {
+        UNIX_EPOCH
+            + Duration::new(time.seconds.min(u64::from(u32::MAX) * 4), time.nanoseconds.min(999_999_999))
+    }
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct BlobRecord {
+    #[prost(uint64, tag = "1")]
+    pub(super) size: u64,
+    #[prost(message, required, tag = "2")]
+    pub(super) committed_at: Time,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct AdoptionRecord {
+    #[prost(message, required, tag = "1")]
+    pub(super) adopted_at: Time,
+    #[prost(message, required, tag = "2")]
+    pub(super) updated_at: Time,
+    #[prost(map = "string, string", tag = "3")]
+    pub(super) labels: HashMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct TagRecord {
+    #[prost(string, tag = "1")]
+    pub(super) digest: String,
+    #[prost(message, required, tag = "2")]
+    pub(super) confirmed_at: Time,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct IngestRecord {
+    #[prost(message, required, tag = "1")]
+    pub(super) started_at: Time,
+    #[prost(message, required, tag = "2")]
+    pub(super) updated_at: Time,
+    #[prost(uint64, tag = "3")]
+    pub(super) total: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) number: u64,
+}
