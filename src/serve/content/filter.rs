@@ -10,7 +10,7 @@
 //! patterns only; in quotes, `\d` is no escape and `\\d` is meant; a field that is absent counts as empty for
 //! `!=` and `~=`; a pattern that cannot be read matches nothing and is no fault of the filter.
 //!
-//! It differs on purpose in three points. Sizes are bounded, so that no filter costs much memory. `\U` beyond
+//! It differs on purpose in four points. Sizes are bounded, so that no filter costs much memory. `\U` beyond
 //! Unicode is always refused, where containerd lets half of the range through as single bytes. Invisible
 //! format characters may stand in a value without quotes. And patterns are those of the `regex` crate, near
 //! to Go's: `\d`, `\w`, `\s`, `\b` also know letters and digits beyond ASCII, `\<` and `\>` are word
