@@ -5,3 +5,4 @@ pub mod clock;
 pub mod oci;
 pub mod serve;
 pub mod store;
+pub mod upstream;

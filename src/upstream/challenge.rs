@@ -1,0 +1,236 @@
+//! A registry's challenge, and the token that would answer it (distribution's token specification).
+//!
+//! Owns whom a token may be asked of. Asks for nothing itself, and never answers a challenge with a password.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::WWW_AUTHENTICATE;
+use http_auth::parser::ChallengeParser;
+use url::Url;
+
+use super::asked::Asked;
+use super::failure::{Failure, Forbidden};
+use super::reach::{Reach, Standing};
+
+/// Longer challenges are not read: real ones have a few hundred bytes.
+const LONGEST: usize = 8 * 1024;
+
+/// `WWW-Authenticate: Bearer realm="…",service="…",scope="…"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Challenge {
+    realm: String,
+    service: Option<String>,
+    scope: Option<String>,
+}
+
+impl Challenge {
+    /// The first Bearer challenge that names a realm.
+    pub(super) fn among(headers: &HeaderMap) -> Option<Self> {
+        headers
+            .get_all(WWW_AUTHENTICATE)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .filter(|value| value.len() <= LONGEST)
+            .find_map(Self::parse)
+    }
+
+    fn parse(value: &str) -> Option<Self> {
+        // A part that can't be read ends the list; what came before it stands.
+        let bearers = ChallengeParser::new(value)
+            .map_while(Result::ok)
+            .filter(|challenge| challenge.scheme.eq_ignore_ascii_case("bearer"));
+        for bearer in bearers {
+            let parameter = |name: &str| {
+                let found = bearer.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+                found.map(|(_, value)| value.to_unescaped()).filter(|value| !value.is_empty())
+            };
+            if let Some(realm) = parameter("realm") {
+                return Some(Self { realm, service: parameter("service"), scope: parameter("scope") });
+            }
+        }
+        None
+    }
+
+    /// What answers this challenge of an upstream that was asked `over` http or https and `stands` there.
+    ///
+    /// # Errors
+    /// When its token service is none that a token may be asked of.
+    pub(super) fn terms(&self, asked: &Asked, over: &Url, stands: Standing) -> Result<Terms, Failure> {
+        let mut realm = Url::parse(&self.realm)
+            .map_err(|error| Failure::unusable(format!("a challenge whose realm is no address: {error}")))?;
+        realm.set_fragment(None);
+        if !realm.username().is_empty() || realm.password().is_some() {
+            return Err(Failure::unusable("a challenge whose realm has credentials in it"));
+        }
+        let plain_loopback =
+            over.scheme() == "http" && asked.reach == Reach::Anywhere && stands == Standing::Loopback;
+        match realm.scheme() {
+            "https" => {}
+            "http" if plain_loopback => {}
+            _ => return Err(Forbidden::Realm(without_query(realm)).into()),
+        }
+        let reach = if realm.origin() == over.origin() { asked.reach } else { asked.reach.led_by(stands) };
+        let scope = Scope::of(self.scope.as_deref(), asked.repository.name());
+        Ok(Terms { realm, service: self.service.clone(), scope, reach })
+    }
+}
+
+/// How a registry wants to be asked for tokens: what of its challenge holds for other repositories too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Terms {
+    realm: Url,
+    service: Option<String>,
+    scope: Scope,
+    reach: Reach,
+}
+
+impl Terms {
+    /// The token that is needed for this repository.
+    pub(super) fn grant(&self, asked: &Asked) -> Grant {
+        let mut address = self.realm.clone();
+        {
+            let mut query = address.query_pairs_mut();
+            if let Some(service) = &self.service {
+                query.append_pair("service", service);
+            }
+            for scope in self.scope.text(asked.repository.name()).split_ascii_whitespace() {
+                query.append_pair("scope", scope);
+            }
+        }
+        Grant { address, reach: self.reach }
+    }
+}
+
+/// One token that can be asked for. Two askers with equal grants can share it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Grant {
+    /// The token service's address, with service and scope.
+    pub(super) address: Url,
+    /// How far asking it may go.
+    pub(super) reach: Reach,
+}
+
+/// What tokens of a registry are for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Scope {
+    /// One repository, whose name stands between these two.
+    Repository { before: Arc<str>, after: Arc<str> },
+    /// Always the same, such as `aws`.
+    Fixed(Arc<str>),
+}
+
+impl Scope {
+    /// Recognises where the repository's name stands in the scope that it was challenged with.
+    fn of(challenged: Option<&str>, name: &str) -> Self {
+        let Some(scope) = challenged else {
+            return Self::Repository { before: "repository:".into(), after: ":pull".into() };
+        };
+        for (position, _) in scope.match_indices(name) {
+            let (before, rest) = scope.split_at(position);
+            let after = rest.strip_prefix(name).unwrap_or_default();
+            if before.ends_with([':', '/']) && after.starts_with(':') {
+                return Self::Repository { before: before.into(), after: after.into() };
+            }
+        }
+        Self::Fixed(scope.into())
+    }
+
+    fn text(&self, name: &str) -> String {
+        match self {
+            Self::Repository { before, after } => format!("{before}{name}{after}"),
+            Self::Fixed(scope) => scope.to_string(),
+        }
+    }
+}
+
+fn without_query(mut url: Url) -> Url {
+    url.set_query(None);
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Repository;
+    use crate::upstream::asked::{Kind, Place};
+
+    const HUB: &str = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/nginx:pull",error="insufficient_scope""#;
+
+    fn asked(name: &str, reach: Reach) -> Asked {
+        let repository = Repository::new("reg.example".parse().unwrap(), name).unwrap();
+        Asked { repository, kind: Kind::Token, place: Place::Upstream, reach }
+    }
+
+    fn grant(challenge: &str, challenged: &str, wanted: &str) -> String {
+        let over = "https://reg.example/v2/".parse().unwrap();
+        let terms = Challenge::parse(challenge)
+            .unwrap()
+            .terms(&asked(challenged, Reach::Public), &over, Standing::Public)
+            .unwrap();
+        terms.grant(&asked(wanted, Reach::Public)).address.into()
+    }
+
+    #[test]
+    fn a_challenge_tells_how_every_repository_of_the_registry_is_asked_for() {
+        let token = "https://auth.docker.io/token?service=registry.docker.io&scope=repository%3A";
+        assert_eq!(grant(HUB, "library/nginx", "library/nginx"), format!("{token}library%2Fnginx%3Apull"));
+        assert_eq!(grant(HUB, "library/nginx", "a/b"), format!("{token}a%2Fb%3Apull"));
+    }
+
+    #[test]
+    fn a_scope_is_added_kept_or_carried_over() {
+        for (scope, wanted) in [
+            ("", "scope=repository%3Aother%3Apull"),
+            (r#",scope="repository:a:pull""#, "scope=repository%3Aother%3Apull"),
+            (r#",scope="repository:mirror/a:pull,push""#, "scope=repository%3Amirror%2Fother%3Apull%2Cpush"),
+            (r#",scope="aws""#, "scope=aws"),
+            (r#",scope="x:a:pull y""#, "scope=x%3Aother%3Apull&scope=y"),
+        ] {
+            let address = grant(&format!(r#"bearer realm="https://t/?k=v"{scope}"#), "a", "other");
+            assert_eq!(address, format!("https://t/?k=v&{wanted}"));
+        }
+    }
+
+    #[test]
+    fn only_a_bearer_challenge_with_a_realm_is_one() {
+        for (value, realm) in [
+            (r#"Basic realm="https://x""#, None),
+            (r#"Basic realm="x", Bearer realm="https://y""#, Some("https://y")),
+            (r#"BEARER REALM="https://y""#, Some("https://y")),
+            (r#"Bearer service="x""#, None),
+            (r#"Bearer realm="""#, None),
+            (r#"Bearer realm="https://y", Basic realm="x", ???"#, Some("https://y")),
+            ("", None),
+            ("Bearer", None),
+            ("=,=,\"", None),
+        ] {
+            let parsed = Challenge::parse(value);
+            assert_eq!(parsed.as_ref().map(|challenge| challenge.realm.as_str()), realm, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_asked_for_over_https_or_of_a_listed_plain_loopback() {
+        let may = |realm: &str, over: &str, reach, stands| {
+            let challenge = Challenge { realm: realm.to_owned(), service: None, scope: None };
+            challenge.terms(&asked("a", reach), &over.parse().unwrap(), stands).map(|terms| terms.reach)
+        };
+        let (public, private, loopback) = (Standing::Public, Standing::Private, Standing::Loopback);
+        for (realm, over, reach, stands, allowed) in [
+            ("https://t/", "https://r/", Reach::Public, public, Some(Reach::Public)),
+            ("http://t/", "https://r/", Reach::Public, public, None),
+            ("http://t/", "https://r/", Reach::Anywhere, loopback, None),
+            ("http://t/", "http://r/", Reach::Anywhere, loopback, Some(Reach::Anywhere)),
+            ("http://t/", "http://r/", Reach::Anywhere, private, None),
+            ("https://t/", "http://r/", Reach::Anywhere, private, Some(Reach::Private)),
+            ("https://r/t", "https://r/", Reach::Anywhere, private, Some(Reach::Anywhere)),
+            ("https://t/", "https://r/", Reach::Anywhere, public, Some(Reach::Public)),
+            ("https://u:p@t/", "https://r/", Reach::Public, public, None),
+            ("file:///etc/passwd", "http://r/", Reach::Anywhere, loopback, None),
+            ("t", "https://r/", Reach::Public, public, None),
+        ] {
+            assert_eq!(may(realm, over, reach, stands).ok(), allowed, "{realm} of {over}");
+        }
+    }
+}

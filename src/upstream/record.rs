@@ -1,0 +1,151 @@
+//! The layer that leaves one line in the log for each request.
+//!
+//! Owns what the line says, and which requests a registry counts against its pull limit. Never logs an address
+//! whole: a redirect's query is a signature.
+
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use http::{HeaderMap, Method, StatusCode};
+use tower::{Service, ServiceExt};
+
+use super::asked::{Answer, Asked, Kind, Place, Request};
+use super::failure::Failure;
+use crate::clock;
+
+/// Logs each request once it has its answer: what may have cost something at info, the rest at debug.
+#[derive(Clone)]
+pub(super) struct Record<S> {
+    inner: S,
+}
+
+impl<S> Record<S> {
+    /// Around this service.
+    pub(super) fn new(inner: S) -> Self {
+        Self { inner }
+    }
+}
+
+impl<S> Service<Request> for Record<S>
+where
+    S: Service<Request, Response = Answer, Error = Failure, Future: Send> + Clone + Send + 'static,
+{
+    type Response = Answer;
+    type Error = Failure;
+    type Future = BoxFuture<'static, Result<Answer, Failure>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let asked = Asked::of(&request).clone();
+        let method = request.method().clone();
+        let host = request.uri().host().unwrap_or_default().to_owned();
+        let answer = self.inner.clone().oneshot(request);
+        async move {
+            let began = clock::instant();
+            let answer = answer.await;
+            log(&asked, &method, &host, &answer, began);
+            answer
+        }
+        .boxed()
+    }
+}
+
+fn log(asked: &Asked, method: &Method, host: &str, answer: &Result<Answer, Failure>, began: Instant) {
+    let registry = asked.repository.registry();
+    let repository = asked.repository.name();
+    let kind = asked.kind.name();
+    let what = &asked.kind;
+    let milliseconds = u64::try_from(clock::instant().duration_since(began).as_millis()).unwrap_or(u64::MAX);
+    match answer {
+        Ok(answer) => {
+            let status = answer.status().as_u16();
+            let counted = counts(asked, method, answer.status());
+            let remaining = remaining(answer.headers());
+            if counted {
+                tracing::info!(
+                    %method, %registry, repository, kind, %what, host, status, counted, remaining, milliseconds,
+                    "asked upstream"
+                );
+            } else {
+                tracing::debug!(
+                    %method, %registry, repository, kind, %what, host, status, counted, remaining, milliseconds,
+                    "asked upstream"
+                );
+            }
+        }
+        Err(failure) => {
+            tracing::info!(
+                %method, %registry, repository, kind, %what, host, %failure, counted = false, milliseconds,
+                "asked upstream in vain"
+            );
+        }
+    }
+}
+
+/// Whether a registry with a pull limit counts this: a GET of a manifest that it let through (Docker Hub's
+/// documentation, "Pull usage and limits": a HEAD is no pull).
+fn counts(asked: &Asked, method: &Method, status: StatusCode) -> bool {
+    matches!(asked.kind, Kind::Manifest(_))
+        && asked.place == Place::Upstream
+        && method == Method::GET
+        && !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS)
+}
+
+/// What is left of a pull limit: the number in `ratelimit-remaining: 96;w=21600`, which may be negative.
+fn remaining(headers: &HeaderMap) -> Option<i64> {
+    let value = headers.get("ratelimit-remaining")?.to_str().ok()?;
+    value.split(';').next()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::{Digest, Repository};
+    use crate::upstream::reach::Reach;
+
+    #[test]
+    fn only_a_get_of_a_manifest_that_was_let_through_counts() {
+        let asked = |kind, place| {
+            let repository = Repository::new("docker.io".parse().unwrap(), "nginx").unwrap();
+            Asked { repository, kind, place, reach: Reach::Public }
+        };
+        let manifest = asked(Kind::Manifest("latest".parse().unwrap()), Place::Upstream);
+        let elsewhere = asked(Kind::Manifest("latest".parse().unwrap()), Place::Redirected);
+        let blob = asked(Kind::Blob(Digest::of(b"")), Place::Upstream);
+        for (asked, method, status, counted) in [
+            (&manifest, Method::GET, 200, true),
+            (&manifest, Method::GET, 304, true),
+            (&manifest, Method::GET, 404, true),
+            (&manifest, Method::GET, 307, true),
+            (&manifest, Method::GET, 401, false),
+            (&manifest, Method::GET, 429, false),
+            (&manifest, Method::HEAD, 200, false),
+            (&elsewhere, Method::GET, 200, false),
+            (&blob, Method::GET, 200, false),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(counts(asked, &method, status), counted, "{method} {} {status}", asked.kind.name());
+        }
+    }
+
+    #[test]
+    fn what_remains_is_read_where_it_can_be() {
+        for (value, left) in [
+            ("96;w=21600", Some(96)),
+            ("0;w=21600", Some(0)),
+            ("-3;w=21600", Some(-3)),
+            ("7", Some(7)),
+            ("", None),
+            ("many", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("ratelimit-remaining", value.parse().unwrap());
+            assert_eq!(remaining(&headers), left, "{value:?}");
+        }
+        assert_eq!(remaining(&HeaderMap::new()), None);
+    }
+}

@@ -1,0 +1,190 @@
+//! What the configuration says about upstreams, and where each registry's API therefore stands.
+//!
+//! Refuses to know how a request is sent. Invariant: every listed address was checked when the settings were taken.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use url::Url;
+
+use super::asked::Kind;
+use super::failure::{Failure, Forbidden};
+use super::reach::Reach;
+use crate::oci::{Registry, Repository};
+
+/// Which registries may be asked, where they stand, and how long they may take.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Whether registries that are not listed may be asked, as long as their addresses are public.
+    pub allow_any: bool,
+    /// The registries that the configuration names.
+    pub listed: BTreeMap<Registry, Listed>,
+    /// How long they may take.
+    pub timeouts: Timeouts,
+}
+
+/// What the configuration says about one registry.
+#[derive(Debug, Clone)]
+pub struct Listed {
+    /// The base of its API, without `/v2/`. Plain http only as written here.
+    pub url: Url,
+}
+
+/// How long each part of a request may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// Finding, reaching and agreeing on TLS with a host.
+    pub connect: Duration,
+    /// From asking to the head of the answer, connecting included.
+    pub headers: Duration,
+    /// From one chunk of a body to the next; for a manifest or a token, the whole body.
+    pub idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            headers: Duration::from_secs(10),
+            idle: Duration::from_secs(30),
+        }
+    }
+}
+
+/// An address in the settings that can't be the base of a registry's API.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the upstream of {registry} can't be {url}: {why}")]
+pub struct SettingsError {
+    /// Whose address it is.
+    pub registry: Registry,
+    /// The address, with nothing secret in it.
+    pub url: String,
+    /// What is wrong with it.
+    pub why: &'static str,
+}
+
+impl Settings {
+    /// Takes the settings once every address in them makes sense.
+    pub(super) fn checked(self) -> Result<Self, SettingsError> {
+        for (registry, listed) in &self.listed {
+            let url = &listed.url;
+            let why = if !matches!(url.scheme(), "http" | "https") {
+                "it must begin with https:// or http://"
+            } else if url.host().is_none() {
+                "it names no host"
+            } else if !url.username().is_empty() || url.password().is_some() {
+                "credentials do not belong in an address"
+            } else if url.query().is_some() || url.fragment().is_some() {
+                "it is the base of an API, and can have neither a query nor a fragment"
+            } else {
+                continue;
+            };
+            let mut url = url.clone();
+            // An address without a host has no credentials to remove either.
+            let _ = url.set_password(None);
+            let _ = url.set_username("");
+            url.set_query(None);
+            return Err(SettingsError { registry: registry.clone(), url: url.into(), why });
+        }
+        Ok(self)
+    }
+
+    /// Where this registry's API stands.
+    pub(super) fn upstream(&self, registry: &Registry) -> Result<Upstream, Failure> {
+        if let Some(listed) = self.listed.get(registry) {
+            return Ok(Upstream { base: listed.url.clone(), reach: Reach::Anywhere });
+        }
+        if !self.allow_any {
+            return Err(Forbidden::NotListed(registry.clone()).into());
+        }
+        let host =
+            if *registry == Registry::docker_hub() { "registry-1.docker.io" } else { registry.as_str() };
+        let base = Url::parse(&format!("https://{host}"))
+            .map_err(|error| Failure::unusable(format!("{registry} is no host: {error}")))?;
+        Ok(Upstream { base, reach: Reach::Public })
+    }
+}
+
+/// Where a registry's API stands, and how far a request to it may go.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    /// The base of the API.
+    base: Url,
+    /// A listed one may stand anywhere.
+    pub(super) reach: Reach,
+}
+
+impl Upstream {
+    /// The address of something in a repository (OCI distribution specification, "Endpoints").
+    pub(super) fn address(&self, repository: &Repository, kind: &Kind) -> Url {
+        let mut url = self.base.clone();
+        let base = url.path().trim_end_matches('/');
+        let base = base.strip_suffix("/v2").unwrap_or(base);
+        let name = repository.name();
+        let path = match kind {
+            Kind::Manifest(reference) => format!("{base}/v2/{name}/manifests/{reference}"),
+            Kind::Blob(digest) => format!("{base}/v2/{name}/blobs/{digest}"),
+            Kind::Token => format!("{base}/v2/"),
+        };
+        url.set_path(&path);
+        url
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(allow_any: bool, listed: &[(&str, &str)]) -> Settings {
+        let listed = listed
+            .iter()
+            .map(|(name, url)| (name.parse().unwrap(), Listed { url: url.parse().unwrap() }))
+            .collect();
+        Settings { allow_any, listed, timeouts: Timeouts::default() }
+    }
+
+    fn address(settings: &Settings, registry: &str, name: &str) -> String {
+        let repository = Repository::new(registry.parse().unwrap(), name).unwrap();
+        let kind = Kind::Manifest("latest".parse().unwrap());
+        settings.upstream(repository.registry()).unwrap().address(&repository, &kind).into()
+    }
+
+    #[test]
+    fn an_unlisted_registry_is_asked_over_https_by_its_own_name() {
+        let settings = settings(true, &[]);
+        assert_eq!(
+            address(&settings, "docker.io", "nginx"),
+            "https://registry-1.docker.io/v2/library/nginx/manifests/latest"
+        );
+        assert_eq!(address(&settings, "quay.io", "a/b"), "https://quay.io/v2/a/b/manifests/latest");
+        assert_eq!(address(&settings, "[2a00::1]:5000", "a"), "https://[2a00::1]:5000/v2/a/manifests/latest");
+        assert_eq!(settings.upstream(&"quay.io".parse().unwrap()).unwrap().reach, Reach::Public);
+    }
+
+    #[test]
+    fn a_listed_registry_is_asked_where_it_was_written_to_stand() {
+        let settings = settings(
+            false,
+            &[("a.io", "http://10.0.0.1:5000"), ("b.io", "https://m/x/"), ("c.io", "https://m/v2/")],
+        );
+        assert_eq!(address(&settings, "a.io", "r"), "http://10.0.0.1:5000/v2/r/manifests/latest");
+        assert_eq!(address(&settings, "b.io", "r"), "https://m/x/v2/r/manifests/latest");
+        assert_eq!(address(&settings, "c.io", "r"), "https://m/v2/r/manifests/latest");
+    }
+
+    #[test]
+    fn an_unlisted_registry_is_refused_by_name_of_the_key_to_add() {
+        let refused = settings(false, &[]).upstream(&"ghcr.io".parse().unwrap()).unwrap_err();
+        assert!(matches!(refused, Failure::Forbidden(Forbidden::NotListed(_))));
+        assert!(refused.to_string().contains("[registries.\"ghcr.io\"]"), "{refused}");
+    }
+
+    #[test]
+    fn addresses_that_are_no_base_of_an_api_are_refused_without_their_secrets() {
+        for url in ["ftp://x", "file:///x", "https://u:secret@x", "https://x?y", "https://x#y", "data:x"] {
+            let error = settings(true, &[("a.io", url)]).checked().unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
+        assert!(settings(true, &[("a.io", "http://[::1]:5000/x/")]).checked().is_ok());
+    }
+}

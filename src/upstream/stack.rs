@@ -1,0 +1,37 @@
+//! The stack itself: the order in which a request passes through the layers.
+
+use tower::ServiceBuilder;
+use tower::util::BoxCloneSyncService;
+
+use super::asked::{Answer, Request};
+use super::authorize::Authorize;
+use super::failure::Failure;
+use super::record::Record;
+use super::retry::Retry;
+use super::settings::Timeouts;
+use super::time_out::TimeOut;
+use super::tokens::Tokens;
+use super::transport::Transport;
+
+/// All the layers as one service; its clones share connections and tokens.
+pub(super) type Stack = BoxCloneSyncService<Request, Answer, Failure>;
+
+/// Puts the layers on top of each other: record · authorize · retry · time out · transport. Tokens are asked for
+/// through the same layers without the one that needs them.
+pub(super) fn stack(timeouts: Timeouts) -> Stack {
+    let transport = Transport::new(timeouts.connect);
+    let time_out = move |inner| TimeOut::new(inner, timeouts.headers);
+    let for_tokens = ServiceBuilder::new()
+        .layer_fn(Record::new)
+        .layer_fn(Retry::new)
+        .layer_fn(time_out)
+        .service(transport.clone());
+    let tokens = Tokens::new(BoxCloneSyncService::new(for_tokens), timeouts.idle);
+    let whole = ServiceBuilder::new()
+        .layer_fn(Record::new)
+        .layer_fn(move |inner| Authorize::new(inner, tokens.clone()))
+        .layer_fn(Retry::new)
+        .layer_fn(time_out)
+        .service(transport);
+    BoxCloneSyncService::new(whole)
+}
