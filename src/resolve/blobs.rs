@@ -1,0 +1,270 @@
+//! Blobs on their way in: each fetched once, however many ask, and resumed where a connection breaks.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::flight::Flights;
+use super::{Inner, Refusal};
+use crate::clock;
+use crate::oci::{Digest, Repository};
+use crate::store::{Download, Follower, OpenBlob, StoreError, blocking};
+use crate::upstream::{BlobBody, Failure};
+
+/// How many chunks may wait for the disk before the registry is read no further.
+const QUEUED_CHUNKS: usize = 32;
+
+/// How often in a row a broken download is taken up again without a byte having come in between.
+const RESUMES_WITHOUT_PROGRESS: u32 = 5;
+
+/// How long to wait before the second resume in a row; doubled for each further one.
+const RESUME_PAUSE: Duration = Duration::from_millis(200);
+
+/// The bytes of a blob.
+#[derive(Clone)]
+pub enum BlobBytes {
+    /// All of them are here.
+    Held(OpenBlob),
+    /// They are coming in.
+    Coming(Follower),
+}
+
+/// The downloads under way.
+pub(super) struct Downloads {
+    /// Requests that were sent and not answered yet.
+    starting: Flights<Digest, Result<Started, Refusal>>,
+    /// Downloads from their first byte to their last.
+    running: Mutex<HashMap<Digest, Started>>,
+}
+
+/// A blob that is here or coming.
+#[derive(Clone)]
+struct Started {
+    bytes: BlobBytes,
+    /// Where it is coming from: that repository has it.
+    from: Option<Repository>,
+}
+
+impl Downloads {
+    pub(super) fn new(tasks: TaskTracker) -> Self {
+        Self { starting: Flights::new(tasks), running: Mutex::default() }
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<Digest, Started>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    pub(super) async fn blob(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<BlobBytes, Refusal> {
+        let started = match self.at_hand(digest)? {
+            Some(started) => started,
+            None => {
+                let (inner, repository, key) = (Arc::clone(self), repository.clone(), digest.clone());
+                let start = || async move { inner.start(repository, key).await };
+                let started = self.downloads.starting.join(digest.clone(), start).await;
+                started.unwrap_or(Err(Refusal::Internal))?
+            }
+        };
+        if started.from.as_ref() != Some(repository) {
+            self.prove(repository, digest).await?;
+        }
+        Ok(started.bytes)
+    }
+
+    pub(super) async fn blob_size(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<u64>, Refusal> {
+        match self.hold.blob(digest)? {
+            Some(blob) => {
+                self.prove(repository, digest).await?;
+                Ok(Some(blob.size))
+            }
+            None => {
+                let size = self.upstreams.head_blob(repository, digest).await;
+                size.map_err(|failure| Refusal::of(failure, format!("{repository}@{digest}")))
+            }
+        }
+    }
+
+    /// Holds a repository to having a blob that came here from elsewhere: its registry has to say so once.
+    async fn prove(&self, repository: &Repository, digest: &Digest) -> Result<(), Refusal> {
+        if self.hold.seen_in(digest, repository)? {
+            return Ok(());
+        }
+        let said = self.upstreams.head_blob(repository, digest).await;
+        said.map_err(|failure| Refusal::of(failure, format!("{repository}@{digest}")))?;
+        Ok(self.hold.note_source(digest, repository)?)
+    }
+
+    /// What needs no request: a blob that is held, or a download under way.
+    fn at_hand(&self, digest: &Digest) -> Result<Option<Started>, StoreError> {
+        // In this order: a download is taken off the list only after its blob is in the hold.
+        let running = self.downloads.running().get(digest).cloned();
+        if running.is_some() {
+            return Ok(running);
+        }
+        let held = self.hold.read(digest)?;
+        Ok(held.map(|blob| Started { bytes: BlobBytes::Held(blob), from: None }))
+    }
+
+    async fn start(self: Arc<Self>, from: Repository, digest: Digest) -> Result<Started, Refusal> {
+        if let Some(started) = self.at_hand(&digest)? {
+            return Ok(started);
+        }
+        let answered = self.upstreams.get_blob(&from, &digest, 0).await;
+        let body = answered.map_err(|failure| Refusal::of(failure, format!("{from}@{digest}")))?;
+        let (hold, of, total) = (self.hold.clone(), digest.clone(), body.total);
+        let download = blocking(move || Download::begin(&hold, of, total)).await?;
+        let bytes = BlobBytes::Coming(download.follow());
+        let started = Started { bytes, from: Some(from.clone()) };
+        self.downloads.running().insert(digest.clone(), started.clone());
+        let inner = Arc::clone(&self);
+        self.tasks.spawn(async move {
+            inner.run(&from, &digest, body, download).await;
+            inner.downloads.running().remove(&digest);
+        });
+        Ok(started)
+    }
+
+    /// Reads the registry into the disk's queue until the blob is whole or nothing helps any more.
+    async fn run(&self, from: &Repository, digest: &Digest, body: BlobBody, download: Download) {
+        let (queue, pieces) = mpsc::channel(QUEUED_CHUNKS);
+        let writer = tokio::task::spawn_blocking(move || write(download, pieces));
+        let last = match self.receive(from, digest, body, &queue).await {
+            Ok(()) => Piece::End,
+            Err(failure) => Piece::Broken(failure),
+        };
+        // The writer hangs up only when it has failed, and has said so to the readers.
+        let _ = queue.send(last).await;
+        drop(queue);
+        let written = match writer.await {
+            Ok(written) => written,
+            Err(panicked) => Err(panicked.to_string()),
+        };
+        match written {
+            Ok(()) => {
+                if let Err(error) = self.hold.note_source(digest, from) {
+                    tracing::error!(%error, "a blob's source could not be noted");
+                }
+            }
+            Err(why) => tracing::warn!(repository = %from, %digest, why, "a download failed"),
+        }
+    }
+
+    async fn receive(
+        &self,
+        from: &Repository,
+        digest: &Digest,
+        mut body: BlobBody,
+        queue: &mpsc::Sender<Piece>,
+    ) -> Result<(), Failure> {
+        let total = body.total;
+        let mut offset = 0;
+        let mut resumes = 0;
+        loop {
+            let broken = match body.body.next().await {
+                Some(Ok(bytes)) => {
+                    resumes = 0;
+                    offset += bytes.len() as u64;
+                    if queue.send(Piece::Bytes(bytes)).await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                None if total.is_none_or(|total| offset >= total) => return Ok(()),
+                None => Failure::Unusable("its body ended early".into()),
+                Some(Err(failure)) => failure,
+            };
+            (body, resumes) = self.resume(from, digest, offset, resumes, broken).await?;
+        }
+    }
+
+    /// Asks again for what is missing.
+    async fn resume(
+        &self,
+        from: &Repository,
+        digest: &Digest,
+        offset: u64,
+        mut resumes: u32,
+        mut broken: Failure,
+    ) -> Result<(BlobBody, u32), Failure> {
+        loop {
+            if resumes == RESUMES_WITHOUT_PROGRESS {
+                return Err(broken);
+            }
+            if resumes > 0 {
+                tokio::time::sleep(RESUME_PAUSE * 2_u32.pow(resumes - 1)).await;
+            }
+            resumes += 1;
+            tracing::info!(repository = %from, %digest, offset, why = %broken, "a download broke and is resumed");
+            match self.upstreams.get_blob(from, digest, offset).await {
+                Ok(body) => match skipping(body, offset) {
+                    Some(body) => return Ok((body, resumes)),
+                    None => broken = Failure::Unusable("it answered with another range".into()),
+                },
+                Err(failure @ (Failure::Missing | Failure::Denied { .. } | Failure::Forbidden(_))) => {
+                    return Err(failure);
+                }
+                Err(failure) => broken = failure,
+            }
+        }
+    }
+}
+
+/// A body from an offset on, where the registry starts there or before: it may not know ranges.
+fn skipping(mut body: BlobBody, offset: u64) -> Option<BlobBody> {
+    let mut skip = offset.checked_sub(body.starts_at)?;
+    let rest = body.body.filter_map(move |chunk| {
+        let chunk = chunk.map(|mut bytes| {
+            let dropped = skip.min(bytes.len() as u64);
+            skip -= dropped;
+            // `dropped` is at most the length of these bytes.
+            bytes::Buf::advance(&mut bytes, usize::try_from(dropped).unwrap_or(0));
+            bytes
+        });
+        std::future::ready(Some(chunk).filter(|chunk| !chunk.as_ref().is_ok_and(Bytes::is_empty)))
+    });
+    body.body = rest.boxed();
+    body.starts_at = offset;
+    Some(body)
+}
+
+/// What goes to the thread that writes.
+enum Piece {
+    Bytes(Bytes),
+    End,
+    Broken(Failure),
+}
+
+fn write(mut download: Download, mut pieces: mpsc::Receiver<Piece>) -> Result<(), String> {
+    while let Some(piece) = pieces.blocking_recv() {
+        match piece {
+            Piece::Bytes(bytes) => {
+                if let Err(error) = download.write(&bytes) {
+                    let why = error.to_string();
+                    download.fail(&why);
+                    return Err(why);
+                }
+            }
+            Piece::End => return download.finish(clock::now()).map(drop).map_err(|error| error.to_string()),
+            Piece::Broken(failure) => {
+                let why = failure.to_string();
+                download.fail(&why);
+                return Err(why);
+            }
+        }
+    }
+    Err("the daemon stopped".to_owned())
+}

@@ -1,0 +1,125 @@
+//! Single flight: however many ask for the same thing at once, it is done once.
+//!
+//! The work is a task of its own, so it goes on when whoever asked first leaves; the others wait for as long as
+//! they like. What it came to is shared by those who asked meanwhile, an error as well, and kept for nobody else.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, Shared};
+use tokio_util::task::TaskTracker;
+
+/// Work under way, by what it is for.
+pub(super) struct Flights<K, V> {
+    under_way: Arc<Mutex<HashMap<K, Flight<V>>>>,
+    tasks: TaskTracker,
+}
+
+type Flight<V> = Shared<BoxFuture<'static, Option<V>>>;
+
+impl<K, V> Flights<K, V>
+where
+    K: Clone + Eq + Hash + Send + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// Tasks are the tracker's, so that they can be waited for when the daemon stops.
+    pub(super) fn new(tasks: TaskTracker) -> Self {
+        Self { under_way: Arc::default(), tasks }
+    }
+
+    /// Joins the flight for this key, or starts it. `None` only where the work panicked.
+    pub(super) async fn join<F>(&self, key: K, work: impl FnOnce() -> F) -> Option<V>
+    where
+        F: Future<Output = V> + Send + 'static,
+    {
+        let flight = {
+            let mut under_way = lock(&self.under_way);
+            match under_way.get(&key) {
+                Some(flight) => flight.clone(),
+                None => {
+                    let landing = Landing { under_way: Arc::clone(&self.under_way), key: key.clone() };
+                    let work = work();
+                    let task = self.tasks.spawn(async move {
+                        let _landing = landing;
+                        work.await
+                    });
+                    let flight = task.map(Result::ok).boxed().shared();
+                    under_way.insert(key, flight.clone());
+                    flight
+                }
+            }
+        };
+        flight.await
+    }
+}
+
+/// Takes the flight off the list when its task ends, however it ends.
+struct Landing<K: Eq + Hash, V> {
+    under_way: Arc<Mutex<HashMap<K, Flight<V>>>>,
+    key: K,
+}
+
+impl<K: Eq + Hash, V> Drop for Landing<K, V> {
+    fn drop(&mut self) {
+        lock(&self.under_way).remove(&self.key);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn askers_share_one_flight_and_the_next_one_is_new() {
+        let flights = Arc::new(Flights::<&str, usize>::new(TaskTracker::new()));
+        let runs = Arc::new(AtomicUsize::new(0));
+        let (land, landed) = oneshot::channel::<()>();
+        let first = {
+            let runs = Arc::clone(&runs);
+            flights.join("tide", move || async move {
+                let run = runs.fetch_add(1, Ordering::SeqCst);
+                let _ = landed.await;
+                run
+            })
+        };
+        let second = flights.join("tide", || async { panic!("a second flight was started") });
+        let mut both = Box::pin(futures_util::future::join(first, second));
+        assert!(futures_util::poll!(both.as_mut()).is_pending());
+        land.send(()).unwrap();
+        assert_eq!(both.await, (Some(0), Some(0)));
+        assert_eq!(flights.join("tide", || async { 7 }).await, Some(7));
+    }
+
+    #[tokio::test]
+    async fn a_flight_goes_on_when_the_first_asker_leaves() {
+        let flights = Flights::<&str, &str>::new(TaskTracker::new());
+        let (land, landed) = oneshot::channel::<()>();
+        let mut first = Box::pin(flights.join("tide", move || async move {
+            let _ = landed.await;
+            "in"
+        }));
+        assert!(futures_util::poll!(first.as_mut()).is_pending());
+        drop(first);
+        let mut second = Box::pin(flights.join("tide", || async { "anew" }));
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        land.send(()).unwrap();
+        assert_eq!(second.await, Some("in"));
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_panics_strands_nobody() {
+        let flights = Flights::<&str, ()>::new(TaskTracker::new());
+        assert_eq!(flights.join("tide", || async { panic!("for the test") }).await, None);
+        assert_eq!(flights.join("tide", || async {}).await, Some(()));
+    }
+}

@@ -1,0 +1,242 @@
+//! The driver of the decision: a few lines that ask, keep, and decide again.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::decide::{Ask, Held, LastSeen, Question, Reply, Standing, Step, Why, decide};
+use super::{Inner, Refusal, Served};
+use crate::clock;
+use crate::oci::{Digest, MAX_MANIFEST_BYTES, Manifest, Reference, Repository};
+use crate::store::{CommitError, StoreError, TagEntry, blocking};
+use crate::upstream::Failure;
+
+impl Inner {
+    pub(super) async fn manifest(
+        self: &Arc<Self>,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Served, Refusal> {
+        let now = clock::now();
+        let question = self.question(repository, reference)?;
+        if let Step::Serve(digest, standing) = decide(&question, None, now) {
+            return self.served(digest, standing, age(&question, standing, now)).await;
+        }
+        let (inner, repository, reference) = (Arc::clone(self), repository.clone(), reference.clone());
+        let key = (repository.clone(), reference.clone());
+        let flight = self.manifests.join(key, || async move { inner.drive(&repository, &reference).await });
+        flight.await.unwrap_or(Err(Refusal::Internal))
+    }
+
+    async fn drive(&self, repository: &Repository, reference: &Reference) -> Result<Served, Refusal> {
+        let question = self.question(repository, reference)?;
+        let mut reply = None;
+        let mut failure = None;
+        loop {
+            let now = clock::now();
+            match decide(&question, reply.as_ref(), now) {
+                Step::Ask(ask) => match self.ask(repository, reference, &ask).await {
+                    Ok(answered) => reply = Some(answered),
+                    Err(Unanswered::Upstream(failed)) => {
+                        reply = Some(reply_of(&failed, &ask));
+                        failure = Some(failed);
+                    }
+                    Err(Unanswered::Store(error)) => return Err(error.into()),
+                },
+                Step::Serve(digest, standing) => {
+                    self.note(repository, reference, &digest, standing, now)?;
+                    return self.served(digest, standing, age(&question, standing, now)).await;
+                }
+                Step::Refuse(why) => {
+                    self.forget_if_gone(repository, reference, why)?;
+                    let what = shown(repository, reference);
+                    let failure = failure.unwrap_or(Failure::Missing);
+                    return Err(match why {
+                        Why::Missing => Refusal::Missing(what),
+                        Why::Denied => Refusal::Denied(what),
+                        Why::Failed => Refusal::Unanswered { what, failure },
+                    });
+                }
+            }
+        }
+    }
+
+    fn question(&self, repository: &Repository, reference: &Reference) -> Result<Question, StoreError> {
+        Ok(match reference {
+            Reference::Digest(digest) => {
+                let held = match self.hold.blob(digest)? {
+                    None => Held::No,
+                    Some(_) if self.hold.seen_in(digest, repository)? => Held::Here,
+                    Some(_) => Held::Elsewhere,
+                };
+                Question::Digest { digest: digest.clone(), held }
+            }
+            Reference::Tag(tag) => {
+                let last = match self.hold.tag(repository, tag)? {
+                    None => None,
+                    Some(TagEntry { digest, confirmed_at }) => {
+                        let held = self.hold.blob(&digest)?.is_some();
+                        Some(LastSeen { digest, confirmed_at, held })
+                    }
+                };
+                Question::Tag { last, ages: self.freshness.of(tag) }
+            }
+        })
+    }
+
+    async fn ask(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        ask: &Ask,
+    ) -> Result<Reply, Unanswered> {
+        match ask {
+            Ask::Head => {
+                let described = self.upstreams.head_manifest(repository, reference).await?;
+                let digest = match reference {
+                    // A registry that has it under its digest need not repeat the digest.
+                    Reference::Digest(digest) => Some(described.digest.unwrap_or_else(|| digest.clone())),
+                    Reference::Tag(_) => described.digest,
+                };
+                let Some(to) = digest else { return Ok(Reply::NoDigest) };
+                let held = self.hold.blob(&to)?.is_some();
+                Ok(Reply::Points { to, held })
+            }
+            Ask::Get => {
+                let bytes = self.upstreams.get_manifest(repository, reference).await?;
+                let digest = match reference {
+                    Reference::Digest(digest) => digest.clone(),
+                    Reference::Tag(_) => Digest::of(&bytes),
+                };
+                self.keep(bytes, digest).await
+            }
+            Ask::GetDigest(digest) => {
+                let reference = Reference::Digest(digest.clone());
+                let bytes = self.upstreams.get_manifest(repository, &reference).await?;
+                self.keep(bytes, digest.clone()).await
+            }
+        }
+    }
+
+    async fn keep(&self, bytes: Bytes, digest: Digest) -> Result<Reply, Unanswered> {
+        Manifest::parse(&bytes).map_err(|error| Failure::Unusable(error.to_string().into()))?;
+        let (hold, expected) = (self.hold.clone(), digest.clone());
+        let kept = blocking(move || hold.keep(&bytes, &expected, clock::now())).await;
+        match kept {
+            Ok(_) => Ok(Reply::Got(digest)),
+            Err(CommitError::Store(error)) => Err(error.into()),
+            Err(error @ (CommitError::Digest { .. } | CommitError::Size { .. })) => {
+                Err(Failure::Unusable(error.to_string().into()).into())
+            }
+        }
+    }
+
+    /// Writes down what the registry just said: this repository has that manifest, and the tag points at it.
+    fn note(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        digest: &Digest,
+        standing: Standing,
+        now: SystemTime,
+    ) -> Result<(), StoreError> {
+        match standing {
+            Standing::Fresh | Standing::Stale => return Ok(()),
+            Standing::Immutable | Standing::Unchanged | Standing::Changed => {}
+        }
+        if !self.hold.seen_in(digest, repository)? {
+            self.hold.note_source(digest, repository)?;
+        }
+        match reference {
+            Reference::Tag(tag) => {
+                let entry = TagEntry { digest: digest.clone(), confirmed_at: now };
+                self.hold.point_tag(repository, tag, &entry)
+            }
+            Reference::Digest(_) => Ok(()),
+        }
+    }
+
+    /// A tag that its registry no longer has is not served in the next outage either.
+    fn forget_if_gone(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        why: Why,
+    ) -> Result<(), StoreError> {
+        match (reference, why) {
+            (Reference::Tag(tag), Why::Missing) => self.hold.forget_tag(repository, tag),
+            (Reference::Tag(_) | Reference::Digest(_), _) => Ok(()),
+        }
+    }
+
+    async fn served(&self, digest: Digest, standing: Standing, age: Duration) -> Result<Served, Refusal> {
+        let Some(blob) = self.hold.read(&digest)? else { return Err(Refusal::Internal) };
+        if blob.size() > MAX_MANIFEST_BYTES {
+            return Err(Refusal::NotAManifest(digest));
+        }
+        let read = blocking(move || blob.read_at(0, usize::MAX)).await;
+        let bytes = read.map_err(|error| {
+            tracing::error!(%digest, %error, "a manifest could not be read");
+            Refusal::Internal
+        })?;
+        let Ok(manifest) = Manifest::parse(&bytes) else { return Err(Refusal::NotAManifest(digest)) };
+        Ok(Served { media_type: manifest.media_type().to_owned(), digest, bytes, standing, age })
+    }
+}
+
+/// Why there is no reply to decide on, or only a bad one.
+enum Unanswered {
+    Upstream(Failure),
+    Store(StoreError),
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Self {
+        Self::Upstream(failure)
+    }
+}
+
+impl From<StoreError> for Unanswered {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+fn reply_of(failure: &Failure, ask: &Ask) -> Reply {
+    match (failure, ask) {
+        // It was announced a moment ago: the registry is not at one with itself, and the tag not gone.
+        (Failure::Missing, Ask::GetDigest(_)) => Reply::Failed,
+        (Failure::Missing, Ask::Head | Ask::Get) => Reply::Missing,
+        (Failure::Denied { .. }, _) => Reply::Denied,
+        (Failure::NoHead { .. }, _) => Reply::NoDigest,
+        (
+            Failure::Limited { .. }
+            | Failure::Unavailable { .. }
+            | Failure::Unreachable(_)
+            | Failure::Broken(_)
+            | Failure::TimedOut(_)
+            | Failure::Forbidden(_)
+            | Failure::Unusable(_),
+            _,
+        ) => Reply::Failed,
+    }
+}
+
+/// How long ago the registry confirmed what is served.
+fn age(question: &Question, standing: Standing, now: SystemTime) -> Duration {
+    match (question, standing) {
+        (Question::Tag { last: Some(last), .. }, Standing::Fresh | Standing::Stale) => {
+            now.duration_since(last.confirmed_at).unwrap_or_default()
+        }
+        _ => Duration::ZERO,
+    }
+}
+
+/// A reference the way that people write it.
+pub(super) fn shown(repository: &Repository, reference: &Reference) -> String {
+    match reference {
+        Reference::Tag(tag) => format!("{repository}:{tag}"),
+        Reference::Digest(digest) => format!("{repository}@{digest}"),
+    }
+}
