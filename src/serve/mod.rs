@@ -2,3 +2,5 @@
 //! resolver, and their answers and errors back; none of them decides anything about a tag or a blob.
 
 pub mod content;
+pub mod listen;
+pub mod mirror;

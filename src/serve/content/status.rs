@@ -21,7 +21,7 @@ impl ContentService {
             Filters::parse(&request.filters).map_err(|e| Status::invalid_argument(e.to_string()))?;
         let matches = |name: &str| {
             filters.matches(|path| match path {
-                ["ref"] => Some(name.into()),
+                ["ref"] => Some(name),
                 _ => None,
             })
         };

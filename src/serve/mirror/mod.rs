@@ -1,0 +1,90 @@
+//! The mirror: the pull side of the OCI distribution specification, for `hosts.toml` and other clients.
+//!
+//! Turns paths into names, calls the resolver, and turns its answers into HTTP. Answers `identity`, whatever
+//! encodings a client accepts, since a digest is over the bytes themselves.
+
+mod blob;
+mod error;
+mod manifest;
+mod route;
+
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
+
+use crate::clock;
+use crate::resolve::Resolver;
+use error::Problem;
+use route::Route;
+
+/// In what way an answer was found to be good.
+const STANDING: HeaderName = HeaderName::from_static("tidehold-standing");
+
+/// The digest of what is answered (OCI distribution specification).
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// The mirror's routes over a resolver.
+pub fn router(resolver: Resolver) -> Router {
+    Router::new().fallback(answer).with_state(resolver)
+}
+
+async fn answer(State(resolver): State<Resolver>, request: Request) -> Response<Body> {
+    let begun = clock::instant();
+    // A body that came with a GET or HEAD means nothing and is not read.
+    let (parts, _) = request.into_parts();
+    let answered = respond(&resolver, &parts).await;
+    let response = answered.unwrap_or_else(|problem| problem.into_response(&parts.method));
+    log(&parts.method, parts.uri.path(), parts.uri.query(), &response, begun);
+    response
+}
+
+async fn respond(resolver: &Resolver, request: &Parts) -> Result<Response<Body>, Problem> {
+    let head = match request.method {
+        Method::GET => false,
+        Method::HEAD => true,
+        _ => return Err(Problem::ReadOnly),
+    };
+    match Route::parse(request.uri.path(), request.uri.query())? {
+        Route::Base => Ok(base()),
+        Route::Manifest(repository, reference) => {
+            manifest::answer(resolver, &repository, &reference, head).await
+        }
+        Route::Blob(repository, digest) if head => blob::describe(resolver, &repository, &digest).await,
+        Route::Blob(repository, digest) => {
+            let range = request.headers.get(header::RANGE).and_then(|range| range.to_str().ok());
+            blob::answer(resolver, &repository, &digest, range).await
+        }
+    }
+}
+
+/// What clients ask first to see whether this is a registry at all.
+fn base() -> Response<Body> {
+    let mut response = Response::new(Body::from("{}"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+    response
+}
+
+/// One line a request. A body that streams has only begun by then.
+fn log(method: &Method, path: &str, query: Option<&str>, response: &Response<Body>, begun: Instant) {
+    let standing = response.headers().get(STANDING).and_then(|value| value.to_str().ok()).unwrap_or("-");
+    let status = response.status().as_u16();
+    let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let ns = query.unwrap_or("-");
+    if response.status() >= StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::warn!(target: "tidehold::mirror", %method, path, ns, status, standing, ms, "answered");
+    } else {
+        tracing::info!(target: "tidehold::mirror", %method, path, ns, status, standing, ms, "answered");
+    }
+}
+
+/// A header value made of text that is known to be visible ASCII.
+fn ascii(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}

@@ -1,0 +1,105 @@
+//! What a path and its `ns=` ask for.
+
+use url::form_urlencoded;
+
+use super::error::Problem;
+use crate::oci::{Digest, Reference, Registry, Repository};
+
+/// A request that the mirror knows.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// `/v2/`
+    Base,
+    /// `/v2/<name>/manifests/<reference>`
+    Manifest(Repository, Reference),
+    /// `/v2/<name>/blobs/<digest>`
+    Blob(Repository, Digest),
+}
+
+impl Route {
+    /// The upstream is named by `ns=`, as containerd does; or else by the first part of the path where that looks
+    /// like a registry; or else it is Docker Hub, which is what dockerd's mirrors stand for.
+    pub(super) fn parse(path: &str, query: Option<&str>) -> Result<Self, Problem> {
+        let rest = match path.strip_prefix("/v2") {
+            Some("" | "/") => return Ok(Self::Base),
+            Some(rest) => rest.strip_prefix('/').ok_or(Problem::NoSuchRoute)?,
+            None => return Err(Problem::NoSuchRoute),
+        };
+        // From the right: a repository may itself have a part called `blobs`.
+        let (rest, last) = rest.rsplit_once('/').ok_or(Problem::NoSuchRoute)?;
+        let (name, kind) = rest.rsplit_once('/').ok_or(Problem::NoSuchRoute)?;
+        let repository = repository(name, query)?;
+        match kind {
+            "manifests" => Ok(Self::Manifest(repository, last.parse()?)),
+            "blobs" => Ok(Self::Blob(repository, last.parse()?)),
+            _ => Err(Problem::NoSuchRoute),
+        }
+    }
+}
+
+fn repository(name: &str, query: Option<&str>) -> Result<Repository, Problem> {
+    let named = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .find_map(|(key, value)| (key == "ns").then_some(value));
+    if let Some(ns) = named {
+        return Ok(Repository::new(ns.parse()?, name)?);
+    }
+    match name.split_once('/') {
+        Some((first, rest)) if Registry::looks_like_one(first) => Ok(Repository::new(first.parse()?, rest)?),
+        Some(_) | None => Ok(Repository::new(Registry::docker_hub(), name)?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(registry: &str, name: &str, reference: &str) -> Route {
+        let repository = Repository::new(registry.parse().unwrap(), name).unwrap();
+        Route::Manifest(repository, reference.parse().unwrap())
+    }
+
+    #[test]
+    fn ns_names_the_upstream() {
+        let route = Route::parse("/v2/library/nginx/manifests/latest", Some("ns=docker.io")).unwrap();
+        assert_eq!(route, manifest("docker.io", "library/nginx", "latest"));
+        let route = Route::parse("/v2/a/manifests/1", Some("x=y&ns=localhost%3A5000")).unwrap();
+        assert_eq!(route, manifest("localhost:5000", "a", "1"));
+    }
+
+    #[test]
+    fn without_ns_the_path_names_it_or_it_is_docker_hub() {
+        let route = Route::parse("/v2/ghcr.io/a/b/manifests/1", None).unwrap();
+        assert_eq!(route, manifest("ghcr.io", "a/b", "1"));
+        let route = Route::parse("/v2/nginx/manifests/1", None).unwrap();
+        assert_eq!(route, manifest("docker.io", "library/nginx", "1"));
+        let route = Route::parse("/v2/a/b/manifests/1", None).unwrap();
+        assert_eq!(route, manifest("docker.io", "a/b", "1"));
+    }
+
+    #[test]
+    fn a_repository_may_be_called_blobs() {
+        let digest = Digest::of(b"");
+        let route = Route::parse(&format!("/v2/blobs/manifests/blobs/{digest}"), Some("ns=quay.io")).unwrap();
+        let repository = Repository::new("quay.io".parse().unwrap(), "blobs/manifests").unwrap();
+        assert_eq!(route, Route::Blob(repository, digest));
+    }
+
+    #[test]
+    fn what_is_no_route_of_a_registry_is_refused() {
+        for path in [
+            "/",
+            "/v1/",
+            "/v2x/",
+            "/v2/a",
+            "/v2/a/manifests",
+            "/v2/a/uploads/x",
+            "/v2//manifests/x",
+            "/v2/manifests/x",
+        ] {
+            assert!(Route::parse(path, None).is_err(), "{path} was taken");
+        }
+        assert!(Route::parse("/v2/a/manifests/..%2f", None).is_err());
+        assert!(Route::parse("/v2/a/blobs/latest", None).is_err());
+        assert!(Route::parse("/v2/a/manifests/x", Some("ns=http://evil/")).is_err());
+    }
+}
