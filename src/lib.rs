@@ -1,8 +1,11 @@
-//! Tidehold: a node's one image cache.
+//! Tidehold: a node's one image cache, plugged into containerd as its content store and as its resolver.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic"))]
 
+pub mod app;
 pub mod clock;
+pub mod config;
 pub mod oci;
+pub mod resolve;
 pub mod serve;
 pub mod store;
 pub mod upstream;

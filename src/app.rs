@@ -1,0 +1,186 @@
+//! The composition: a configuration becomes parts, parts become listeners, and at the end everything drains.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
+
+use crate::clock;
+use crate::config::Config;
+use crate::resolve::{Ages, Freshness, Resolver};
+use crate::serve::content::ContentService;
+use crate::serve::listen::{self, ListenError};
+use crate::serve::mirror;
+use crate::store::{Hold, Owner, Recovered, StoreError, blocking};
+use crate::upstream::{Listed, Settings, SettingsError, Timeouts, Upstreams};
+
+/// How long what runs may go on after SIGTERM.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// HTTP/2 windows, in bytes: containerd writes 1 MiB at a time, on one connection for all its streams.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// A daemon that is listening.
+pub struct App {
+    hold: Hold,
+    resolver: Resolver,
+    contents: Vec<(ContentService, UnixListener)>,
+    mirror: TcpListener,
+}
+
+impl App {
+    /// Makes the parts and takes the listeners. From here on clients can connect.
+    ///
+    /// # Errors
+    /// When a part cannot be made.
+    pub async fn build(config: Config) -> Result<Self, BuildError> {
+        let upstreams = Upstreams::new(upstream_settings(&config)?)?;
+        // Sockets first: a second daemon finds out before it touches the first one's hold.
+        let mirror = listen::tcp(config.mirror.listen).await?;
+        let mut sockets = Vec::new();
+        for containerd in &config.containerds {
+            sockets.push((Owner::new(&containerd.name), listen::unix(&containerd.socket)?));
+        }
+        let data_dir = config.data_dir.clone();
+        let (hold, recovered) = blocking(move || Hold::open(&data_dir, clock::now())).await?;
+        report(&config, &recovered);
+        let mut contents = Vec::new();
+        for (owner, socket) in sockets {
+            let hold = hold.clone();
+            let service = blocking(move || ContentService::open(hold, owner)).await?;
+            contents.push((service, socket));
+        }
+        let resolver = Resolver::new(hold.clone(), upstreams, freshness(&config));
+        Ok(Self { hold, resolver, contents, mirror })
+    }
+
+    /// Serves until SIGTERM or SIGINT, then lets what runs end.
+    ///
+    /// # Errors
+    /// When the signals cannot be had, or the hold cannot be brought to the disk at the end.
+    pub async fn run(self) -> Result<(), RunError> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        let stop = CancellationToken::new();
+        let servers = TaskTracker::new();
+        for (service, socket) in self.contents {
+            servers.spawn(serve_content(service, socket, stop.clone()));
+        }
+        let router = mirror::router(self.resolver.clone());
+        let stopped = stop.clone().cancelled_owned();
+        servers.spawn(async move {
+            let served = axum::serve(self.mirror, router).with_graceful_shutdown(stopped).await;
+            ended("mirror", served);
+        });
+        servers.close();
+        notify(&[sd_notify::NotifyState::Ready]);
+        tracing::info!("ready");
+
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => {
+                    tracing::warn!("the configuration is read at the start only: restart to apply a change");
+                }
+            }
+        }
+        tracing::info!("stopping: what runs may end");
+        notify(&[sd_notify::NotifyState::Stopping]);
+        stop.cancel();
+        let drained = tokio::time::timeout(DRAIN, async {
+            servers.wait().await;
+            self.resolver.drain().await;
+        });
+        if drained.await.is_err() {
+            tracing::warn!(seconds = DRAIN.as_secs(), "some requests did not end in time and are cut off");
+        }
+        let hold = self.hold;
+        blocking(move || hold.flush()).await?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+async fn serve_content(service: ContentService, socket: UnixListener, stop: CancellationToken) {
+    let served = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .add_service(service.into_server())
+        .serve_with_incoming_shutdown(UnixListenerStream::new(socket), stop.cancelled_owned());
+    ended("content", served.await);
+}
+
+fn ended<E: std::fmt::Display>(listener: &str, outcome: Result<(), E>) {
+    if let Err(error) = outcome {
+        tracing::error!(listener, %error, "a listener failed");
+    }
+}
+
+/// Tells systemd, where it started us.
+fn notify(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(false, state) {
+        tracing::warn!(%error, "the service manager could not be told");
+    }
+}
+
+fn report(config: &Config, recovered: &Recovered) {
+    let Recovered { blobs, orphan_files, lost_blobs, downloads, rebuilt } = *recovered;
+    let data_dir = config.data_dir.display();
+    tracing::info!(%data_dir, blobs, orphan_files, lost_blobs, downloads, rebuilt, "opened the hold");
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+}
+
+fn upstream_settings(config: &Config) -> Result<Settings, BuildError> {
+    let mut listed = BTreeMap::new();
+    for (name, registry) in &config.registries.listed {
+        let name = name.parse().map_err(BuildError::Registry)?;
+        listed.insert(name, Listed { url: registry.upstream.clone() });
+    }
+    Ok(Settings { allow_any: config.registries.allow_any, listed, timeouts: Timeouts::default() })
+}
+
+fn freshness(config: &Config) -> Freshness {
+    let ages = |ages: crate::config::Ages| Ages { fresh_for: ages.fresh_for, stale_for: ages.stale_for };
+    Freshness {
+        default: ages(config.tags.default),
+        rules: config.tags.rules.iter().map(|rule| (rule.pattern.clone(), ages(rule.ages))).collect(),
+    }
+}
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A listener could not be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The hold could not be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An upstream cannot be what it is configured as.
+    #[error(transparent)]
+    Upstream(#[from] SettingsError),
+    /// A registry's name is not one.
+    #[error(transparent)]
+    Registry(crate::oci::NameError),
+}
+
+/// Why the daemon did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The signals could not be had.
+    #[error("signals: {0}")]
+    Signals(#[from] std::io::Error),
+    /// The hold could not be brought to the disk.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

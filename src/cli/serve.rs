@@ -1,0 +1,66 @@
+//! `tidehold serve`: the daemon.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use tidehold::app::App;
+use tidehold::config::{Config, LoadError};
+use tracing_subscriber::EnvFilter;
+
+use super::Failed;
+
+/// Where the configuration is read from where no file is named, if it is there.
+const DEFAULT_CONFIG: &str = "/etc/tidehold/config.toml";
+
+#[derive(Args)]
+pub(crate) struct Serve {
+    /// The configuration; without one, /etc/tidehold/config.toml where it is there, else the defaults
+    #[arg(long, env = "TIDEHOLD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check the configuration, report every fault with its line, and exit
+    #[arg(long)]
+    check: bool,
+    /// Log as JSON, one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Serve {
+    pub(crate) fn run(self) -> Result<(), Failed> {
+        let config = self.load()?;
+        if self.check {
+            for warning in config.warnings() {
+                eprintln!("warning: {warning}");
+            }
+            println!("the configuration is good");
+            return Ok(());
+        }
+        self.log();
+        let served = super::runtime()?.block_on(async {
+            let app = App::build(config).await.context("start")?;
+            app.run().await.context("stop")
+        });
+        Ok(served?)
+    }
+
+    fn load(&self) -> Result<Config, Failed> {
+        let default = PathBuf::from(DEFAULT_CONFIG);
+        let path = match &self.config {
+            Some(path) => path,
+            None if default.exists() => &default,
+            None => return Ok(Config::default()),
+        };
+        Config::load(path).map_err(|error| match error {
+            LoadError::Faulty(faults) => Failed::Configuration(faults.to_string()),
+            LoadError::Unreadable { .. } => Failed::Configuration(format!("tidehold: {error}")),
+        })
+    }
+
+    /// To standard error, at `info` where `RUST_LOG` does not say otherwise.
+    fn log(&self) {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        if self.json { log.json().init() } else { log.with_ansi(false).init() }
+    }
+}
