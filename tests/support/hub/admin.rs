@@ -17,6 +17,7 @@ POST /_hub/reset      counters to zero, log empty
 POST /_hub/tag?repository=&tag=&digest=
 POST /_hub/budget?remaining=    GETs left for every source; without a number, full windows
 POST /_hub/expire     ends every token and signed address given out so far
+POST /_hub/advance?seconds=     moves the clock ahead
 POST /_hub/fault?kind=&mode=&bytes=&times=&only=
      kind   manifest-head, manifest-get, blob, cdn, token; none: every kind
      mode   none, pull-limit, abuse-limit, unavailable, captive-portal, reset, hang, refuse, wrong-bytes,
@@ -43,11 +44,12 @@ pub(super) async fn answer(hub: &Shared, method: &Method, what: &str, query: &st
             hub.seal.expire_addresses();
             Ok(())
         }
+        "advance" if write => number(query, "seconds").map(|seconds| hub.clock.advance(seconds.unwrap_or(0))),
         "tag" if write => tag(hub, query),
         "budget" if write => budget(hub, query),
         "fault" if write => fault(hub, query).await,
         "" | "counters" | "log" | "images" => return method_not_allowed("GET"),
-        "reset" | "expire" | "tag" | "budget" | "fault" => return method_not_allowed("POST"),
+        "reset" | "expire" | "advance" | "tag" | "budget" | "fault" => return method_not_allowed("POST"),
         _ => return Answer::json(StatusCode::NOT_FOUND, &json!({ "error": "no such page; see /_hub/" })),
     };
     match done {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::config::HubConfig;
 use super::door::{Door, bind};
@@ -195,6 +196,11 @@ impl Hub {
     /// Returns once at least `count` requests of the kind hang or have their bodies held.
     pub async fn held(&self, kind: Kind, count: usize) {
         self.shared.faults.held(kind, count).await;
+    }
+
+    /// Moves the stand-in's clock ahead by whole seconds: windows, tokens and signed addresses age.
+    pub fn advance(&self, time: Duration) {
+        self.shared.clock.advance(time.as_secs());
     }
 
     /// Ends every token given out so far.
