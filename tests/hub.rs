@@ -1,5 +1,7 @@
 //! The stand-in behaves as Docker Hub does: what counts, what is told, what is refused, and what breaks on request.
 
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
+
 #[path = "support/hub/mod.rs"]
 mod hub;
 

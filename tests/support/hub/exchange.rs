@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 
 use super::body::{Body, Course, paced, whole};
 use super::door::{Cut, Reset};
-use super::fault::{Fault, Kind};
+use super::fault::Fault;
 use super::ledger::{Asked, LogEntry, Outcome};
 use super::reply::{self, Answer};
 use super::shared::Shared;
@@ -68,40 +68,39 @@ pub(super) async fn exchange(
     };
     let id = hub.record(|ledger| ledger.arrived(entry(role, &path, &ask, asked)));
     let form = form_of(&ask, incoming).await;
-    let met = kind.and_then(|kind| Some((kind, hub.faults.meet(kind, &path)?)));
+    let (fault, ticket) = kind.and_then(|kind| hub.faults.meet(kind, &path)).unzip();
 
-    let mut late = false;
-    if let Some((kind, Fault::Hang)) = met {
-        let ticket = hub.faults.ticket(kind);
-        hub.record(|ledger| {
-            ledger.answered(id, &ask.target, asked, Outcome { status: None, counted: false })
-        });
-        ticket.wait().await;
-        late = true;
-    }
     let mut course = Course::default();
-    let instead = match met {
-        None => None,
-        Some((kind, fault)) => disturb(&hub, &ask, kind, fault, &cut, &mut course),
+    let mut late = false;
+    let instead = match (fault, ticket) {
+        (Some(Fault::Hang), Some(ticket)) => {
+            hub.record(|ledger| ledger.answered(id, &ask.target, asked, Outcome::NONE));
+            ticket.wait().await;
+            late = true;
+            None
+        }
+        (Some(Fault::HoldAt(offset)), Some(ticket)) => {
+            course.hold = Some((offset, ticket));
+            None
+        }
+        (Some(fault), _) => disturb(&hub, &ask, fault, &cut, &mut course),
+        (None, _) => None,
     };
     let answer = match instead {
         Some(Instead::Answer(answer)) => answer,
         Some(Instead::Reset) => {
-            let outcome = Outcome { status: None, counted: false };
-            hub.record(|ledger| ledger.answered(id, &ask.target, asked, outcome));
+            hub.record(|ledger| ledger.answered(id, &ask.target, asked, Outcome::NONE));
             return Err(Reset);
         }
         None => match role {
             Role::Registry => registry::answer(&hub, &ask),
-            Role::Token => match ask.target {
-                Target::Token => token::answer(&hub, &ask.method, &ask.query, &form, &ask.headers),
-                _ => reply::not_found(),
-            },
+            Role::Token if ask.target != Target::Token => reply::not_found(),
+            Role::Token => token::answer(&hub, &ask.method, &ask.query, &form, &ask.headers),
             Role::Cdn => cdn::answer(&hub, &ask),
         },
     };
     let mut answer = answer.finish(asked.head);
-    if matches!(met, Some((_, Fault::WrongBytes))) {
+    if fault == Some(Fault::WrongBytes) {
         spoil(&mut answer);
     }
     let outcome = Outcome { status: Some(answer.response.status().as_u16()), counted: answer.counted };
@@ -122,14 +121,7 @@ enum Instead {
 }
 
 /// Carries a fault out, as far as it concerns the answer's head or the course of its body.
-fn disturb(
-    hub: &Shared,
-    ask: &Ask,
-    kind: Kind,
-    fault: Fault,
-    cut: &Cut,
-    course: &mut Course,
-) -> Option<Instead> {
+fn disturb(hub: &Shared, ask: &Ask, fault: Fault, cut: &Cut, course: &mut Course) -> Option<Instead> {
     match fault {
         Fault::PullLimit => return Some(Instead::Answer(registry::forced_limit(hub, ask))),
         Fault::AbuseLimit => return Some(Instead::Answer(reply::abuse_limit())),
@@ -137,10 +129,9 @@ fn disturb(
         Fault::CaptivePortal => return Some(Instead::Answer(reply::captive_portal())),
         Fault::Reset => return Some(Instead::Reset),
         Fault::CutAfter(bytes) => course.cut = Some((bytes, cut.clone())),
-        Fault::HoldAt(offset) => course.hold = Some((offset, hub.faults.ticket(kind))),
         Fault::Slow(rate) => course.slow = Some(rate),
-        // Hanging is over by now, wrong bytes come later, and a closed listener lets no request through.
-        Fault::Hang | Fault::WrongBytes | Fault::Refuse => {}
+        // Held requests have their ticket, wrong bytes come later, and a closed listener lets no request through.
+        Fault::Hang | Fault::HoldAt(_) | Fault::WrongBytes | Fault::Refuse => {}
     }
     None
 }

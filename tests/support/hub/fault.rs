@@ -134,7 +134,8 @@ impl Faults {
 
     /// Ends the kind's fault and lets go of every request that it holds.
     pub(super) fn clear(&self, kind: Kind) {
-        self.scripts().remove(&kind);
+        let mut scripts = self.scripts();
+        scripts.remove(&kind);
         self.cleared.send_modify(|cleared| *cleared.entry(kind).or_default() += 1);
     }
 
@@ -143,8 +144,9 @@ impl Faults {
         self.scripts().get(&kind).is_some_and(|script| script.fault == Fault::Refuse)
     }
 
-    /// The fault that a request on `path` meets, if any.
-    pub(super) fn meet(&self, kind: Kind, path: &str) -> Option<Fault> {
+    /// The fault that a request on `path` meets, if any, and the ticket with which that fault can hold it. Both are
+    /// taken under one lock: a clear that comes later lets go of the request, one that came before spares it.
+    pub(super) fn meet(&self, kind: Kind, path: &str) -> Option<(Fault, Ticket)> {
         let mut scripts = self.scripts();
         let script = scripts.get_mut(&kind)?;
         if script.only.as_deref().is_some_and(|part| !path.contains(part)) {
@@ -157,14 +159,9 @@ impl Faults {
                 scripts.remove(&kind);
             }
         }
-        Some(fault)
-    }
-
-    /// The ticket with which a request can be held: take it when the request meets the fault.
-    pub(super) fn ticket(&self, kind: Kind) -> Ticket {
         let cleared = self.cleared.subscribe();
         let seen = cleared.borrow().get(&kind).copied().unwrap_or_default();
-        Ticket { kind, seen, cleared, held: self.held.clone() }
+        Some((fault, Ticket { kind, seen, cleared, held: self.held.clone() }))
     }
 
     /// Returns once at least `count` requests of the kind are held.

@@ -19,7 +19,7 @@ const LOG_ENTRIES: usize = 100_000;
 pub struct Counters {
     /// Requests that arrived, at any of the three listeners.
     pub requests: u64,
-    /// Manifest GETs that counted against a limit.
+    /// Manifest GETs of the kind that counts, whether or not the client's account has a limit.
     pub manifest_gets: u64,
     /// The same by `repository:tag` and `repository@digest`.
     pub manifest_gets_by_reference: BTreeMap<String, u64>,
@@ -62,7 +62,7 @@ pub struct LogEntry {
     pub path: String,
     /// The status; `None` while nothing was answered, and for good where the connection was reset.
     pub status: Option<u16>,
-    /// Whether it counted against a limit.
+    /// Whether it was of the kind that counts.
     pub counted: bool,
     /// Whether it brought an `Authorization` header.
     pub authorized: bool,
@@ -83,6 +83,11 @@ pub(super) struct EntryId(u64);
 pub(super) struct Outcome {
     pub(super) status: Option<u16>,
     pub(super) counted: bool,
+}
+
+impl Outcome {
+    /// Nothing was answered.
+    pub(super) const NONE: Self = Self { status: None, counted: false };
 }
 
 /// The counters and the log.
@@ -132,16 +137,18 @@ impl Ledger {
             Some(304) => counters.not_modified += 1,
             _ => {}
         }
-        match (target, asked.kind) {
-            (Target::Manifest { .. }, Some(Kind::ManifestHead)) => counters.manifest_heads += 1,
-            (Target::Blob { .. }, Some(Kind::Blob)) if asked.head => counters.blob_heads += 1,
-            (Target::Blob { .. }, Some(Kind::Blob)) => counters.blob_gets += 1,
-            (Target::CdnBlob { digest, .. }, Some(Kind::Cdn)) if !asked.head => {
+        match target {
+            Target::Manifest { .. } if asked.head => counters.manifest_heads += 1,
+            Target::Blob { .. } if asked.head => counters.blob_heads += 1,
+            Target::Blob { .. } => counters.blob_gets += 1,
+            Target::CdnBlob { digest, .. } if !asked.head => {
                 counters.cdn_gets += 1;
                 *counters.cdn_gets_by_digest.entry(digest.clone()).or_default() += 1;
             }
-            (Target::Token, _) => counters.token_requests += 1,
-            _ => {}
+            Target::Token => counters.token_requests += 1,
+            // A GET of a manifest is taken up where it counts.
+            Target::Manifest { .. } | Target::CdnBlob { .. } => {}
+            Target::Ping | Target::Admin(_) | Target::Unknown => {}
         }
         if asked.range && !asked.head && matches!(target, Target::Blob { .. } | Target::CdnBlob { .. }) {
             counters.range_requests += 1;
