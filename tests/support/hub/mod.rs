@@ -53,4 +53,4 @@ pub use config::{
 pub use fault::{Fault, Kind, Script};
 pub use image::{Image, ImageError, ImageSpec, MediaTypes, Platform, PlatformImage, Rootfs, digest_of};
 pub use ledger::{Counters, LogEntry};
-pub use server::{Hub, StartError};
+pub use server::{Hub, REPOSITORY, StartError};

@@ -176,7 +176,7 @@ impl Hub {
     }
 
     /// Breaks one kind of request until it is cleared, or as often as the script says. A kind has one fault at a
-    /// time: the last one stands.
+    /// time: the last one stands. What an earlier one holds stays held until the kind is cleared.
     pub async fn fault(&self, kind: Kind, script: impl Into<Script>) {
         self.shared.fault(kind, script.into()).await;
     }
