@@ -24,6 +24,8 @@ mod retry;
 mod retry_after;
 mod settings;
 mod stack;
+#[cfg(test)]
+mod tests;
 mod time_out;
 mod token;
 mod tokens;
