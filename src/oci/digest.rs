@@ -117,7 +117,7 @@ impl Algorithm {
 
 /// A hash under way; its digest so far can be read at any time.
 #[derive(Clone)]
-pub struct Hasher(State);
+pub struct Hasher(Box<State>);
 
 #[derive(Clone)]
 enum State {
@@ -129,16 +129,16 @@ enum State {
 impl Hasher {
     /// A hash of nothing yet.
     pub fn new(algorithm: Algorithm) -> Self {
-        Self(match algorithm {
+        Self(Box::new(match algorithm {
             Algorithm::Sha256 => State::Sha256(Sha256::new()),
             Algorithm::Sha384 => State::Sha384(Sha384::new()),
             Algorithm::Sha512 => State::Sha512(Sha512::new()),
-        })
+        }))
     }
 
     /// Takes in more bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        match &mut self.0 {
+        match self.0.as_mut() {
             State::Sha256(hash) => Update::update(hash, bytes),
             State::Sha384(hash) => Update::update(hash, bytes),
             State::Sha512(hash) => Update::update(hash, bytes),
@@ -147,7 +147,7 @@ impl Hasher {
 
     /// The digest of what was taken in so far.
     pub fn digest(&self) -> Digest {
-        match &self.0 {
+        match self.0.as_ref() {
             State::Sha256(hash) => Digest::from_hash(Algorithm::Sha256, &hash.clone().finalize()),
             State::Sha384(hash) => Digest::from_hash(Algorithm::Sha384, &hash.clone().finalize()),
             State::Sha512(hash) => Digest::from_hash(Algorithm::Sha512, &hash.clone().finalize()),

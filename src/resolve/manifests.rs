@@ -10,7 +10,10 @@ use super::{Inner, Refusal, Served};
 use crate::clock;
 use crate::oci::{Digest, MAX_MANIFEST_BYTES, Manifest, Reference, Repository};
 use crate::store::{CommitError, StoreError, TagEntry, blocking};
-use crate::upstream::Failure;
+use crate::upstream::{Failure, Wait};
+
+/// How long one request to a registry may take, with all that it needs before it is answered.
+const ASK_DEADLINE: Duration = Duration::from_secs(12);
 
 impl Inner {
     pub(super) async fn manifest(
@@ -36,7 +39,7 @@ impl Inner {
         loop {
             let now = clock::now();
             match decide(&question, reply.as_ref(), now) {
-                Step::Ask(ask) => match self.ask(repository, reference, &ask).await {
+                Step::Ask(ask) => match self.ask_in_time(repository, reference, &ask).await {
                     Ok(answered) => reply = Some(answered),
                     Err(Unanswered::Upstream(failed)) => {
                         reply = Some(reply_of(&failed, &ask));
@@ -83,6 +86,18 @@ impl Inner {
                 Question::Tag { last, ages: self.freshness.of(tag) }
             }
         })
+    }
+
+    /// A cold question may need a token first and meet a slow registry at each turn. containerd gives up after
+    /// 30 s and would then go past us: better a stale answer before that.
+    async fn ask_in_time(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        ask: &Ask,
+    ) -> Result<Reply, Unanswered> {
+        let asked = tokio::time::timeout(ASK_DEADLINE, self.ask(repository, reference, ask)).await;
+        asked.unwrap_or_else(|_| Err(Failure::TimedOut(Wait::Headers).into()))
     }
 
     async fn ask(

@@ -33,7 +33,7 @@ const EXCERPT: usize = 32;
 
 /// Why filters are refused; for the client all of it is an invalid argument.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FilterError {
+pub(super) enum FilterError {
     /// A filter is not in the language.
     #[error("filter {excerpt:?}, byte {at}: {problem}")]
     Syntax {
@@ -56,7 +56,7 @@ pub enum FilterError {
 
 /// The filters of one request.
 #[derive(Debug, Clone, Default)]
-pub struct Filters {
+pub(super) struct Filters {
     /// One of these must hold, where there are any.
     any_of: Vec<Vec<Selector>>,
 }
@@ -66,7 +66,7 @@ impl Filters {
     ///
     /// # Errors
     /// That one is not in the language, or that they are larger than anyone needs.
-    pub fn parse(filters: &[String]) -> Result<Self, FilterError> {
+    pub(super) fn parse(filters: &[String]) -> Result<Self, FilterError> {
         let bytes = filters.iter().fold(0_usize, |sum, filter| sum.saturating_add(filter.len() + 1));
         if bytes > MAX_BYTES {
             return Err(FilterError::TooMuch { what: "bytes", limit: MAX_BYTES });
@@ -78,13 +78,13 @@ impl Filters {
 
     /// Whether an object passes. `field` answers what it holds at a path, and nothing where it has no such
     /// field; the path is never empty.
-    pub fn matches<V: AsRef<str>>(&self, field: impl Fn(&[&str]) -> Option<V>) -> bool {
+    pub(super) fn matches<V: AsRef<str>>(&self, field: impl Fn(&[&str]) -> Option<V>) -> bool {
         let holds = |selectors: &Vec<Selector>| selectors.iter().all(|selector| selector.holds(&field));
         self.any_of.is_empty() || self.any_of.iter().any(holds)
     }
 
     /// The patterns that cannot be read and so match nothing: worth a line in the log.
-    pub fn unreadable_patterns(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn unreadable_patterns(&self) -> impl Iterator<Item = &str> {
         self.any_of.iter().flatten().filter_map(|selector| match &selector.test {
             Test::Unreadable(pattern) => Some(pattern.as_str()),
             Test::Present | Test::Equal(_) | Test::NotEqual(_) | Test::Matches(_) => None,

@@ -7,7 +7,7 @@ use futures_util::stream;
 use tonic::Status;
 
 use super::filter::Filters;
-use super::{ContentService, Replies, api, digest, failed, not_found};
+use super::{ContentService, Replies, api, digest, failed, filters, not_found};
 use crate::clock;
 use crate::oci::Digest;
 use crate::store::{Adopted, blocking};
@@ -49,8 +49,7 @@ impl ContentService {
         &self,
         request: &api::ListContentRequest,
     ) -> Result<Replies<api::ListContentResponse>, Status> {
-        let filters =
-            Filters::parse(&request.filters).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let filters = filters(&request.filters)?;
         let service = self.clone();
         let pages = stream::try_unfold(Some(None), move |cursor: Option<Option<Digest>>| {
             let page = cursor.map(|after| service.page(after.as_ref(), &filters)).transpose();

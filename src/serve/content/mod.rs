@@ -20,9 +20,10 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::oci::Digest;
 use crate::store::{Hold, Ingests, Owner, StoreError};
 use api::content_server::{Content, ContentServer};
+use filter::Filters;
 
 /// What `build.rs` made of containerd's definition.
-#[expect(missing_docs, clippy::pedantic, unreachable_pub, reason = "generated from content.proto")]
+#[expect(clippy::allow_attributes_without_reason, unreachable_pub, reason = "generated from content.proto")]
 mod api {
     tonic::include_proto!("containerd.services.content.v1");
 }
@@ -124,6 +125,15 @@ impl Content for ContentService {
 
 fn digest(text: &str) -> Result<Digest, Status> {
     text.parse().map_err(|error: crate::oci::DigestError| Status::invalid_argument(error.to_string()))
+}
+
+/// A pattern that cannot be read matches nothing, as with containerd's own store: the log is all that tells.
+fn filters(texts: &[String]) -> Result<Filters, Status> {
+    let filters = Filters::parse(texts).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    for pattern in filters.unreadable_patterns() {
+        tracing::warn!(pattern, "a filter has a pattern that cannot be read: it matches nothing");
+    }
+    Ok(filters)
 }
 
 fn not_found(digest: &Digest) -> Status {

@@ -2,8 +2,7 @@
 
 use tonic::Status;
 
-use super::filter::Filters;
-use super::{ContentService, api, failed};
+use super::{ContentService, api, failed, filters};
 use crate::store::{IngestStatus, blocking};
 
 impl ContentService {
@@ -17,8 +16,7 @@ impl ContentService {
         &self,
         request: &api::ListStatusesRequest,
     ) -> Result<api::ListStatusesResponse, Status> {
-        let filters =
-            Filters::parse(&request.filters).map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let filters = filters(&request.filters)?;
         let matches = |name: &str| {
             filters.matches(|path| match path {
                 ["ref"] => Some(name),
