@@ -1,0 +1,323 @@
+//! A private containerd of a given version, with its own root, state, sockets and namespaces.
+//!
+//! The machine's own containerd is never touched: `private-containerd` beside this file gives each one a
+//! mount and a process namespace, with which all that it started and mounted goes away.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::parts::{Available, namespaces, part, programs};
+use super::process::{Process, pid_of};
+
+const LAUNCHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/private-containerd");
+
+/// No single `ctr` takes longer than this, in seconds, however the upstream behaves.
+const CTR_WITHIN: &str = "90";
+
+/// The lines of containerd that differ in what they ask of a content store and of a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Version {
+    V1_6,
+    V1_7,
+    V2,
+}
+
+impl Version {
+    pub(crate) const ALL: [Self; 3] = [Self::V1_6, Self::V1_7, Self::V2];
+
+    /// The programs of this version and runc, or why they cannot be run here.
+    pub(crate) fn available(self) -> Available<Programs> {
+        namespaces()?;
+        Ok(Programs { containerd: programs(&part(self.part())?), runc: programs(&part("runc")?) })
+    }
+
+    fn part(self) -> &'static str {
+        match self {
+            Self::V1_6 => "containerd-1.6",
+            Self::V1_7 => "containerd-1.7",
+            Self::V2 => "containerd-2",
+        }
+    }
+
+    /// What no test uses: the Kubernetes side, which is slow to start, and a folder in the machine's /opt.
+    fn disabled_plugins(self) -> &'static [&'static str] {
+        match self {
+            Self::V1_6 | Self::V1_7 => &["io.containerd.internal.v1.opt", "io.containerd.grpc.v1.cri"],
+            Self::V2 => &[
+                "io.containerd.internal.v1.opt",
+                "io.containerd.grpc.v1.cri",
+                "io.containerd.cri.v1.images",
+                "io.containerd.cri.v1.runtime",
+                "io.containerd.podsandbox.controller.v1.podsandbox",
+                "io.containerd.grpc.v1.sandbox-controllers",
+                "io.containerd.nri.v1.nri",
+            ],
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V1_6 => "1.6",
+            Self::V1_7 => "1.7",
+            Self::V2 => "2.x",
+        })
+    }
+}
+
+/// The folders of the programs that a private containerd runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Programs {
+    containerd: PathBuf,
+    runc: PathBuf,
+}
+
+/// Where a containerd keeps its content.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Store<'a> {
+    Builtin,
+    /// The content listener of a daemon, as the only store.
+    Tidehold(&'a Path),
+}
+
+/// A running private containerd. Dropping it ends it with everything that it started.
+#[derive(Debug)]
+pub(crate) struct Containerd {
+    version: Version,
+    programs: Programs,
+    snapshotter: &'static str,
+    // Before the folder, so that it ends before the folder is removed.
+    process: Process,
+    folder: TempDir,
+}
+
+impl Containerd {
+    pub(crate) fn start(version: Version, store: Store<'_>) -> Self {
+        let programs = version.available().expect("a version that was found to be available");
+        // Directly in /tmp: a socket's path has room for 107 bytes.
+        let folder = tempfile::Builder::new().prefix("tidehold-ctd-").tempdir_in("/tmp").unwrap();
+        let snapshotter = snapshotter();
+        fs::write(folder.path().join("config.toml"), config(version, store, snapshotter, folder.path()))
+            .unwrap();
+        let process = launch(&programs, folder.path());
+        Self { version, programs, snapshotter, process, folder }
+    }
+
+    /// Ends it in good order and starts it again on the same state.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        self.process = launch(&self.programs, self.folder.path());
+    }
+
+    fn stop(&mut self) {
+        let pid = self.pid();
+        self.process.terminate(pid);
+    }
+
+    pub(crate) fn version(&self) -> Version {
+        self.version
+    }
+
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Sends what is asked of `registry` (the host part of a reference) to `url`, and nowhere else.
+    pub(crate) fn route(&self, registry: &str, url: &str) {
+        let folder = self.hosts().join(registry);
+        fs::create_dir_all(&folder).unwrap();
+        // 1.6 and 1.7 take a file without a host table for damaged, and go to the registry itself.
+        fs::write(folder.join("hosts.toml"), format!("server = \"{url}\"\n[host]\n")).unwrap();
+    }
+
+    /// Pulls and unpacks for this machine's platform only, as a node would.
+    pub(crate) fn pull(&self, namespace: &str, reference: &str) {
+        succeeded("pull", &self.try_pull(namespace, reference));
+    }
+
+    pub(crate) fn try_pull(&self, namespace: &str, reference: &str) -> Output {
+        let hosts = self.hosts();
+        let mut args: Vec<OsString> = ["-n", namespace, "images", "pull"].map(OsString::from).into();
+        args.extend(["--snapshotter", self.snapshotter, "--platform", platform()].map(OsString::from));
+        args.extend(["--hosts-dir".into(), hosts.into_os_string()]);
+        if self.version >= Version::V2 {
+            // Else it asks for the manifests and configs of every platform.
+            args.push("--skip-metadata".into());
+        }
+        args.push(reference.into());
+        self.ctr_output(&args)
+    }
+
+    /// Runs the image's own command in a new container and answers what it printed.
+    pub(crate) fn run(&self, namespace: &str, reference: &str) -> String {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        // Two tests must not meet in one control group.
+        let id = format!("tidehold-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let group = format!("/{id}");
+        let args = ["-n", namespace, "run", "--rm", "--snapshotter", self.snapshotter];
+        let said = self.ctr(&[&args[..], &["--cgroup", &group, reference, &id]].concat());
+        remove_control_groups(&id);
+        said
+    }
+
+    /// Removes the images of a namespace and collects the garbage before it returns.
+    pub(crate) fn remove_images(&self, namespace: &str) {
+        let names = self.ctr(&["-n", namespace, "images", "ls", "-q"]);
+        let names: Vec<&str> = names.lines().collect();
+        if !names.is_empty() {
+            self.ctr(&[&["-n", namespace, "images", "rm", "--sync"], &names[..]].concat());
+        }
+    }
+
+    /// The digests in a namespace.
+    pub(crate) fn content(&self, namespace: &str) -> BTreeSet<String> {
+        self.ctr(&["-n", namespace, "content", "ls", "-q"]).lines().map(str::to_owned).collect()
+    }
+
+    /// Runs this version's `ctr` against this containerd and answers what it printed; panics if it fails.
+    pub(crate) fn ctr(&self, args: &[&str]) -> String {
+        let output = self.ctr_output(&args.iter().map(OsString::from).collect::<Vec<_>>());
+        succeeded(&args.join(" "), &output);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    pub(crate) fn ctr_output(&self, args: &[OsString]) -> Output {
+        clean("nsenter", &self.programs)
+            .args(["--mount", "--pid", "--target", &self.pid().to_string()])
+            .args(["timeout", "--kill-after=5", CTR_WITHIN])
+            .args(["ctr".as_ref(), "--address".as_ref(), self.folder.path().join("grpc.sock").as_os_str()])
+            .args(args)
+            .output()
+            .expect("nsenter runs")
+    }
+
+    fn hosts(&self) -> PathBuf {
+        self.folder.path().join("certs.d")
+    }
+
+    /// Containerd's own process, which is not the one that was started (that one holds its namespaces).
+    fn pid(&self) -> Pid {
+        let text = fs::read_to_string(self.folder.path().join("pid")).expect("the launcher's pid file");
+        pid_of(text.trim().parse().expect("a process id"))
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        // The kernel ends everything in the process namespace before its first process is gone.
+        let _ = kill(self.pid(), Signal::SIGKILL);
+        self.process.wait();
+    }
+}
+
+fn launch(programs: &Programs, folder: &Path) -> Process {
+    let mut command = clean(LAUNCHER, programs);
+    command.arg(folder.join("config.toml"));
+    Process::start_notifying("containerd", &mut command, folder)
+}
+
+/// A command with no more environment than the programs' own path: no proxy, no credentials.
+fn clean(program: &str, programs: &Programs) -> Command {
+    let system = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    let own = [programs.containerd.as_path(), programs.runc.as_path()];
+    let path = std::env::join_paths(own.into_iter().chain(system.iter().map(Path::new))).unwrap();
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", path).env("HOME", "/root");
+    command
+}
+
+fn config(version: Version, store: Store<'_>, snapshotter: &str, folder: &Path) -> String {
+    let folder = folder.display();
+    let mut disabled: Vec<&str> = version.disabled_plugins().to_vec();
+    let mut proxy = String::new();
+    match store {
+        Store::Builtin => {}
+        Store::Tidehold(socket) => {
+            disabled.push("io.containerd.content.v1.content");
+            proxy = format!(
+                "[proxy_plugins.tidehold]\n  type = \"content\"\n  address = \"{}\"\n",
+                socket.display()
+            );
+        }
+    }
+    // 1.6 has no transfer service; later ones unpack there with what this says.
+    let unpack = if version == Version::V1_6 {
+        String::new()
+    } else {
+        format!(
+            "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n  \
+             platform = \"{}\"\n  snapshotter = \"{snapshotter}\"\n",
+            platform()
+        )
+    };
+    format!(
+        r#"version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+disabled_plugins = {disabled:?}
+required_plugins = ["io.containerd.metadata.v1.bolt"]
+[grpc]
+  address = "{folder}/grpc.sock"
+[ttrpc]
+  address = "{folder}/ttrpc.sock"
+[debug]
+  level = "debug"
+{proxy}{unpack}"#
+    )
+}
+
+fn platform() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "linux/amd64",
+        "aarch64" => "linux/arm64",
+        other => panic!("no containerd was fetched for {other}"),
+    }
+}
+
+/// overlayfs, as on a real node, where the file system under /tmp bears it.
+fn snapshotter() -> &'static str {
+    static TRIED: OnceLock<&str> = OnceLock::new();
+    TRIED.get_or_init(|| {
+        let folder = tempfile::tempdir_in("/tmp").unwrap();
+        for name in ["lower", "upper", "work", "merged"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let mounted = Command::new("unshare")
+            .args(["--mount", "mount", "-t", "overlay", "overlay"])
+            .args(["-o", "lowerdir=lower,upperdir=upper,workdir=work", "merged"])
+            .current_dir(folder.path())
+            .output()
+            .is_ok_and(|output| output.status.success());
+        if mounted { "overlayfs" } else { "native" }
+    })
+}
+
+/// The control groups that runc leaves: one per hierarchy, or a single one.
+fn remove_control_groups(name: &str) {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    let folders = hierarchies.map(|entry| entry.path()).chain([PathBuf::from("/sys/fs/cgroup")]);
+    for folder in folders {
+        let _ = fs::remove_dir(folder.join(name));
+    }
+}
+
+fn succeeded(what: &str, output: &Output) {
+    assert!(
+        output.status.success(),
+        "ctr {what}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}

@@ -1,0 +1,17 @@
+//! What the tests run against: real parts, each private to one test and gone when the test ends.
+
+#![allow(dead_code, reason = "every test file compiles this and uses its own part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "in the harness a panic is how a test fails"
+)]
+
+pub(crate) mod containerd;
+pub(crate) mod daemon;
+pub(crate) mod hub;
+pub(crate) mod parts;
+pub(crate) mod process;
+pub(crate) mod registry;
