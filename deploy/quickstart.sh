@@ -179,13 +179,21 @@ start_hub() {
   hub=$(sed -n 's/^hub ready on //p' "$work/$1.log")
 }
 
-# counted NAME…: what the stand-in counted, one number a line.
-counted() {
-  local counters name
-  counters=$(curl -fsS "$hub/_hub/counters" | tr -d ' \n')
-  for name in "$@"; do
-    printf '%s\n' "$counters" | sed -n "s/.*\"$name\":\([0-9]*\).*/\1/p"
-  done
+# The figures of a half, one a line: what the stand-in counted, or what Tidehold says that it asked.
+figures() {
+  local asked name
+  printf '%s\n' "$pulls" "$succeeded" "$failed"
+  if [ "$demo" = yes ]; then
+    asked=$(curl -fsS "$hub/_hub/counters" | tr -d ' \n')
+    for name in manifest_gets manifest_heads cdn_gets; do
+      printf '%s\n' "$asked" | sed -n "s/.*\"$name\":\([0-9]*\).*/\1/p"
+    done
+  else
+    asked=$(grep 'asked upstream' "$work/tidehold.log" || true)
+    printf '%s\n' "$asked" | grep -c 'method=GET .*kind="manifest"' || true
+    printf '%s\n' "$asked" | grep -c 'method=HEAD .*kind="manifest"' || true
+    printf '%s\n' "$asked" | grep -c 'method=GET .*kind="blob" .*status=20[06]' || true
+  fi
 }
 
 start_tidehold() {
@@ -215,7 +223,7 @@ fresh_for = "0s"        # so that every pull asks the registry whether the tag m
 [registries."$registry"]
 upstream = "$upstream"
 CONF
-  start tidehold "$PROGRAMS/tidehold" serve --config "$work/tidehold.toml"
+  start tidehold env RUST_LOG=info,tidehold::upstream::record=debug "$PROGRAMS/tidehold" serve --config "$work/tidehold.toml"
   await tidehold curl -fsS "$mirror/v2/"
 }
 
@@ -296,11 +304,16 @@ pull_all() {
     say "  the first failure: $(grep . "$work/first-failure" | tail -n 1 | cut -c 1-300)"
 }
 
+# table TITLE: a column for each half that ran.
 table() {
   local row names=("pulls" "succeeded" "failed" "counted GETs" "HEADs, which don't count" "blob downloads")
-  printf '\n%-26s %18s %18s\n' "a limit of $LIMIT GETs" "without Tidehold" "with Tidehold"
+  printf '\n%-26s' "$1"
+  [ "${#before[@]}" -eq 0 ] || printf ' %18s' "without Tidehold"
+  printf ' %18s\n' "with Tidehold"
   for row in "${!names[@]}"; do
-    printf '%-26s %18s %18s\n' "${names[$row]}" "${before[$row]}" "${after[$row]}"
+    printf '%-26s' "${names[$row]}"
+    [ "${#before[@]}" -eq 0 ] || printf ' %18s' "${before[$row]}"
+    printf ' %18s\n' "${after[$row]}"
   done
   printf '\n'
 }
@@ -352,14 +365,16 @@ case $(uname -m) in
   aarch64) platform=linux/arm64 ;;
   *) stop_with "there is no containerd to fetch for a $(uname -m)" ;;
 esac
-readonly COUNTED=(manifest_gets manifest_heads cdn_gets)
 say "containerd $("$containerd/usr/bin/containerd" --version | awk '{ print $3 }'), private, from $containerd"
 
+before=()
+title="$image"
 if [ "$demo" = yes ]; then
+  title="a limit of $LIMIT GETs"
   start_hub hub-without
   start_containerd without "$hub"
   pull_all without "without Tidehold"
-  mapfile -t before < <(printf '%s\n' "$pulls" "$succeeded" "$failed" && counted "${COUNTED[@]}")
+  mapfile -t before < <(figures)
   end without
   end hub-without
   start_hub hub-with
@@ -369,10 +384,8 @@ fi
 start_tidehold
 start_containerd with "$mirror" "$work/content.sock"
 pull_all with "with Tidehold"
-if [ "$demo" = yes ]; then
-  mapfile -t after < <(printf '%s\n' "$pulls" "$succeeded" "$failed" && counted "${COUNTED[@]}")
-  table
-fi
+mapfile -t after < <(figures)
+table "$title"
 [ "$succeeded" -eq 0 ] || run_container
 
 if [ "$keep" = yes ]; then

@@ -135,6 +135,9 @@ fn other_namespaces(version: Version) {
 fn a_moved_tag(version: Version) {
     let node = Node::start(version);
     node.containerd.pull("default", LATEST);
+    // Both images share a layer. Were the first one's last name taken away while the second is unpacked, then
+    // containerd's garbage collection could remove the layer's snapshot under its own unpacker, whatever its store.
+    node.containerd.pull("default", FIXED);
 
     node.move_latest_to(node.hub().second());
     let cost = node.cost_of(|| node.containerd.pull("default", LATEST));

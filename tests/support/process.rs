@@ -121,7 +121,7 @@ impl Drop for Process {
         self.kill();
         if std::thread::panicking() {
             let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
+            let lines: Vec<&str> = log.lines().filter(|line| !line.contains("loading plugin")).collect();
             let tail = lines[lines.len().saturating_sub(80)..].join("\n");
             eprintln!("--- the end of the log of {}\n{tail}\n---", self.name);
         }
