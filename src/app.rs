@@ -14,7 +14,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::resolve::{Ages, Freshness, Resolver};
 use crate::serve::content::ContentService;
-use crate::serve::listen::{self, ListenError};
+use crate::serve::listen::{ListenError, Listeners};
 use crate::serve::mirror;
 use crate::store::{Hold, Owner, Recovered, StoreError, blocking};
 use crate::upstream::{Listed, Settings, SettingsError, Timeouts, Upstreams};
@@ -42,11 +42,13 @@ impl App {
     pub async fn build(config: Config) -> Result<Self, BuildError> {
         let upstreams = Upstreams::new(upstream_settings(&config)?)?;
         // Sockets first: a second daemon finds out before it touches the first one's hold.
-        let mirror = listen::tcp(config.mirror.listen).await?;
+        let mut listeners = Listeners::from_environment()?;
+        let mirror = listeners.tcp(config.mirror.listen).await?;
         let mut sockets = Vec::new();
         for containerd in &config.containerds {
-            sockets.push((Owner::new(&containerd.name), listen::unix(&containerd.socket)?));
+            sockets.push((Owner::new(&containerd.name), listeners.unix(&containerd.socket)?));
         }
+        listeners.all_taken()?;
         let data_dir = config.data_dir.clone();
         let (hold, recovered) = blocking(move || Hold::open(&data_dir, clock::now())).await?;
         report(&config, &recovered);

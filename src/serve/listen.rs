@@ -1,20 +1,107 @@
-//! Listening sockets.
+//! Listening sockets: handed over by systemd, or made here.
+//!
+//! A socket that was handed over outlives the daemon: whoever connects while it restarts waits in the socket's
+//! queue and is answered by the next one.
 
 use std::fs::{self, Permissions};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{self as unix_net, UnixStream};
 use std::path::{Path, PathBuf};
 
+use listenfd::ListenFd;
 use tokio::net::{TcpListener, UnixListener};
+
+/// The listeners of this daemon: each as it was handed over, or else made.
+pub struct Listeners {
+    inherited: Vec<Inherited>,
+}
+
+enum Inherited {
+    Unix(unix_net::UnixListener),
+    Tcp(net::TcpListener),
+}
+
+impl Listeners {
+    /// Takes what the service manager handed over (`LISTEN_FDS`), if anything.
+    ///
+    /// # Errors
+    /// When one of them is no listening stream socket.
+    pub fn from_environment() -> Result<Self, ListenError> {
+        let mut handed_over = ListenFd::from_env();
+        let inherited = (0..handed_over.len()).filter_map(|index| {
+            let unix = handed_over.take_unix_listener(index).map(|socket| socket.map(Inherited::Unix));
+            let taken = unix
+                .or_else(|_| handed_over.take_tcp_listener(index).map(|socket| socket.map(Inherited::Tcp)));
+            taken.map_err(ListenError::HandedOver).transpose()
+        });
+        Ok(Self { inherited: inherited.collect::<Result<_, _>>()? })
+    }
+
+    /// The listener of a unix socket.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn unix(&mut self, path: &Path) -> Result<UnixListener, ListenError> {
+        let is_it = |inherited: &Inherited| match inherited {
+            Inherited::Unix(socket) => {
+                socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
+            }
+            Inherited::Tcp(_) => false,
+        };
+        match self.take(is_it) {
+            Some(Inherited::Unix(socket)) => {
+                let listener = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
+                listener.map_err(|source| ListenError::Unix { path: path.to_owned(), source })
+            }
+            Some(Inherited::Tcp(_)) | None => unix(path),
+        }
+    }
+
+    /// The listener of a TCP address.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub async fn tcp(&mut self, address: SocketAddr) -> Result<TcpListener, ListenError> {
+        let is_it = |inherited: &Inherited| match inherited {
+            Inherited::Tcp(socket) => socket.local_addr().is_ok_and(|local| local == address),
+            Inherited::Unix(_) => false,
+        };
+        match self.take(is_it) {
+            Some(Inherited::Tcp(socket)) => {
+                let listener = socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket));
+                listener.map_err(|source| ListenError::Tcp { address, source })
+            }
+            Some(Inherited::Unix(_)) | None => tcp(address).await,
+        }
+    }
+
+    fn take(&mut self, is_it: impl FnMut(&Inherited) -> bool) -> Option<Inherited> {
+        let index = self.inherited.iter().position(is_it)?;
+        Some(self.inherited.swap_remove(index))
+    }
+
+    /// To be called when every listener was taken: what is left is a unit file at odds with the configuration, and
+    /// clients at that socket would wait for ever.
+    ///
+    /// # Errors
+    /// When something is left.
+    pub fn all_taken(self) -> Result<(), ListenError> {
+        let shown = |inherited: &Inherited| match inherited {
+            Inherited::Unix(socket) => format!("{:?}", socket.local_addr()),
+            Inherited::Tcp(socket) => format!("{:?}", socket.local_addr()),
+        };
+        match self.inherited.first() {
+            None => Ok(()),
+            Some(left) => Err(ListenError::Unknown(shown(left))),
+        }
+    }
+}
 
 /// Listens on a unix socket that only the daemon's user can open. What a daemon that died left behind is
 /// replaced; a socket that somebody answers at is not.
-///
-/// # Errors
-/// When the socket is in use or its folder is.
-pub fn unix(path: &Path) -> Result<UnixListener, ListenError> {
+fn unix(path: &Path) -> Result<UnixListener, ListenError> {
     if UnixStream::connect(path).is_ok() {
         return Err(ListenError::InUse(path.to_owned()));
     }
@@ -32,17 +119,19 @@ pub fn unix(path: &Path) -> Result<UnixListener, ListenError> {
     Ok(bound)
 }
 
-/// Listens on a TCP address.
-///
-/// # Errors
-/// When the address cannot be had.
-pub async fn tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
+async fn tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
     TcpListener::bind(address).await.map_err(|source| ListenError::Tcp { address, source })
 }
 
 /// Why a listener could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
+    /// Something else than a listening stream socket was handed over.
+    #[error("the service manager handed over what is no listening stream socket: {0}")]
+    HandedOver(#[source] io::Error),
+    /// A socket was handed over that the configuration does not know.
+    #[error("the service manager handed over a socket at {0}, which no listener of the configuration has")]
+    Unknown(String),
     /// Another daemon answers there.
     #[error("{0} is in use: another daemon answers there; stop it, or give this one another socket")]
     InUse(PathBuf),
