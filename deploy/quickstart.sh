@@ -280,7 +280,7 @@ pull() {
   local options=(--snapshotter "$snapshotter" --platform "$platform" --hosts-dir "$work/$1/certs.d")
   # Else 2.x asks for the manifests of every platform.
   [ "$major" != 2 ] || options+=(--skip-metadata)
-  timeout --kill-after=5 120 "$work/$1/ctr" images pull "${options[@]}" "$image"
+  timeout --foreground --kill-after=5 120 "$work/$1/ctr" images pull "${options[@]}" "$image"
 }
 
 # pull_all NAME WORDS: pulls, and removes the image with its content before the next pull, as if every pull
@@ -324,7 +324,7 @@ run_container() {
   # have a shell.
   [ "$demo" = yes ] || command=(/bin/sh -c 'echo its shell runs')
   say "a container from the pulled image prints:"
-  timeout --kill-after=5 60 "$work/with/ctr" run --rm --snapshotter "$snapshotter" --cgroup "/$id" \
+  timeout --foreground --kill-after=5 60 "$work/with/ctr" run --rm --snapshotter "$snapshotter" --cgroup "/$id" \
     "$image" "$id" "${command[@]}" 2>&1 | sed 's/^/  /' ||
     { [ "$demo" = no ] && say "  (not every image has a shell)"; }
   rmdir "/sys/fs/cgroup/$id" /sys/fs/cgroup/*/"$id" 2>/dev/null || true
