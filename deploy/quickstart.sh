@@ -264,7 +264,7 @@ $unpack
 CONF
   cat >"$folder/ctr" <<CTR
 #!/bin/sh
-exec env -i HOME=/root PATH="$programs_path" nsenter --mount --pid --target "\$(cat "$folder/pid")" \\
+exec env -i HOME=/root PATH="$programs_path" nsenter --mount --pid --root --target "\$(cat "$folder/pid")" \\
   ctr --address "$folder/grpc.sock" "\$@"
 CTR
   chmod +x "$folder/ctr"

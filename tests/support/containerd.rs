@@ -194,7 +194,7 @@ impl Containerd {
 
     pub(crate) fn ctr_output(&self, args: &[OsString]) -> Output {
         clean("nsenter", &self.programs)
-            .args(["--mount", "--pid", "--target", &self.pid().to_string()])
+            .args(["--mount", "--pid", "--root", "--target", &self.pid().to_string()])
             .args(["timeout", "--kill-after=5", CTR_WITHIN])
             .args(["ctr".as_ref(), "--address".as_ref(), self.folder.path().join("grpc.sock").as_os_str()])
             .args(args)

@@ -69,9 +69,12 @@ install_missing() {
 install_prerequisites() {
   require_rust
   install_missing cc:gcc protoc:protobuf-compiler busybox:busybox-static curl:curl flock:util-linux mount:mount
-  if ! printf 'int main(void){return 0;}' | cc -x c -o /dev/null - 2>/dev/null; then
-    install_missing a-linkable-libc:libc6-dev
+  local linked
+  linked=$(mktemp)
+  if ! printf 'int main(void){return 0;}' | cc -x c -o "$linked" - 2>/dev/null; then
+    install_missing a-libc-to-link-with:libc6-dev
   fi
+  rm -f "$linked"
   # What bookworm's runc is linked to, and a small system may lack.
   if command -v ldconfig >/dev/null && ! ldconfig -p | grep -q 'libseccomp\.so\.2'; then
     install_missing libseccomp.so.2:libseccomp2
@@ -208,7 +211,8 @@ try_suites() {
   missing "$cache" "$part" "${tried#; }" "$again"
 }
 
-# Reads a suite's index with a private apt: its own sources, lists and package state, the system's keyring.
+# Reads a suite's index with a private apt: its own sources, lists and package state, the system's keyring. A
+# mirror that lags behind will do, as long as it is signed.
 open_suite() {
   local folder=$1/$2 suite=$2 keyring
   case " $UNREACHED " in *" $suite "*) return 1 ;; esac
@@ -230,6 +234,7 @@ Dir::Etc::preferences "/dev/null";
 Dir::Etc::preferencesparts "/dev/null";
 APT::Sandbox::User "root";
 Acquire::Languages "none";
+Acquire::Check-Valid-Until "false";
 Acquire::Retries "2";
 Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 Acquire::IndexTargets::deb::CNF::DefaultEnabled "false";
