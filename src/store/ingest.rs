@@ -288,23 +288,28 @@ impl Ingest {
         Ok(())
     }
 
-    /// Makes it a blob that this containerd has adopted. Without an expected digest it becomes what its bytes
-    /// are. *Blocking.*
+    /// Makes it a blob that this containerd has adopted. *Blocking.*
     ///
     /// # Errors
     /// When it is not what was announced: then its bytes are kept and its ref is free. Or when the disk refuses.
-    pub fn commit(mut self, expected: Option<&Digest>, now: SystemTime) -> Result<Kept, CommitError> {
-        let (offset, total) = (self.status.offset, self.status.total);
-        if total > 0 && total != offset {
-            return Err(CommitError::Size { expected: total, actual: offset });
+    pub fn commit(mut self, announced: Announced, now: SystemTime) -> Result<Kept, CommitError> {
+        let actual = self.status.offset;
+        if let Some(expected) = announced.size.filter(|size| *size != actual) {
+            return Err(CommitError::Size { expected, actual });
         }
-        let digest = expected.cloned().unwrap_or_else(|| self.digest());
+        let digest = announced.digest.unwrap_or_else(|| self.digest());
         let Some(draft) = &self.draft else {
-            return Err(CommitError::Size { expected: total, actual: 0 });
+            return Err(CommitError::Size { expected: actual, actual: 0 });
         };
-        let hold = &self.shared.hold;
+        let (hold, owner) = (&self.shared.hold, &self.shared.owner);
         let kept = hold.commit(draft, &digest, now)?;
-        hold.adopt(&self.shared.owner, &digest, now)?;
+        match kept {
+            // What exists already keeps the labels that it has.
+            Kept::New(_) if !announced.labels.is_empty() => {
+                hold.relabel(owner, &digest, now, |labels| *labels = announced.labels)?
+            }
+            Kept::New(_) | Kept::Already(_) => hold.adopt(owner, &digest, now)?,
+        };
         self.draft = None;
         self.shared.forget(&self.name, self.number)?;
         Ok(kept)
@@ -335,6 +340,17 @@ impl Drop for Ingest {
     }
 }
 
+/// What is said of a blob at its commit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Announced {
+    /// How many bytes it has to have; any number where nobody said.
+    pub size: Option<u64>,
+    /// What it has to be; where nobody said, it becomes what its bytes are.
+    pub digest: Option<Digest>,
+    /// The labels that its containerd gives it.
+    pub labels: HashMap<String, String>,
+}
+
 /// Why a ref cannot be written to.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum OpenIngestError {
@@ -356,6 +372,10 @@ mod tests {
         let hold = Hold::open(folder.path(), clock::now()).unwrap().0;
         let ingests = Ingests::open(&hold, Owner::new("system")).unwrap();
         (folder, hold, ingests)
+    }
+
+    fn as_digest(bytes: &[u8]) -> Announced {
+        Announced { digest: Some(Digest::of(bytes)), ..Announced::default() }
     }
 
     #[tokio::test]
@@ -382,7 +402,7 @@ mod tests {
         let mut second = ingests.write("layer", clock::now()).await.unwrap();
         assert_eq!(second.digest(), Digest::of(b"tide"));
         second.write(b"hold", clock::now()).unwrap();
-        let kept = second.commit(Some(&Digest::of(b"tidehold")), clock::now()).unwrap();
+        let kept = second.commit(as_digest(b"tidehold"), clock::now()).unwrap();
         let blob = kept.blob();
         assert_eq!(blob.size, 8);
         assert!(ingests.statuses().is_empty());
@@ -395,7 +415,7 @@ mod tests {
         let (_folder, hold, ingests) = ingests();
         let mut ingest = ingests.write("layer", clock::now()).await.unwrap();
         ingest.write(b"tide", clock::now()).unwrap();
-        let refused = ingest.commit(Some(&Digest::of(b"ebb")), clock::now());
+        let refused = ingest.commit(as_digest(b"ebb"), clock::now());
         assert!(matches!(refused, Err(CommitError::Digest { .. })));
         assert_eq!(ingests.status("layer").unwrap().offset, 4);
         assert!(hold.blob(&Digest::of(b"ebb")).unwrap().is_none());
@@ -409,9 +429,9 @@ mod tests {
         assert!(ingests.abort("layer").unwrap());
         let mut new = ingests.write("layer", clock::now()).await.unwrap();
         new.write(b"new", clock::now()).unwrap();
-        assert!(old.commit(None, clock::now()).is_err());
+        assert!(old.commit(Announced::default(), clock::now()).is_err());
         assert_eq!(ingests.status("layer").unwrap().offset, 3);
-        new.commit(Some(&Digest::of(b"new")), clock::now()).unwrap();
+        new.commit(as_digest(b"new"), clock::now()).unwrap();
         assert!(hold.blob(&Digest::of(b"old")).unwrap().is_none());
     }
 
@@ -421,9 +441,35 @@ mod tests {
         hold.keep(b"tide", &Digest::of(b"tide"), clock::now()).unwrap();
         let mut ingest = ingests.write("layer", clock::now()).await.unwrap();
         ingest.write(b"tide", clock::now()).unwrap();
-        ingest.commit(Some(&Digest::of(b"tide")), clock::now()).unwrap();
+        ingest.commit(as_digest(b"tide"), clock::now()).unwrap();
         assert!(hold.adopted(&Owner::new("system"), &Digest::of(b"tide")).unwrap().is_some());
         let left = std::fs::read_dir(folder.path().join("ingest/containerd-system")).unwrap().count();
         assert_eq!(left, 0);
+    }
+
+    #[tokio::test]
+    async fn a_new_blob_has_the_labels_of_its_commit_for_its_own_containerd_alone() {
+        let (_folder, hold, ingests) = ingests();
+        let labels = HashMap::from([("kind".to_owned(), "layer".to_owned())]);
+        let mut ingest = ingests.write("layer", clock::now()).await.unwrap();
+        ingest.write(b"tide", clock::now()).unwrap();
+        let announced = Announced { labels: labels.clone(), ..as_digest(b"tide") };
+        ingest.commit(announced, clock::now()).unwrap();
+        let adopted = hold.adopted(&Owner::new("system"), &Digest::of(b"tide")).unwrap().unwrap();
+        assert_eq!(adopted.labels, labels);
+        let other = hold.adopt(&Owner::new("other"), &Digest::of(b"tide"), clock::now()).unwrap().unwrap();
+        assert!(other.labels.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_size_that_was_refused_binds_no_later_commit() {
+        let (_folder, _hold, ingests) = ingests();
+        let mut ingest = ingests.write("layer", clock::now()).await.unwrap();
+        ingest.write(b"tide", clock::now()).unwrap();
+        let refused = ingest.commit(Announced { size: Some(5), ..Announced::default() }, clock::now());
+        assert!(matches!(refused, Err(CommitError::Size { expected: 5, actual: 4 })));
+        assert_eq!(ingests.status("layer").unwrap().total, 0);
+        let again = ingests.write("layer", clock::now()).await.unwrap();
+        assert!(again.commit(Announced::default(), clock::now()).is_ok());
     }
 }

@@ -27,7 +27,7 @@ use std::time::SystemTime;
 pub use adoption::{Adopted, Owner};
 pub use download::{Download, DownloadState, FollowError, Follower};
 pub use draft::{CommitError, Draft};
-pub use ingest::{Ingest, IngestStatus, Ingests, OpenIngestError};
+pub use ingest::{Announced, Ingest, IngestStatus, Ingests, OpenIngestError};
 pub use read::OpenBlob;
 pub use recovery::Recovered;
 pub use tags::TagEntry;

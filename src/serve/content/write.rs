@@ -10,7 +10,9 @@ use super::api::{WriteAction, WriteContentRequest, WriteContentResponse};
 use super::{ContentService, Replies, digest, failed};
 use crate::clock;
 use crate::oci::Digest;
-use crate::store::{CommitError, Hold, Ingest, Kept, OpenIngestError, Owner, StoreError, blocking};
+use crate::store::{
+    Announced, CommitError, Hold, Ingest, Kept, OpenIngestError, Owner, StoreError, blocking,
+};
 
 impl ContentService {
     /// The session lives in the stream of replies: when the client goes away that is dropped, and the ref with
@@ -70,7 +72,7 @@ struct Writer {
     hold: Hold,
     owner: Owner,
     ingest: Ingest,
-    expected: Option<Digest>,
+    announced: Announced,
 }
 
 impl Writer {
@@ -83,20 +85,32 @@ impl Writer {
                 OpenIngestError::Busy(_) => Status::unavailable(error.to_string()),
                 OpenIngestError::Store(error) => failed(error),
             })?;
-        Ok(Self { hold: service.hold.clone(), owner: service.owner.clone(), ingest, expected: None })
+        Ok(Self {
+            hold: service.hold.clone(),
+            owner: service.owner.clone(),
+            ingest,
+            announced: Announced::default(),
+        })
     }
 
     /// Does what a request asks and answers it. On an error the writer is gone, and with it the hold on its ref.
-    async fn handle(mut self, request: WriteContentRequest) -> Result<(WriteContentResponse, State), Status> {
+    async fn handle(
+        mut self,
+        mut request: WriteContentRequest,
+    ) -> Result<(WriteContentResponse, State), Status> {
         let action = WriteAction::try_from(request.action)
             .map_err(|_| Status::invalid_argument(format!("{} is no write action", request.action)))?;
         if !request.expected.is_empty() {
             let expected = digest(&request.expected)?;
             self = self.unless_held(&expected).await?;
-            self.expected = Some(expected);
+            self.announced.digest = Some(expected);
         }
         if let Some(total) = u64::try_from(request.total).ok().filter(|total| *total > 0) {
-            self.ingest.expect_total(total);
+            self.announced.size = Some(total);
+            // A commit may be refused for its size, and then says nothing of the ingest that stays.
+            if action != WriteAction::Commit {
+                self.ingest.expect_total(total);
+            }
         }
         match action {
             WriteAction::Stat => {
@@ -109,6 +123,7 @@ impl Writer {
                 Ok((reply, State::Writing(writer)))
             }
             WriteAction::Commit => {
+                self.announced.labels = std::mem::take(&mut request.labels);
                 let writer = self.take(request).await?;
                 let mut reply = writer.reply(action);
                 reply.digest = writer.commit().await?.to_string();
@@ -156,8 +171,8 @@ impl Writer {
     }
 
     async fn commit(self) -> Result<Digest, Status> {
-        let Self { ingest, expected, .. } = self;
-        let kept = blocking(move || ingest.commit(expected.as_ref(), clock::now())).await;
+        let Self { ingest, announced, .. } = self;
+        let kept = blocking(move || ingest.commit(announced, clock::now())).await;
         match kept {
             Ok(Kept::New(blob)) => Ok(blob.digest),
             Ok(Kept::Already(blob)) => {
