@@ -93,7 +93,7 @@ impl Inner {
             }
             None => {
                 let size = self.upstreams.head_blob(repository, digest).await;
-                size.map_err(|failure| Refusal::of(failure, format!("{repository}@{digest}")))
+                size.map_err(|failure| Refusal::of_blob(failure, repository, digest))
             }
         }
     }
@@ -104,7 +104,7 @@ impl Inner {
             return Ok(());
         }
         let said = self.upstreams.head_blob(repository, digest).await;
-        said.map_err(|failure| Refusal::of(failure, format!("{repository}@{digest}")))?;
+        said.map_err(|failure| Refusal::of_blob(failure, repository, digest))?;
         Ok(self.hold.note_source(digest, repository)?)
     }
 
@@ -124,7 +124,7 @@ impl Inner {
             return Ok(started);
         }
         let answered = self.upstreams.get_blob(&from, &digest, 0).await;
-        let body = answered.map_err(|failure| Refusal::of(failure, format!("{from}@{digest}")))?;
+        let body = answered.map_err(|failure| Refusal::of_blob(failure, &from, &digest))?;
         let (hold, of, total) = (self.hold.clone(), digest.clone(), body.total);
         let download = blocking(move || Download::begin(&hold, of, total)).await?;
         let bytes = BlobBytes::Coming(download.follow());

@@ -56,7 +56,7 @@ impl Inner {
                     let what = shown(repository, reference);
                     let failure = failure.unwrap_or(Failure::Missing);
                     return Err(match why {
-                        Why::Missing => Refusal::Missing(what),
+                        Why::Missing => Refusal::MissingManifest(what),
                         Why::Denied => Refusal::Denied(what),
                         Why::Failed => Refusal::Unanswered { what, failure },
                     });

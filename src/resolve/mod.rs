@@ -123,9 +123,12 @@ impl Freshness {
 /// Why there is nothing to answer with.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Refusal {
-    /// The registry does not have it.
+    /// The registry does not have this manifest.
     #[error("{0} is not known to its registry")]
-    Missing(String),
+    MissingManifest(String),
+    /// The registry does not have this blob.
+    #[error("{0} is not known to its registry")]
+    MissingBlob(String),
     /// The registry does not let us have it.
     #[error("{0} is not to be had without credentials: its registry denies it")]
     Denied(String),
@@ -149,11 +152,11 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What a registry's failure comes to, for something that is not held.
-    fn of(failure: Failure, what: impl ToString) -> Self {
-        let what = what.to_string();
+    /// What a registry's failure comes to, for a blob that is not held.
+    fn of_blob(failure: Failure, repository: &Repository, digest: &Digest) -> Self {
+        let what = format!("{repository}@{digest}");
         match failure {
-            Failure::Missing => Self::Missing(what),
+            Failure::Missing => Self::MissingBlob(what),
             Failure::Denied { .. } => Self::Denied(what),
             failure => Self::Unanswered { what, failure },
         }

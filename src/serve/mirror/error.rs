@@ -92,8 +92,10 @@ impl Problem {
 
 fn of_refusal(refusal: &Refusal) -> (StatusCode, &'static str, Option<Duration>) {
     match refusal {
-        Refusal::Missing(what) if what.contains("@sha") => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN", None),
-        Refusal::Missing(_) | Refusal::NotAManifest(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", None),
+        Refusal::MissingBlob(_) => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN", None),
+        Refusal::MissingManifest(_) | Refusal::NotAManifest(_) => {
+            (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", None)
+        }
         Refusal::Denied(_) => (StatusCode::FORBIDDEN, "DENIED", None),
         Refusal::Unanswered { failure, .. } => of_failure(failure),
         Refusal::Store(_) | Refusal::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", None),
