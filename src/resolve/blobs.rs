@@ -13,7 +13,7 @@ use super::flight::Flights;
 use super::{Inner, Refusal};
 use crate::clock;
 use crate::oci::{Digest, Repository};
-use crate::store::{Download, Follower, OpenBlob, StoreError, blocking};
+use crate::store::{Download, DownloadState, Follower, OpenBlob, StoreError, blocking};
 use crate::upstream::{BlobBody, Failure};
 
 /// How many chunks may wait for the disk before the registry is read no further.
@@ -38,7 +38,8 @@ pub enum BlobBytes {
 pub(super) struct Downloads {
     /// Requests that were sent and not answered yet.
     starting: Flights<Digest, Result<Started, Refusal>>,
-    /// Downloads from their first byte to their last.
+    /// Downloads from their first byte on. One that has failed is nobody's any more, although it may stand here for
+    /// another moment.
     running: Mutex<HashMap<Digest, Started>>,
 }
 
@@ -57,6 +58,35 @@ impl Downloads {
 
     fn running(&self) -> MutexGuard<'_, HashMap<Digest, Started>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A download that still comes to something.
+    fn promising(&self, digest: &Digest) -> Option<Started> {
+        self.running().get(digest).filter(|started| !started.has_failed()).cloned()
+    }
+
+    /// Takes a download that has ended off the list. One that was begun in the place of a failed one stays.
+    fn remove_ended(&self, digest: &Digest) {
+        let mut running = self.running();
+        if running.get(digest).is_some_and(|started| !started.is_running()) {
+            running.remove(digest);
+        }
+    }
+}
+
+impl Started {
+    fn is_running(&self) -> bool {
+        match &self.bytes {
+            BlobBytes::Coming(follower) => matches!(follower.state(), DownloadState::Running { .. }),
+            BlobBytes::Held(_) => false,
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        match &self.bytes {
+            BlobBytes::Coming(follower) => matches!(follower.state(), DownloadState::Failed(_)),
+            BlobBytes::Held(_) => false,
+        }
     }
 }
 
@@ -111,7 +141,7 @@ impl Inner {
     /// What needs no request: a blob that is held, or a download under way.
     fn at_hand(&self, digest: &Digest) -> Result<Option<Started>, StoreError> {
         // In this order: a download is taken off the list only after its blob is in the hold.
-        let running = self.downloads.running().get(digest).cloned();
+        let running = self.downloads.promising(digest);
         if running.is_some() {
             return Ok(running);
         }
@@ -133,7 +163,7 @@ impl Inner {
         let inner = Arc::clone(&self);
         self.tasks.spawn(async move {
             inner.run(&from, &digest, body, download).await;
-            inner.downloads.running().remove(&digest);
+            inner.downloads.remove_ended(&digest);
         });
         Ok(started)
     }

@@ -141,6 +141,11 @@ impl Follower {
         }
     }
 
+    /// How far the download is now.
+    pub fn state(&self) -> DownloadState {
+        self.state.borrow().clone()
+    }
+
     /// Waits for bytes at an offset and reads at most `length` of them; none only at the end of the blob.
     ///
     /// # Errors
