@@ -1,0 +1,117 @@
+//! Who is refused: a repository that the registry does not let us read is given to nobody, held or not.
+
+use http::StatusCode;
+
+use crate::bench::{ASKS_ALWAYS, Bench, images_only, marker};
+use crate::support::hub::client::Reply;
+use crate::support::hub::{Account, Fault, Hub, HubConfig, Image, Kind, Private, REPOSITORY};
+use crate::support::process::free_port;
+
+const SECRET: &str = "team/secret";
+
+#[tokio::test]
+async fn a_private_or_missing_repository_is_never_given() {
+    let bench = Bench::before(with_private(SECRET), ASKS_ALWAYS).await;
+    let image = push_secret(&bench);
+    for repository in [SECRET, "team/nothing"] {
+        for reference in ["latest", &image.digest] {
+            assert_kept_from(&bench.head(&bench.manifest_of(repository, reference)).await);
+            let reply = bench.get(&bench.manifest_of(repository, reference)).await;
+            assert_kept_from(&reply);
+            assert_eq!(reply.error_code(), "DENIED");
+        }
+        for method in [http::Method::HEAD, http::Method::GET] {
+            assert_kept_from(&bench.ask(method, &bench.blob_of(repository, &image.own().config), &[]).await);
+        }
+    }
+    assert_eq!(bench.hub.counters().manifest_gets, 0);
+    assert_eq!(bench.held(), [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn what_is_held_from_a_public_repository_is_not_given_under_a_private_one() {
+    let bench = Bench::before(with_private(SECRET), ASKS_ALWAYS).await;
+    let (image, _) = (bench.hub.first().clone(), push_secret(&bench));
+    bench.hub.push(SECRET, &image);
+    bench.hub.tag(SECRET, "latest", &image.digest);
+    bench.pull("latest").await;
+    for fault in [None, Some(Fault::Unavailable)] {
+        if let Some(fault) = fault {
+            bench.break_everything(fault).await;
+        }
+        for reference in ["latest", &image.digest] {
+            assert_kept_from(&bench.get(&bench.manifest_of(SECRET, reference)).await);
+        }
+        assert_kept_from(&bench.get(&bench.blob_of(SECRET, &image.own().config)).await);
+        assert_kept_from(&bench.head(&bench.blob_of(SECRET, &image.own().config)).await);
+    }
+}
+
+#[tokio::test]
+async fn a_blob_is_not_given_under_a_repository_that_lacks_it() {
+    let bench = Bench::start().await;
+    let image = Image::build(&marker("elsewhere")).unwrap();
+    bench.hub.push("library/other", &image);
+    let config = &image.own().config;
+    assert_eq!(bench.get(&bench.blob_of("library/other", config)).await.status, StatusCode::OK);
+    assert_eq!(bench.get(&bench.blob(config)).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_blob_that_two_repositories_have_is_fetched_once() {
+    let bench = Bench::start().await;
+    let layer = &bench.hub.first().own().layers[0];
+    bench.get(&bench.blob(layer)).await;
+    let (reply, cost) = bench.cost_of(bench.get(&bench.blob_of("ratelimitpreview/test", layer))).await;
+    assert_eq!((reply.status, cost.cdn_gets, cost.blob_gets), (StatusCode::OK, 0, 0), "{cost:?}");
+}
+
+#[tokio::test]
+async fn a_tag_that_has_become_private_is_not_served_stale() {
+    let registry = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let mut bench = Bench::before(HubConfig { registry, ..images_only() }, ASKS_ALWAYS).await;
+    bench.pull("latest").await;
+
+    // Another registry in the same place: the same images, and the repository is private now.
+    let next = HubConfig { registry, ..with_private(REPOSITORY) };
+    let vacant = Hub::start(images_only()).await;
+    drop(std::mem::replace(&mut bench.hub, vacant));
+    bench.hub = Hub::start(next).await;
+    for _ in 0..2 {
+        assert_kept_from(&bench.head(&bench.manifest("latest")).await);
+        assert_kept_from(&bench.get(&bench.manifest("latest")).await);
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_had_is_an_outage_and_no_denial() {
+    let bench = Bench::start().await;
+    bench.pull("latest").await;
+    bench.hub.revoke_tokens();
+    bench.hub.fault(Kind::Token, Fault::Unavailable).await;
+    crate::bench::assert_gives(&bench.get(&bench.manifest("latest")).await, bench.hub.first(), "stale");
+}
+
+fn with_private(repository: &str) -> HubConfig {
+    HubConfig {
+        accounts: vec![Account::free("ada", "s3cret")],
+        private: vec![Private { repository: repository.to_owned(), account: "ada".to_owned() }],
+        ..images_only()
+    }
+}
+
+fn push_secret(bench: &Bench) -> Image {
+    let image = Image::build(&marker("secret")).unwrap();
+    bench.hub.push(SECRET, &image);
+    bench.hub.tag(SECRET, "latest", &image.digest);
+    image
+}
+
+/// An error, with nothing of what was asked for about it.
+#[track_caller]
+fn assert_kept_from(reply: &Reply) {
+    assert!(reply.status.is_client_error() || reply.status.is_server_error(), "{reply:?}");
+    for header in ["docker-content-digest", "etag", "tidehold-standing"] {
+        assert_eq!(reply.header(header), None, "{reply:?}");
+    }
+}
