@@ -4,8 +4,7 @@ use http::StatusCode;
 
 use crate::bench::{ASKS_ALWAYS, Bench, images_only, marker};
 use crate::support::hub::client::Reply;
-use crate::support::hub::{Account, Fault, Hub, HubConfig, Image, Kind, Private, REPOSITORY};
-use crate::support::process::free_port;
+use crate::support::hub::{Account, Fault, HubConfig, Image, Kind, Private, REPOSITORY};
 
 const SECRET: &str = "team/secret";
 
@@ -66,17 +65,11 @@ async fn a_blob_that_two_repositories_have_is_fetched_once() {
     assert_eq!((reply.status, cost.cdn_gets, cost.blob_gets), (StatusCode::OK, 0, 0), "{cost:?}");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tag_that_has_become_private_is_not_served_stale() {
-    let registry = std::net::SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let mut bench = Bench::before(HubConfig { registry, ..images_only() }, ASKS_ALWAYS).await;
+    let mut bench = Bench::start().await;
     bench.pull("latest").await;
-
-    // Another registry in the same place: the same images, and the repository is private now.
-    let next = HubConfig { registry, ..with_private(REPOSITORY) };
-    let vacant = Hub::start(images_only()).await;
-    drop(std::mem::replace(&mut bench.hub, vacant));
-    bench.hub = Hub::start(next).await;
+    bench.replace_registry(with_private(REPOSITORY)).await;
     for _ in 0..2 {
         assert_kept_from(&bench.head(&bench.manifest("latest")).await);
         assert_kept_from(&bench.get(&bench.manifest("latest")).await);

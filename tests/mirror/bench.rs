@@ -122,6 +122,17 @@ impl Bench {
         self.hub.tag(REPOSITORY, "latest", &image.digest);
     }
 
+    /// Restarts the daemon with another registry in the place of the one it had. Its hold stays.
+    pub(crate) async fn replace_registry(&mut self, registry: HubConfig) {
+        let next = Hub::start(registry).await;
+        assert!(self.daemon.terminate().success());
+        let file = self.daemon.data().with_file_name("tidehold.toml");
+        let config = fs::read_to_string(&file).unwrap();
+        fs::write(&file, config.replace(&self.hub.registry_url(), &next.registry_url())).unwrap();
+        self.hub = next;
+        self.daemon.start_again();
+    }
+
     /// The registry, its token service and its CDN all fail in this way.
     pub(crate) async fn break_everything(&self, fault: Fault) {
         for kind in Kind::ALL {
