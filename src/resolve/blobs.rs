@@ -173,7 +173,13 @@ impl Inner {
         let (queue, pieces) = mpsc::channel(QUEUED_CHUNKS);
         let writer = tokio::task::spawn_blocking(move || write(download, pieces));
         let last = match self.receive(from, digest, body, &queue).await {
-            Ok(()) => Piece::End,
+            Ok(()) => {
+                // Before the blob is entered in the index: one flush covers both.
+                if let Err(error) = self.hold.note_source(digest, from) {
+                    tracing::error!(%error, "a blob's source could not be noted");
+                }
+                Piece::End
+            }
             Err(failure) => Piece::Broken(failure),
         };
         // The writer hangs up only when it has failed, and has said so to the readers.
@@ -183,13 +189,8 @@ impl Inner {
             Ok(written) => written,
             Err(panicked) => Err(panicked.to_string()),
         };
-        match written {
-            Ok(()) => {
-                if let Err(error) = self.hold.note_source(digest, from) {
-                    tracing::error!(%error, "a blob's source could not be noted");
-                }
-            }
-            Err(why) => tracing::warn!(repository = %from, %digest, why, "a download failed"),
+        if let Err(why) = written {
+            tracing::warn!(repository = %from, %digest, why, "a download failed");
         }
     }
 

@@ -172,7 +172,7 @@ impl Inner {
         }
     }
 
-    /// A tag that its registry no longer has is not served in the next outage either.
+    /// A tag that its registry no longer has, or no longer shows us, is not served in the next outage either.
     fn forget_if_gone(
         &self,
         repository: &Repository,
@@ -180,8 +180,8 @@ impl Inner {
         why: Why,
     ) -> Result<(), StoreError> {
         match (reference, why) {
-            (Reference::Tag(tag), Why::Missing) => self.hold.forget_tag(repository, tag),
-            (Reference::Tag(_) | Reference::Digest(_), _) => Ok(()),
+            (Reference::Tag(tag), Why::Missing | Why::Denied) => self.hold.forget_tag(repository, tag),
+            (Reference::Tag(_), Why::Failed) | (Reference::Digest(_), _) => Ok(()),
         }
     }
 

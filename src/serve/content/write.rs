@@ -38,7 +38,7 @@ struct Session {
 enum State {
     /// The first request names the ref.
     Opening,
-    Writing(Writer),
+    Writing(Box<Writer>),
     /// Committed or failed: nothing more is read.
     Ended,
 }
@@ -53,7 +53,7 @@ impl Session {
         let request = self.requests.message().await.ok().flatten()?;
         let writer = match state {
             State::Opening => Writer::open(&self.service, &request).await,
-            State::Writing(writer) => Ok(writer),
+            State::Writing(writer) => Ok(*writer),
             State::Ended => return None,
         };
         let outcome = match writer {
@@ -115,12 +115,12 @@ impl Writer {
         match action {
             WriteAction::Stat => {
                 let reply = self.reply(action);
-                Ok((reply, State::Writing(self)))
+                Ok((reply, State::Writing(Box::new(self))))
             }
             WriteAction::Write => {
                 let writer = self.take(request).await?;
                 let reply = writer.reply(action);
-                Ok((reply, State::Writing(writer)))
+                Ok((reply, State::Writing(Box::new(writer))))
             }
             WriteAction::Commit => {
                 self.announced.labels = std::mem::take(&mut request.labels);

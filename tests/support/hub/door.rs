@@ -7,6 +7,7 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,6 +29,20 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
+}
+
+/// Takes a port again that was ours a moment ago. A process that is being started, and has not come to its own
+/// program yet, holds a copy of the listener for another moment: the bind is tried until that is gone.
+async fn rebind(address: SocketAddr) -> TcpSocket {
+    let mut tries = 0;
+    loop {
+        match bind(address) {
+            Ok(socket) => return socket,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < 1000 => tries += 1,
+            Err(error) => panic!("the port was ours a moment ago: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// One of the three listeners. Dropping it ends the listener and its connections.
@@ -79,7 +94,7 @@ async fn attend(mut listener: TcpListener, role: Role, shared: Arc<Shared>) {
         accept(&listener, role, &shared).await;
         drop(listener);
         // Bound but not listening: connections are refused, and nobody else can take the port.
-        let socket = bind(address).expect("the port was ours a moment ago");
+        let socket = rebind(address).await;
         latch.open.send_replace(false);
         latch.wanted(true).await;
         listener = socket.listen(BACKLOG).expect("a socket that holds its port can listen on it");
