@@ -8,12 +8,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::Server;
 
 use crate::clock;
 use crate::config::Config;
 use crate::resolve::{Ages, Freshness, Resolver};
-use crate::serve::content::ContentService;
+use crate::serve::content::{self, ContentService};
 use crate::serve::listen::{ListenError, Listeners};
 use crate::serve::mirror;
 use crate::store::{Hold, Owner, Recovered, StoreError, blocking};
@@ -21,10 +20,6 @@ use crate::upstream::{Listed, Settings, SettingsError, Timeouts, Upstreams};
 
 /// How long what runs may go on after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
-
-/// HTTP/2 windows, in bytes: containerd writes 1 MiB at a time, on one connection for all its streams.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
 /// A daemon that is listening.
 pub struct App {
@@ -112,9 +107,7 @@ impl App {
 }
 
 async fn serve_content(service: ContentService, socket: UnixListener, stop: CancellationToken) {
-    let served = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+    let served = content::server()
         .add_service(service.into_server())
         .serve_with_incoming_shutdown(UnixListenerStream::new(socket), stop.cancelled_owned());
     ended("content", served.await);

@@ -15,6 +15,7 @@ mod write;
 use std::pin::Pin;
 
 use futures_util::Stream;
+use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::oci::Digest;
@@ -31,8 +32,24 @@ mod api {
 /// The largest message that containerd sends or takes, in bytes.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
+/// HTTP/2 windows, in bytes: containerd writes 1 MiB at a time, on one connection for all its streams.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// How many calls may be broken off before they were looked at. Beyond it the whole connection is cut, with all
+/// that runs on it; the library's 20 are meant for strangers, and here the one client is the node's containerd.
+const UNSEEN_RESETS: usize = 1 << 16;
+
 /// A stream of replies.
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// A server as containerd's one connection for everything needs it.
+pub fn server() -> Server {
+    Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(UNSEEN_RESETS))
+}
 
 /// The content store of one containerd.
 #[derive(Clone)]
