@@ -110,23 +110,21 @@ enum LabelChange {
 }
 
 impl LabelChange {
-    fn new(
-        mask: Option<prost_types::FieldMask>,
-        mut labels: HashMap<String, String>,
-    ) -> Result<Self, Status> {
+    fn new(mask: Option<prost_types::FieldMask>, labels: HashMap<String, String>) -> Result<Self, Status> {
         let paths = mask.unwrap_or_default().paths;
-        if paths.is_empty() || paths.iter().any(|path| path == "labels") {
-            return Ok(Self::Replace(labels));
+        let mut changes = Vec::new();
+        let mut all = paths.is_empty();
+        for path in paths {
+            match path.strip_prefix("labels.") {
+                Some(key) => changes.push((key.to_owned(), labels.get(key).cloned().unwrap_or_default())),
+                None if path == "labels" => all = true,
+                None => {
+                    let refusal = format!("{path:?} cannot be updated: only labels and labels.<key> can");
+                    return Err(Status::invalid_argument(refusal));
+                }
+            }
         }
-        let named = |path: String| {
-            let key = path.strip_prefix("labels.").ok_or_else(|| {
-                Status::invalid_argument(format!(
-                    "{path:?} cannot be updated: only labels and labels.<key> can"
-                ))
-            })?;
-            Ok((key.to_owned(), labels.remove(key).unwrap_or_default()))
-        };
-        paths.into_iter().map(named).collect::<Result<_, _>>().map(Self::Merge)
+        Ok(if all { Self::Replace(labels) } else { Self::Merge(changes) })
     }
 
     fn apply(self, labels: &mut HashMap<String, String>) {
