@@ -49,8 +49,12 @@ impl Session {
         if matches!(state, State::Ended) {
             return None;
         }
-        // A client that closes or breaks off sends nothing more: the ingest is let go with the state.
-        let request = self.requests.message().await.ok().flatten()?;
+        // A client that closes sends nothing more: the ingest is let go with the state. One that sent what cannot
+        // be read, too large a message for one, is told.
+        let request = match self.requests.message().await.transpose()? {
+            Ok(request) => request,
+            Err(status) => return Some(Err(status)),
+        };
         let writer = match state {
             State::Opening => Writer::open(&self.service, &request).await,
             State::Writing(writer) => Ok(*writer),
