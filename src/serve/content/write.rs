@@ -153,13 +153,13 @@ impl Writer {
     /// Puts the request's bytes at its offset, which is the end, or the beginning: then what was there goes.
     async fn take(mut self, request: WriteContentRequest) -> Result<Self, Status> {
         let current = self.ingest.status().offset;
-        let offset = u64::try_from(request.offset).unwrap_or(0);
-        if offset > 0 && offset != current {
+        if request.offset != 0 && u64::try_from(request.offset) != Ok(current) {
             return Err(Status::out_of_range(format!(
-                "a write at {offset} where the next byte is {current}"
+                "a write at {} where the next byte is {current}",
+                request.offset
             )));
         }
-        let restarts = offset == 0 && current > 0;
+        let restarts = request.offset == 0 && current > 0;
         if !restarts && request.data.is_empty() {
             return Ok(self);
         }
