@@ -121,10 +121,7 @@ impl Ingests {
     /// # Errors
     /// When the disk refuses.
     pub fn abort(&self, name: &str) -> Result<bool, StoreError> {
-        match self.shared.slots().remove(name) {
-            Some(slot) => self.shared.forget_on_disk(name, slot.number).map(|()| true),
-            None => Ok(false),
-        }
+        self.shared.forget(name, None)
     }
 }
 
@@ -166,20 +163,21 @@ impl Shared {
         self.freed.notify_waiters();
     }
 
-    fn forget(&self, name: &str, number: u64) -> Result<(), StoreError> {
+    /// Drops an ingest, only the one of that number where one is given, and answers whether it was there.
+    fn forget(&self, name: &str, number: Option<u64>) -> Result<bool, StoreError> {
         let mut slots = self.slots();
-        let ours = slots.get(name).is_some_and(|slot| slot.number == number);
-        if ours {
-            slots.remove(name);
-        }
+        let there = slots.get(name).map(|slot| slot.number);
+        let Some(there) = there.filter(|there| number.is_none_or(|number| number == *there)) else {
+            return Ok(false);
+        };
+        slots.remove(name);
+        // Before another stream can write an entry of the same name.
+        let unlisted = self.hold.inner.index.remove_ingest(self.owner.as_str(), name);
         drop(slots);
         self.freed.notify_waiters();
-        if ours { self.forget_on_disk(name, number) } else { Ok(()) }
-    }
-
-    fn forget_on_disk(&self, name: &str, number: u64) -> Result<(), StoreError> {
-        self.hold.inner.index.remove_ingest(self.owner.as_str(), name)?;
-        super::files::remove_file(&self.hold.inner.files.ingest(self.owner.as_str(), number))
+        unlisted?;
+        super::files::remove_file(&self.hold.inner.files.ingest(self.owner.as_str(), there))?;
+        Ok(true)
     }
 }
 
@@ -311,7 +309,7 @@ impl Ingest {
             Kept::New(_) | Kept::Already(_) => hold.adopt(owner, &digest, now)?,
         };
         self.draft = None;
-        self.shared.forget(&self.name, self.number)?;
+        self.shared.forget(&self.name, Some(self.number))?;
         Ok(kept)
     }
 
@@ -321,7 +319,7 @@ impl Ingest {
     /// When the disk refuses.
     pub fn abort(mut self) -> Result<(), StoreError> {
         self.draft = None;
-        self.shared.forget(&self.name, self.number)
+        self.shared.forget(&self.name, Some(self.number)).map(drop)
     }
 
     fn publish_status(&self) {
