@@ -61,6 +61,17 @@ pub struct IngestStatus {
     pub total: u64,
 }
 
+impl IngestStatus {
+    fn record(&self, number: u64) -> IngestRecord {
+        IngestRecord {
+            started_at: self.started_at.into(),
+            updated_at: self.updated_at.into(),
+            total: self.total,
+            number,
+        }
+    }
+}
+
 impl Ingests {
     /// The ingests of one containerd, those of earlier runs included. *Blocking.*
     ///
@@ -71,10 +82,12 @@ impl Ingests {
         for (of, name, record) in hold.inner.index.ingests()? {
             if of == owner.as_str() {
                 let path = hold.inner.files.ingest(&of, record.number);
-                let offset = std::fs::metadata(&path).map_err(StoreError::io("inspect", &path))?.len();
+                let inspected = std::fs::metadata(&path).and_then(|file| Ok((file.len(), file.modified()?)));
+                let (offset, written_at) = inspected.map_err(StoreError::io("inspect", &path))?;
                 let status = IngestStatus {
                     started_at: record.started_at.into(),
-                    updated_at: record.updated_at.into(),
+                    // No entry is written for each write: the file knows when the last one was.
+                    updated_at: written_at.max(record.updated_at.into()),
                     offset,
                     total: record.total,
                 };
@@ -206,12 +219,7 @@ impl Claimed {
             ClaimKind::Open(draft) => Ok(draft),
             ClaimKind::Left => Draft::resume(path),
             ClaimKind::New => {
-                let record = IngestRecord {
-                    started_at: status.started_at.into(),
-                    updated_at: status.updated_at.into(),
-                    total: 0,
-                    number,
-                };
+                let record = status.record(number);
                 let create = || Draft::create(path);
                 shared
                     .hold
@@ -252,10 +260,23 @@ impl Ingest {
         self.draft.as_ref().map_or_else(|| Digest::of(b""), Draft::digest)
     }
 
-    /// Says how many bytes it is to have.
-    pub fn expect_total(&mut self, total: u64) {
+    /// Says how many bytes it is to have, after a restart as well.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn expect_total(&mut self, total: u64) -> Result<(), StoreError> {
+        if self.status.total == total {
+            return Ok(());
+        }
         self.status.total = total;
-        self.publish_status();
+        let mut slots = self.shared.slots();
+        // One that was aborted has no entry any more, and its ref may be another's.
+        let Some(slot) = slots.get_mut(&self.name).filter(|slot| slot.number == self.number) else {
+            return Ok(());
+        };
+        slot.status = self.status.clone();
+        let (index, owner) = (&self.shared.hold.inner.index, self.shared.owner.as_str());
+        index.put_ingest(owner, &self.name, &self.status.record(self.number))
     }
 
     /// Adds bytes at the end. *Blocking.*
@@ -389,7 +410,7 @@ mod tests {
     async fn what_was_written_is_there_for_the_next_stream_and_after_a_restart() {
         let (folder, hold, ingests) = ingests();
         let mut first = ingests.write("layer", clock::now()).await.unwrap();
-        first.expect_total(8);
+        first.expect_total(8).unwrap();
         first.write(b"tide", clock::now()).unwrap();
         drop(first);
         assert_eq!(ingests.write("layer", clock::now()).await.unwrap().status().offset, 4);
@@ -397,6 +418,7 @@ mod tests {
 
         let hold = Hold::open(folder.path(), clock::now()).unwrap().0;
         let ingests = Ingests::open(&hold, Owner::new("system")).unwrap();
+        assert_eq!(ingests.status("layer").unwrap().total, 8);
         let mut second = ingests.write("layer", clock::now()).await.unwrap();
         assert_eq!(second.digest(), Digest::of(b"tide"));
         second.write(b"hold", clock::now()).unwrap();

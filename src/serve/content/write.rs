@@ -113,7 +113,7 @@ impl Writer {
             self.announced.size = Some(total);
             // A commit may be refused for its size, and then says nothing of the ingest that stays.
             if action != WriteAction::Commit {
-                self.ingest.expect_total(total);
+                self.ingest.expect_total(total).map_err(failed)?;
             }
         }
         match action {
