@@ -55,6 +55,8 @@ impl ContentService {
             let page = cursor.map(|after| service.page(after.as_ref(), &filters)).transpose();
             async move {
                 let Some((info, last)) = page? else { return Ok(None) };
+                // Pages of which nothing matches are not sent: without this a long list would hold up the others.
+                tokio::task::yield_now().await;
                 Ok(Some((api::ListContentResponse { info }, last.map(Some))))
             }
         });
