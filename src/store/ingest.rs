@@ -407,6 +407,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_asker_waits_for_a_ref_that_is_just_being_let_go() {
+        let (_folder, _hold, ingests) = ingests();
+        let first = ingests.write("layer", clock::now()).await.unwrap();
+        let (second, ()) = tokio::join! {
+            biased;
+            ingests.write("layer", clock::now()),
+            async { drop(first) },
+        };
+        assert!(second.is_ok());
+    }
+
+    #[tokio::test]
     async fn what_was_written_is_there_for_the_next_stream_and_after_a_restart() {
         let (folder, hold, ingests) = ingests();
         let mut first = ingests.write("layer", clock::now()).await.unwrap();
