@@ -69,6 +69,8 @@ install_missing() {
 install_prerequisites() {
   require_rust
   install_missing cc:gcc protoc:protobuf-compiler busybox:busybox-static curl:curl flock:util-linux mount:mount
+  # For cargo's downloads, and for real registries.
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || install_missing certificates:ca-certificates
   local linked
   linked=$(mktemp)
   if ! printf 'int main(void){return 0;}' | cc -x c -o "$linked" - 2>/dev/null; then
