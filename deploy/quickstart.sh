@@ -319,15 +319,19 @@ table() {
 }
 
 run_container() {
-  local id=tidehold-quickstart-$$ command=()
+  local id=tidehold-quickstart-$$ command=() status=0
   # The stand-in's image has a command that says what it is; of another image nothing is known, but that it may
   # have a shell.
   [ "$demo" = yes ] || command=(/bin/sh -c 'echo its shell runs')
   say "a container from the pulled image prints:"
+  # Into a file: on a busy machine ctr can open the container's output too late to get any of it.
   timeout --foreground --kill-after=5 60 "$work/with/ctr" run --rm --snapshotter "$snapshotter" --cgroup "/$id" \
-    "$image" "$id" "${command[@]}" 2>&1 | sed 's/^/  /' ||
-    { [ "$demo" = no ] && say "  (not every image has a shell)"; }
+    --log-uri "file://$work/container.log" "$image" "$id" "${command[@]}" >"$work/run.log" 2>&1 || status=$?
+  cat "$work/container.log" "$work/run.log" 2>/dev/null | sed 's/^/  /'
   rmdir "/sys/fs/cgroup/$id" /sys/fs/cgroup/*/"$id" 2>/dev/null || true
+  [ "$status" -ne 0 ] || return 0
+  # It shows nothing wrong with the pull, where the image is one without a shell.
+  if [ "$demo" = yes ]; then failed=1; else say "  (not every image has a shell)"; fi
 }
 
 how_to_look_around() {

@@ -165,10 +165,13 @@ impl Containerd {
         // Two tests must not meet in one control group.
         let id = format!("tidehold-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let group = format!("/{id}");
+        // Into a file: on a busy machine `ctr` can open the container's output too late to get any of it.
+        let output = self.folder.path().join(&id);
+        let log = format!("file://{}", output.display());
         let args = ["-n", namespace, "run", "--rm", "--snapshotter", self.snapshotter];
-        let said = self.ctr(&[&args[..], &["--cgroup", &group, reference, &id]].concat());
+        self.ctr(&[&args[..], &["--cgroup", &group, "--log-uri", &log, reference, &id]].concat());
         remove_control_groups(&id);
-        said
+        fs::read_to_string(output).expect("the container's output")
     }
 
     /// Removes the images of a namespace and collects the garbage before it returns.
