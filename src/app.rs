@@ -127,9 +127,12 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
 }
 
 fn report(config: &Config, recovered: &Recovered) {
-    let Recovered { blobs, orphan_files, lost_blobs, downloads, rebuilt } = *recovered;
     let data_dir = config.data_dir.display();
-    tracing::info!(%data_dir, blobs, orphan_files, lost_blobs, downloads, rebuilt, "opened the hold");
+    let Recovered { blobs, adoptions, .. } = *recovered;
+    tracing::info!(%data_dir, blobs, adoptions, "opened the hold");
+    if recovered.put_right() {
+        tracing::warn!(?recovered, "the hold was not as it was left: it has been put right");
+    }
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }

@@ -13,7 +13,7 @@ use super::flight::Flights;
 use super::{Inner, Refusal};
 use crate::clock;
 use crate::oci::{Digest, Repository};
-use crate::store::{Download, DownloadState, Follower, OpenBlob, StoreError, blocking};
+use crate::store::{Download, DownloadState, Follower, OpenBlob, Reading, StoreError, blocking};
 use crate::upstream::{BlobBody, Failure};
 
 /// How many chunks may wait for the disk before the registry is read no further.
@@ -96,7 +96,7 @@ impl Inner {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<BlobBytes, Refusal> {
-        let started = match self.at_hand(digest)? {
+        let started = match self.at_hand(digest).await? {
             Some(started) => started,
             None => {
                 let (inner, repository, key) = (Arc::clone(self), repository.clone(), digest.clone());
@@ -139,18 +139,21 @@ impl Inner {
     }
 
     /// What needs no request: a blob that is held, or a download under way.
-    fn at_hand(&self, digest: &Digest) -> Result<Option<Started>, StoreError> {
+    async fn at_hand(&self, digest: &Digest) -> Result<Option<Started>, StoreError> {
         // In this order: a download is taken off the list only after its blob is in the hold.
         let running = self.downloads.promising(digest);
         if running.is_some() {
             return Ok(running);
         }
-        let held = self.hold.read(digest)?;
-        Ok(held.map(|blob| Started { bytes: BlobBytes::Held(blob), from: None }))
+        Ok(match self.hold.reading(digest).await? {
+            Reading::Open(blob) => Some(Started { bytes: BlobBytes::Held(blob), from: None }),
+            // The ordinary download makes it whole again.
+            Reading::Lost { .. } | Reading::No => None,
+        })
     }
 
     async fn start(self: Arc<Self>, from: Repository, digest: Digest) -> Result<Started, Refusal> {
-        if let Some(started) = self.at_hand(&digest)? {
+        if let Some(started) = self.at_hand(&digest).await? {
             return Ok(started);
         }
         let answered = self.upstreams.get_blob(&from, &digest, 0).await;

@@ -9,7 +9,7 @@ use super::decide::{Ask, Held, LastSeen, Question, Reply, Standing, Step, Why, d
 use super::{Inner, Refusal, Served};
 use crate::clock;
 use crate::oci::{Digest, MAX_MANIFEST_BYTES, Manifest, Reference, Repository};
-use crate::store::{CommitError, StoreError, TagEntry, blocking};
+use crate::store::{CommitError, Reading, StoreError, TagEntry, blocking};
 use crate::upstream::{Failure, Wait};
 
 /// How long one request to a registry may take, with all that it needs before it is answered.
@@ -186,7 +186,10 @@ impl Inner {
     }
 
     async fn served(&self, digest: Digest, standing: Standing, age: Duration) -> Result<Served, Refusal> {
-        let Some(blob) = self.hold.read(&digest)? else { return Err(Refusal::Internal) };
+        let blob = match self.hold.reading(&digest).await? {
+            Reading::Open(blob) => blob,
+            Reading::Lost { .. } | Reading::No => return Err(Refusal::Internal),
+        };
         if blob.size() > MAX_MANIFEST_BYTES {
             return Err(Refusal::NotAManifest(digest));
         }

@@ -1,11 +1,13 @@
 //! A blob that is being written: a file that grows, and the hash of what is in it.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{StoreError, files};
+use super::StoreError;
+use super::disk::Disk;
+use super::records::Time;
 use crate::oci::{Algorithm, Digest, Hasher};
 
 /// How much is read at a time where a file has to be hashed again, in bytes.
@@ -14,6 +16,7 @@ const REHASH_CHUNK_BYTES: usize = 1 << 20;
 /// A file that grows at its end, with the hash of all its bytes. Dropping it leaves the file: whoever owns the
 /// draft decides whether that is an ingest to go on with or rubbish to [remove](Draft::remove).
 pub struct Draft {
+    disk: Disk,
     path: PathBuf,
     file: Arc<File>,
     hasher: Hasher,
@@ -21,16 +24,24 @@ pub struct Draft {
 }
 
 impl Draft {
-    pub(super) fn create(path: PathBuf) -> Result<Self, StoreError> {
-        let file = open(&path, true)?;
-        Ok(Self { path, file: Arc::new(file), hasher: Hasher::new(Algorithm::Sha256), offset: 0 })
+    pub(super) fn create(disk: &Disk, path: PathBuf) -> Result<Self, StoreError> {
+        if let Some(folder) = path.parent() {
+            disk.make_folder(folder)?;
+        }
+        let file = Arc::new(disk.create(&path)?);
+        Ok(Self { disk: disk.clone(), path, file, hasher: Hasher::new(Algorithm::Sha256), offset: 0 })
     }
 
     /// Takes up a file where it was left: its hash is made anew from its bytes.
-    pub(super) fn resume(path: PathBuf) -> Result<Self, StoreError> {
-        let file = Arc::new(open(&path, false)?);
+    pub(super) fn resume(disk: &Disk, path: PathBuf) -> Result<Self, StoreError> {
+        let file = match File::options().read(true).write(true).open(&path) {
+            Ok(file) => Arc::new(file),
+            // Its first stream failed before it had one.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Self::create(disk, path),
+            Err(error) => return Err(StoreError::io("open", &path)(error)),
+        };
         let (hasher, offset) = rehash(&file, Algorithm::Sha256).map_err(StoreError::io("read", &path))?;
-        Ok(Self { path, file, hasher, offset })
+        Ok(Self { disk: disk.clone(), path, file, hasher, offset })
     }
 
     /// Adds bytes at the end. *Blocking.*
@@ -38,7 +49,11 @@ impl Draft {
     /// # Errors
     /// When the disk refuses, a full one for instance: the draft is then as it was.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.file.write_all_at(bytes, self.offset).map_err(StoreError::io("write", &self.path))?;
+        if let Err(error) = self.disk.write(&self.path, &self.file, bytes, self.offset) {
+            // Some of the bytes may have come to stand behind the end, where nothing would hash them.
+            self.disk.truncate(&self.path, &self.file, self.offset)?;
+            return Err(error);
+        }
         self.hasher.update(bytes);
         self.offset += bytes.len() as u64;
         Ok(())
@@ -49,7 +64,7 @@ impl Draft {
     /// # Errors
     /// When the disk refuses.
     pub fn clear(&mut self) -> Result<(), StoreError> {
-        self.file.set_len(0).map_err(StoreError::io("truncate", &self.path))?;
+        self.disk.truncate(&self.path, &self.file, 0)?;
         self.hasher = Hasher::new(Algorithm::Sha256);
         self.offset = 0;
         Ok(())
@@ -74,8 +89,13 @@ impl Draft {
         &self.path
     }
 
-    /// Checks that what was written is this blob. Digests of other algorithms are made from the file.
+    /// Checks that what was written is this blob, and all that stands in the file. Digests of other algorithms
+    /// are made from the file.
     pub(super) fn verify(&self, expected: &Digest) -> Result<(), CommitError> {
+        let length = self.file.metadata().map_err(StoreError::io("inspect", &self.path))?.len();
+        if length != self.offset {
+            return Err(CommitError::Size { expected: self.offset, actual: length });
+        }
         let actual = match expected.algorithm() {
             Algorithm::Sha256 => self.digest(),
             other => rehash(&self.file, other).map_err(StoreError::io("read", &self.path))?.0.digest(),
@@ -87,33 +107,26 @@ impl Draft {
         }
     }
 
+    /// The file's own time of its last change.
+    pub(super) fn modified_at(&self) -> Result<Time, StoreError> {
+        let modified = self.file.metadata().and_then(|metadata| metadata.modified());
+        modified.map(Time::from).map_err(StoreError::io("inspect", &self.path))
+    }
+
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.file.sync_all().map_err(StoreError::io("sync", &self.path))
+        self.disk.sync(&self.path, &self.file)
     }
 
     /// Removes the file, on a best effort: what stays is swept at the next start.
     pub fn remove(&self) {
-        if let Err(error) = files::remove_file(&self.path) {
+        if let Err(error) = self.disk.remove(&self.path) {
             tracing::warn!(%error, "a draft's file could not be removed");
         }
     }
 }
 
-fn open(path: &Path, truncate: bool) -> Result<File, StoreError> {
-    if let Some(folder) = path.parent() {
-        files::make_private_folder(folder)?;
-    }
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(truncate)
-        .mode(0o600)
-        .open(path)
-        .map_err(StoreError::io("open", path))
-}
-
-fn rehash(file: &File, algorithm: Algorithm) -> std::io::Result<(Hasher, u64)> {
+/// The hash of all bytes of a file, and how many they are.
+pub(super) fn rehash(file: &File, algorithm: Algorithm) -> std::io::Result<(Hasher, u64)> {
     let mut hasher = Hasher::new(algorithm);
     let mut buffer = vec![0; REHASH_CHUNK_BYTES];
     let mut offset = 0;

@@ -1,34 +1,105 @@
 //! The folders and files of the hold, and the order in which they become durable.
 
-use std::fs::{self, File};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::{self, File, TryLockError};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::disk::Disk;
 use super::{Draft, StoreError};
 use crate::oci::{Algorithm, Digest};
 
 /// The paths below the data folder:
 ///
 /// - `blobs/<algorithm>/<first two digits>/<hex>`: whole blobs
+/// - `adopted/<containerd>/<algorithm>-<hex>-<size>`: empty files, each the word that a containerd relies on a blob
 /// - `ingest/download/<number>`: downloads under way, worthless after a restart
 /// - `ingest/containerd-<name>/<number>`: what containerds are writing, kept across restarts
+/// - `index/`: the index; `index.damaged-<number>/`: one that could not be used any more
+/// - `lock`: held by the daemon that runs
 pub(super) struct Files {
+    disk: Disk,
+    data_dir: PathBuf,
     blobs: PathBuf,
+    adopted: PathBuf,
     ingest: PathBuf,
-    next_download: AtomicU64,
+    next_number: AtomicU64,
+    /// The folders whose names are known to outlast a loss of power. That one is there does not say so: another
+    /// thread, or one that was killed, may have made it and not come to the sync.
+    durable: Mutex<HashSet<PathBuf>>,
+    /// Closing it frees the lock.
+    _lock: File,
 }
 
 impl Files {
-    pub(super) fn open(data_dir: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(data_dir: &Path, disk: Disk) -> Result<Self, StoreError> {
+        disk.make_folder(data_dir)?;
         let files = Self {
+            data_dir: data_dir.to_owned(),
             blobs: data_dir.join("blobs"),
+            adopted: data_dir.join("adopted"),
             ingest: data_dir.join("ingest"),
-            next_download: AtomicU64::new(0),
+            next_number: AtomicU64::new(0),
+            durable: Mutex::default(),
+            _lock: lock(data_dir)?,
+            disk,
         };
-        for folder in [&files.blobs, &files.downloads()] {
-            make_private_folder(folder)?;
+        for folder in [&files.blobs, &files.adopted, &files.downloads()] {
+            files.disk.make_folder(folder)?;
+        }
+        if let Some(parent) = data_dir.parent().filter(|parent| parent.is_dir()) {
+            files.disk.sync_folder(parent)?;
+        }
+        files.sync_folders_in(data_dir)?;
+        files.sync_folders_in(&files.adopted)?;
+        files.sync_folders_in(&files.blobs)?;
+        for algorithm in Algorithm::ALL {
+            files.sync_folders_in(&files.blobs.join(algorithm.name()))?;
         }
         Ok(files)
+    }
+
+    /// Makes the names of the folders in a folder durable, whoever made them.
+    fn sync_folders_in(&self, folder: &Path) -> Result<(), StoreError> {
+        if folder.is_dir() {
+            let inside = entries(folder)?;
+            self.disk.sync_folder(folder)?;
+            self.durable().extend(inside);
+        }
+        Ok(())
+    }
+
+    fn durable(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a folder below the data folder whose name, and those of the new folders above it, outlast a loss of
+    /// power.
+    fn make_durable_folder(&self, folder: &Path) -> Result<(), StoreError> {
+        if folder == self.data_dir || self.durable().contains(folder) {
+            return Ok(());
+        }
+        if let Some(parent) = folder.parent() {
+            self.make_durable_folder(parent)?;
+            self.disk.make_folder(folder)?;
+            self.disk.sync_folder(parent)?;
+            self.durable().insert(folder.to_owned());
+        }
+        Ok(())
+    }
+
+    pub(super) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
+    pub(super) fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    pub(super) fn index(&self) -> PathBuf {
+        self.data_dir.join("index")
     }
 
     pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
@@ -37,7 +108,7 @@ impl Files {
         self.blobs.join(digest.algorithm().name()).join(hex.get(..2).unwrap_or(hex)).join(hex)
     }
 
-    pub(super) fn downloads(&self) -> PathBuf {
+    fn downloads(&self) -> PathBuf {
         self.ingest.join("download")
     }
 
@@ -47,7 +118,17 @@ impl Files {
     }
 
     pub(super) fn new_download(&self) -> PathBuf {
-        self.downloads().join(self.next_download.fetch_add(1, Ordering::Relaxed).to_string())
+        self.downloads().join(self.next_number().to_string())
+    }
+
+    /// A number for a file that none has had since the hold was opened, nor has one that was there then.
+    pub(super) fn next_number(&self) -> u64 {
+        self.next_number.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Leaves out the numbers up to one that is taken.
+    pub(super) fn skip_number(&self, taken: u64) {
+        self.next_number.fetch_max(taken.saturating_add(1), Ordering::Relaxed);
     }
 
     pub(super) fn ingest(&self, owner: &str, number: u64) -> PathBuf {
@@ -71,9 +152,11 @@ impl Files {
         for algorithm in Algorithm::ALL {
             for shard in entries(&self.blobs.join(algorithm.name()))? {
                 for path in entries(&shard)? {
-                    let hex = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                    let digest = format!("{}:{hex}", algorithm.name()).parse().ok();
-                    found.push((path, digest));
+                    let hex = name(&path);
+                    // A file in another's folder would never be found again.
+                    let stands_right = hex.get(..2) == Some(name(&shard));
+                    let digest = stands_right.then(|| format!("{}:{hex}", algorithm.name()).parse().ok());
+                    found.push((path, digest.flatten()));
                 }
             }
         }
@@ -86,54 +169,89 @@ impl Files {
         let target = self.blob(digest);
         let folder = target.parent().unwrap_or(&self.blobs);
         draft.sync()?;
-        make_durable_folder(folder)?;
-        fs::rename(draft.path(), &target).map_err(StoreError::io("rename to", &target))?;
-        sync_folder(folder)
+        self.make_durable_folder(folder)?;
+        self.disk.rename(draft.path(), &target)?;
+        self.disk.sync_folder(folder)
+    }
+
+    /// Makes the names of files found under those of blobs as durable as published ones. Their bytes are: nothing
+    /// is renamed to a blob before.
+    pub(super) fn sync_folders_of<'a>(
+        &self,
+        paths: impl IntoIterator<Item = &'a PathBuf>,
+    ) -> Result<(), StoreError> {
+        let folders: BTreeSet<_> = paths.into_iter().filter_map(|path| path.parent()).collect();
+        folders.into_iter().try_for_each(|folder| self.disk.sync_folder(folder))
+    }
+
+    /// Notes on the disk that a containerd relies on a blob, and waits until that is durable.
+    pub(super) fn mark(&self, owner: &str, digest: &Digest, size: u64) -> Result<(), StoreError> {
+        let folder = self.adopted.join(owner);
+        self.make_durable_folder(&folder)?;
+        // An empty file has nothing to sync but its name.
+        self.disk.create(&folder.join(marker(digest, size)))?;
+        self.disk.sync_folder(&folder)
+    }
+
+    pub(super) fn unmark(&self, owner: &str, digest: &Digest, size: u64) -> Result<(), StoreError> {
+        self.disk.remove(&self.adopted.join(owner).join(marker(digest, size)))
+    }
+
+    /// What every containerd relies on, and the sizes of it in bytes.
+    pub(super) fn marks(&self) -> Result<BTreeMap<String, HashMap<Digest, u64>>, StoreError> {
+        let mut found = BTreeMap::new();
+        for folder in entries(&self.adopted)? {
+            let marked = entries(&folder)?.iter().filter_map(|path| parsed_marker(name(path))).collect();
+            found.insert(name(&folder).to_owned(), marked);
+        }
+        Ok(found)
+    }
+
+    /// Moves an index that cannot be used out of the way, and says where to.
+    pub(super) fn set_index_aside(&self) -> Result<PathBuf, StoreError> {
+        let free = |number: &u32| !self.data_dir.join(format!("index.damaged-{number}")).exists();
+        let number = (1..u32::MAX).find(free).unwrap_or(u32::MAX);
+        let aside = self.data_dir.join(format!("index.damaged-{number}"));
+        self.disk.rename(&self.index(), &aside)?;
+        self.disk.sync_folder(&self.data_dir)?;
+        Ok(aside)
     }
 }
 
-pub(super) fn remove_file(path: &Path) -> Result<(), StoreError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(StoreError::io("remove", path)(error))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+fn marker(digest: &Digest, size: u64) -> String {
+    format!("{}-{}-{size}", digest.algorithm().name(), digest.hex())
+}
+
+fn parsed_marker(name: &str) -> Option<(Digest, u64)> {
+    let (digest, size) = name.rsplit_once('-')?;
+    Some((digest.replacen('-', ":", 1).parse().ok()?, size.parse().ok()?))
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 /// The paths in a folder; none where the folder is not there.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let listing = match fs::read_dir(folder) {
         Ok(listing) => listing,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         Err(error) => return Err(StoreError::io("list", folder)(error)),
     };
     listing.map(|entry| entry.map(|entry| entry.path()).map_err(StoreError::io("list", folder))).collect()
 }
 
-/// Blobs may be private images: nobody but the daemon's user looks in.
-pub(super) fn make_private_folder(folder: &Path) -> Result<(), StoreError> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(StoreError::io("create the folder", folder))
-}
-
-/// Makes a folder below `blobs`, each new level's name synced into the level above.
-fn make_durable_folder(folder: &Path) -> Result<(), StoreError> {
-    if folder.is_dir() {
-        return Ok(());
+/// One daemon at a time: two would take each other's files for rubbish.
+fn lock(data_dir: &Path) -> Result<File, StoreError> {
+    let path = data_dir.join("lock");
+    let mut options = File::options();
+    let file = options.write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(StoreError::io("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(data_dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path)(error)),
     }
-    if let Some(parent) = folder.parent() {
-        make_durable_folder(parent)?;
-        make_private_folder(folder)?;
-        sync_folder(parent)?;
-    }
-    Ok(())
-}
-
-fn sync_folder(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io("sync the folder", folder))
 }

@@ -9,78 +9,88 @@ use std::sync::Arc;
 use prost::Message;
 use sled::{Db, Tree};
 
-use super::records::{AdoptionRecord, BlobRecord, IngestRecord, TagRecord};
-use super::{Blob, StoreError};
+use super::StoreError;
+use super::disk::{Disk, Step};
+use super::records::{AdoptionRecord, BlobRecord, IngestRecord, ListedRecord, TagRecord};
 use crate::oci::Digest;
 
 /// How much of the index the database keeps in memory, in bytes.
 const CACHE_BYTES: u64 = 64 << 20;
 
+/// Without a [flush](Self::flush) a change is durable within half a second.
 pub(super) struct Index {
+    disk: Disk,
     path: PathBuf,
     db: Db,
-    blobs: Tree,
-    adoptions: Tree,
-    tags: Tree,
-    sources: Tree,
-    ingests: Tree,
+    blobs: Table,
+    adoptions: Table,
+    tags: Table,
+    sources: Table,
+    listed: Table,
+    ingests: Table,
+}
+
+struct Table {
+    name: &'static str,
+    tree: Tree,
 }
 
 impl Index {
-    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, disk: Disk) -> Result<Self, StoreError> {
         let failed = |source| wrapped(path, source);
         let db = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open().map_err(failed)?;
-        let tree = |name: &str| db.open_tree(name).map_err(|source| wrapped(path, source));
+        let table = |name| {
+            db.open_tree(name).map(|tree| Table { name, tree }).map_err(|source| wrapped(path, source))
+        };
         Ok(Self {
+            disk,
             path: path.to_owned(),
-            blobs: tree("blobs")?,
-            adoptions: tree("adoptions")?,
-            tags: tree("tags")?,
-            sources: tree("sources")?,
-            ingests: tree("ingests")?,
+            blobs: table("blobs")?,
+            adoptions: table("adoptions")?,
+            tags: table("tags")?,
+            sources: table("sources")?,
+            listed: table("listed")?,
+            ingests: table("ingests")?,
             db,
         })
     }
 
-    /// Whether the database was made just now: there was none, or it was lost.
-    pub(super) fn is_new(&self) -> bool {
-        !self.db.was_recovered()
-    }
-
-    /// A number that was never given out before, restarts included.
-    pub(super) fn next_number(&self) -> Result<u64, StoreError> {
-        self.db.generate_id().map_err(|source| wrapped(&self.path, source))
-    }
-
     pub(super) fn flush(&self) -> Result<(), StoreError> {
-        self.db.flush().map(drop).map_err(|source| wrapped(&self.path, source))
+        let flush = || self.db.flush().map(drop);
+        self.disk.take(Step::FlushIndex, flush).map_err(|source| wrapped(&self.path, source))
     }
 
-    pub(super) fn blob(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
-        let record: Option<BlobRecord> = self.find(&self.blobs, digest.as_str().as_bytes())?;
-        Ok(record.map(|record| Blob {
-            digest: digest.clone(),
-            size: record.size,
-            committed_at: record.committed_at.into(),
-        }))
+    pub(super) fn blob(&self, digest: &Digest) -> Result<Option<BlobRecord>, StoreError> {
+        self.find(&self.blobs, digest.as_str().as_bytes())
     }
 
-    /// Enters a blob whose file is durable, and waits until the entry is too.
-    pub(super) fn insert_blob(&self, blob: &Blob) -> Result<(), StoreError> {
-        let record = BlobRecord { size: blob.size, committed_at: blob.committed_at.into() };
-        self.put(&self.blobs, blob.digest.as_str().as_bytes(), &record)?;
-        self.flush()
+    /// Enters a blob whose file is durable.
+    pub(super) fn put_blob(&self, digest: &Digest, record: &BlobRecord) -> Result<(), StoreError> {
+        self.put(&self.blobs, digest.as_str().as_bytes(), record)
     }
 
-    pub(super) fn remove_blob(&self, digest: &Digest) -> Result<(), StoreError> {
-        self.remove(&self.blobs, digest.as_str().as_bytes())
+    /// Changes or removes a blob's entry, unless somebody else did meanwhile: then it is left alone.
+    pub(super) fn replace_blob(
+        &self,
+        digest: &Digest,
+        old: &BlobRecord,
+        new: Option<&BlobRecord>,
+    ) -> Result<bool, StoreError> {
+        let key = digest.as_str().as_bytes();
+        let new = new.map(Message::encode_to_vec);
+        let step = Step::Index { tree: self.blobs.name, key, value: new.as_deref() };
+        let swap = || self.blobs.tree.compare_and_swap(key, Some(old.encode_to_vec()), new.clone());
+        self.disk
+            .take(step, swap)
+            .map(|swapped| swapped.is_ok())
+            .map_err(|source| wrapped(&self.path, source))
     }
 
-    /// The digests of all blobs, in order.
-    pub(super) fn blobs(&self) -> impl Iterator<Item = Result<Digest, StoreError>> + '_ {
-        self.blobs.iter().keys().map(|key| {
-            let key = key.map_err(|source| wrapped(&self.path, source))?;
-            parsed_digest(&key)
+    /// All blobs, in the order of their digests.
+    pub(super) fn blobs(&self) -> impl Iterator<Item = Result<(Digest, BlobRecord), StoreError>> + '_ {
+        self.blobs.tree.iter().map(|entry| {
+            let (key, value) = entry.map_err(|source| wrapped(&self.path, source))?;
+            Ok((parsed_digest(&key)?, decoded(&value, "a blob")?))
         })
     }
 
@@ -92,7 +102,6 @@ impl Index {
         self.find(&self.adoptions, &key([owner, digest.as_str()]))
     }
 
-    /// Writes an adoption down; it is durable after the next [flush](Self::flush).
     pub(super) fn put_adoption(
         &self,
         owner: &str,
@@ -102,10 +111,21 @@ impl Index {
         self.put(&self.adoptions, &key([owner, digest.as_str()]), record)
     }
 
-    /// Answers whether there was one.
-    pub(super) fn remove_adoption(&self, owner: &str, digest: &Digest) -> Result<bool, StoreError> {
-        let removed = self.adoptions.remove(key([owner, digest.as_str()]));
-        removed.map(|old| old.is_some()).map_err(|source| wrapped(&self.path, source))
+    pub(super) fn remove_adoption(&self, owner: &str, digest: &Digest) -> Result<(), StoreError> {
+        self.remove(&self.adoptions, &key([owner, digest.as_str()]))
+    }
+
+    /// Every containerd that has adopted something, in order.
+    pub(super) fn owners(&self) -> Result<Vec<String>, StoreError> {
+        let mut owners = Vec::new();
+        let mut next = self.adoptions.tree.first();
+        while let Some((key, _)) = next.map_err(|source| wrapped(&self.path, source))? {
+            let owner = key.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
+            // The next owner's keys are the first ones after all that begin with this one and a zero.
+            next = self.adoptions.tree.get_gt([owner.as_slice(), &[1]].concat());
+            owners.push(String::from_utf8_lossy(&owner).into_owned());
+        }
+        Ok(owners)
     }
 
     /// An owner's adoptions after a digest, in the order of their digests. A walk that stops and goes on by
@@ -122,6 +142,7 @@ impl Index {
         };
         let prefix_len = prefix.len();
         self.adoptions
+            .tree
             .range((start, std::ops::Bound::Unbounded))
             .map(|entry| entry.map_err(|source| wrapped(&self.path, source)))
             .take_while(move |entry| entry.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)))
@@ -145,13 +166,31 @@ impl Index {
     }
 
     pub(super) fn has_source(&self, digest: &Digest, repository: &str) -> Result<bool, StoreError> {
-        let found = self.sources.contains_key(key([digest.as_str(), repository]));
+        let found = self.sources.tree.contains_key(key([digest.as_str(), repository]));
         found.map_err(|source| wrapped(&self.path, source))
     }
 
     pub(super) fn put_source(&self, digest: &Digest, repository: &str) -> Result<(), StoreError> {
-        let put = self.sources.insert(key([digest.as_str(), repository]), &[]);
-        put.map(drop).map_err(|source| wrapped(&self.path, source))
+        self.put_bytes(&self.sources, &key([digest.as_str(), repository]), Vec::new())
+    }
+
+    /// The repositories that a digest was seen in.
+    pub(super) fn sources(&self, digest: &Digest) -> Result<Vec<String>, StoreError> {
+        let prefix = key([digest.as_str(), ""]);
+        let keys = self.sources.tree.scan_prefix(&prefix).keys();
+        keys.map(|key| {
+            let key = key.map_err(|source| wrapped(&self.path, source))?;
+            Ok(String::from_utf8_lossy(key.get(prefix.len()..).unwrap_or_default()).into_owned())
+        })
+        .collect()
+    }
+
+    pub(super) fn listed(&self, child: &Digest) -> Result<Option<ListedRecord>, StoreError> {
+        self.find(&self.listed, child.as_str().as_bytes())
+    }
+
+    pub(super) fn put_listed(&self, child: &Digest, record: &ListedRecord) -> Result<(), StoreError> {
+        self.put(&self.listed, child.as_str().as_bytes(), record)
     }
 
     pub(super) fn put_ingest(
@@ -170,28 +209,36 @@ impl Index {
     /// Every ingest as owner, ref and record.
     pub(super) fn ingests(&self) -> Result<Vec<(String, String, IngestRecord)>, StoreError> {
         let mut found = Vec::new();
-        for entry in self.ingests.iter() {
+        for entry in self.ingests.tree.iter() {
             let (key, value) = entry.map_err(|source| wrapped(&self.path, source))?;
             let key = String::from_utf8_lossy(&key).into_owned();
             let Some((owner, name)) = key.split_once('\0') else {
-                return Err(StoreError::Damaged(format!("an ingest, {key:?}")));
+                return Err(StoreError::Damaged(format!("the record of an ingest, {key:?}")));
             };
             found.push((owner.to_owned(), name.to_owned(), decoded(&value, "an ingest")?));
         }
         Ok(found)
     }
 
-    fn find<R: Message + Default>(&self, tree: &Tree, key: &[u8]) -> Result<Option<R>, StoreError> {
-        let found = tree.get(key).map_err(|source| wrapped(&self.path, source))?;
+    fn find<R: Message + Default>(&self, table: &Table, key: &[u8]) -> Result<Option<R>, StoreError> {
+        let found = table.tree.get(key).map_err(|source| wrapped(&self.path, source))?;
         found.map(|value| decoded(&value, &String::from_utf8_lossy(key))).transpose()
     }
 
-    fn put(&self, tree: &Tree, key: &[u8], record: &impl Message) -> Result<(), StoreError> {
-        tree.insert(key, record.encode_to_vec()).map(drop).map_err(|source| wrapped(&self.path, source))
+    fn put(&self, table: &Table, key: &[u8], record: &impl Message) -> Result<(), StoreError> {
+        self.put_bytes(table, key, record.encode_to_vec())
     }
 
-    fn remove(&self, tree: &Tree, key: &[u8]) -> Result<(), StoreError> {
-        tree.remove(key).map(drop).map_err(|source| wrapped(&self.path, source))
+    fn put_bytes(&self, table: &Table, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
+        let step = Step::Index { tree: table.name, key, value: Some(&value) };
+        let put = || table.tree.insert(key, value.as_slice()).map(drop);
+        self.disk.take(step, put).map_err(|source| wrapped(&self.path, source))
+    }
+
+    fn remove(&self, table: &Table, key: &[u8]) -> Result<(), StoreError> {
+        let step = Step::Index { tree: table.name, key, value: None };
+        let remove = || table.tree.remove(key).map(drop);
+        self.disk.take(step, remove).map_err(|source| wrapped(&self.path, source))
     }
 }
 
@@ -201,13 +248,31 @@ fn key<const N: usize>(parts: [&str; N]) -> Vec<u8> {
 
 fn parsed_digest(text: &[u8]) -> Result<Digest, StoreError> {
     let text = String::from_utf8_lossy(text);
-    text.parse().map_err(|_| StoreError::Damaged(format!("a digest, {text:?}")))
+    text.parse().map_err(|_| StoreError::Damaged(format!("the record of a digest, {text:?}")))
 }
 
 fn decoded<R: Message + Default>(value: &[u8], what: &str) -> Result<R, StoreError> {
-    R::decode(value).map_err(|_| StoreError::Damaged(what.replace('\0', " ")))
+    R::decode(value).map_err(|_| StoreError::Damaged(format!("the record of {}", what.replace('\0', " "))))
 }
 
+/// Tells a database that is damaged from one that cannot be reached just now, by lack of space for instance.
 fn wrapped(path: &Path, source: sled::Error) -> StoreError {
-    StoreError::Index { path: path.to_owned(), source: Arc::new(source) }
+    use std::io::ErrorKind;
+    let damaged = match &source {
+        sled::Error::Io(error) => {
+            matches!(
+                error.kind(),
+                ErrorKind::InvalidData | ErrorKind::UnexpectedEof | ErrorKind::InvalidInput
+            )
+        }
+        sled::Error::Corruption { .. }
+        | sled::Error::CollectionNotFound(_)
+        | sled::Error::Unsupported(_)
+        | sled::Error::ReportableBug(_) => true,
+    };
+    if damaged {
+        StoreError::Damaged(format!("the index in {}: {source}", path.display()))
+    } else {
+        StoreError::Index { path: path.to_owned(), source: Arc::new(source) }
+    }
 }

@@ -155,7 +155,7 @@ impl Shared {
             },
             None => {
                 let status = IngestStatus { started_at: now, updated_at: now, offset: 0, total: 0 };
-                let number = self.hold.inner.index.next_number()?;
+                let number = self.hold.inner.files.next_number();
                 let slot = Slot { number, status: status.clone(), state: SlotState::Busy };
                 slots.insert(name.to_owned(), slot);
                 (status, number, ClaimKind::New)
@@ -189,7 +189,8 @@ impl Shared {
         drop(slots);
         self.freed.notify_waiters();
         unlisted?;
-        super::files::remove_file(&self.hold.inner.files.ingest(self.owner.as_str(), there))?;
+        let files = &self.hold.inner.files;
+        files.disk().remove(&files.ingest(self.owner.as_str(), there))?;
         Ok(true)
     }
 }
@@ -217,10 +218,10 @@ impl Claimed {
         let path = shared.hold.inner.files.ingest(shared.owner.as_str(), number);
         let opened = match kind {
             ClaimKind::Open(draft) => Ok(draft),
-            ClaimKind::Left => Draft::resume(path),
+            ClaimKind::Left => Draft::resume(shared.hold.inner.files.disk(), path),
             ClaimKind::New => {
                 let record = status.record(number);
-                let create = || Draft::create(path);
+                let create = || Draft::create(shared.hold.inner.files.disk(), path);
                 shared
                     .hold
                     .inner
@@ -321,17 +322,21 @@ impl Ingest {
             return Err(CommitError::Size { expected: actual, actual: 0 });
         };
         let (hold, owner) = (&self.shared.hold, &self.shared.owner);
-        let kept = hold.commit(draft, &digest, now)?;
-        match kept {
+        let kept = hold.commit(draft, &digest, now);
+        let adopted = match &kept {
             // What exists already keeps the labels that it has.
-            Kept::New(_) if !announced.labels.is_empty() => {
-                hold.relabel(owner, &digest, now, |labels| *labels = announced.labels)?
+            Ok(Kept::New(_)) if !announced.labels.is_empty() => {
+                hold.relabel(owner, &digest, now, |labels| *labels = announced.labels).map(drop)
             }
-            Kept::New(_) | Kept::Already(_) => hold.adopt(owner, &digest, now)?,
+            Ok(Kept::New(_) | Kept::Already(_)) => hold.adopt(owner, &digest, now).map(drop),
+            // The file has become the blob's all the same: nobody may go on writing to it.
+            Err(CommitError::Store(_)) if !draft.path().exists() => Ok(()),
+            Err(_) => return kept,
         };
         self.draft = None;
         self.shared.forget(&self.name, Some(self.number))?;
-        Ok(kept)
+        adopted?;
+        kept
     }
 
     /// Drops the ingest and its bytes. *Blocking.*

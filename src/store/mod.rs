@@ -3,13 +3,17 @@
 //! Owns the data folder: blobs as files named by their digest, and an index of what is known of them. Knows no
 //! registry and no protocol.
 //!
-//! Invariant: *an index entry means a complete, verified, durable file; a file without an entry is garbage.*
-//! A commit verifies, syncs the file, renames it, syncs the folder, and only then enters it in the index.
+//! Invariants:
+//! - *An index entry means a complete, verified, durable file.* A commit verifies, syncs the file, renames it, syncs
+//!   the folder, and only then enters it in the index.
+//! - *What was answered is in the files, whatever becomes of the index:* blobs in their own, adoptions in marks
+//!   beside them. [`recovery`] makes the index agree with the files whenever the hold is opened.
 //!
 //! Look-ups answer from memory and may be called anywhere. What is documented as *blocking* waits for the disk:
 //! async callers go through [`blocking`].
 
 mod adoption;
+mod disk;
 mod download;
 mod draft;
 mod files;
@@ -18,7 +22,10 @@ mod ingest;
 mod read;
 mod records;
 mod recovery;
+mod sources;
 mod tags;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,14 +35,18 @@ pub use adoption::{Adopted, Owner};
 pub use download::{Download, DownloadState, FollowError, Follower};
 pub use draft::{CommitError, Draft};
 pub use ingest::{Announced, Ingest, IngestStatus, Ingests, OpenIngestError};
-pub use read::OpenBlob;
+pub use read::{OpenBlob, Reading};
 pub use recovery::Recovered;
+pub use sources::Listed;
 pub use tags::TagEntry;
 
 use crate::oci::Digest;
+use adoption::Stripes;
+use disk::Disk;
 use files::Files;
 use index::Index;
 use read::OpenFiles;
+use records::BlobRecord;
 
 /// The node's one store. Cheap to clone: every clone is the same hold.
 #[derive(Clone)]
@@ -47,6 +58,7 @@ struct Inner {
     files: Files,
     index: Index,
     open_files: OpenFiles,
+    adopting: Stripes,
 }
 
 /// What the index knows of a blob.
@@ -69,6 +81,12 @@ pub enum Kept {
     Already(Blob),
 }
 
+impl Blob {
+    fn new(digest: &Digest, record: &BlobRecord) -> Self {
+        Self { digest: digest.clone(), size: record.size, committed_at: record.committed_at.into() }
+    }
+}
+
 impl Kept {
     /// The blob, in either case.
     pub fn blob(&self) -> &Blob {
@@ -84,10 +102,13 @@ impl Hold {
     /// # Errors
     /// When the folder cannot be used, or another daemon has it.
     pub fn open(data_dir: &Path, now: SystemTime) -> Result<(Self, Recovered), StoreError> {
-        let files = Files::open(data_dir)?;
-        let index = Index::open(&data_dir.join("index"))?;
-        let recovered = recovery::recover(&files, &index, now)?;
-        let inner = Inner { files, index, open_files: OpenFiles::default() };
+        Self::open_on(Disk::default(), data_dir, now)
+    }
+
+    fn open_on(disk: Disk, data_dir: &Path, now: SystemTime) -> Result<(Self, Recovered), StoreError> {
+        let files = Files::open(data_dir, disk)?;
+        let (index, recovered) = recovery::open(&files, now)?;
+        let inner = Inner { files, index, open_files: OpenFiles::default(), adopting: Stripes::default() };
         Ok((Self { inner: Arc::new(inner) }, recovered))
     }
 
@@ -96,17 +117,8 @@ impl Hold {
     /// # Errors
     /// When the index cannot be read.
     pub fn blob(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
-        self.inner.index.blob(digest)
-    }
-
-    /// Opens a blob for reading, if it is held.
-    ///
-    /// # Errors
-    /// When the index or the file cannot be read.
-    pub fn read(&self, digest: &Digest) -> Result<Option<OpenBlob>, StoreError> {
-        let Some(blob) = self.blob(digest)? else { return Ok(None) };
-        let file = self.inner.open_files.open(digest, &self.inner.files.blob(digest))?;
-        Ok(Some(OpenBlob::new(file, blob.size)))
+        let record = self.inner.index.blob(digest)?;
+        Ok(record.map(|record| Blob::new(digest, &record)))
     }
 
     /// A new file to write a blob into, unnamed until it is committed. *Blocking.*
@@ -114,23 +126,26 @@ impl Hold {
     /// # Errors
     /// When the disk refuses.
     pub fn draft(&self) -> Result<Draft, StoreError> {
-        Draft::create(self.inner.files.new_download())
+        Draft::create(self.inner.files.disk(), self.inner.files.new_download())
     }
 
-    /// Makes a draft a blob, in the order of the invariant above. *Blocking.*
+    /// Makes a draft a blob, in the order of the invariant above. The index is not waited for: a crash that takes
+    /// the entry back leaves the file, which the next start enters again. *Blocking.*
     ///
     /// # Errors
     /// When the draft is not the blob it should be: its file stays. Or when the disk refuses.
     pub fn commit(&self, draft: &Draft, expected: &Digest, now: SystemTime) -> Result<Kept, CommitError> {
         draft.verify(expected)?;
-        if let Some(blob) = self.blob(expected)? {
+        if let Some(blob) = self.untouched(expected)? {
             draft.remove();
             return Ok(Kept::Already(blob));
         }
+        let modified_at = draft.modified_at()?;
         self.inner.files.publish(draft, expected)?;
-        let blob = Blob { digest: expected.clone(), size: draft.offset(), committed_at: now };
-        self.inner.index.insert_blob(&blob)?;
-        Ok(Kept::New(blob))
+        let record = BlobRecord { size: draft.offset(), committed_at: now.into(), modified_at };
+        self.inner.index.put_blob(expected, &record)?;
+        self.inner.open_files.close(expected);
+        Ok(Kept::New(Blob::new(expected, &record)))
     }
 
     /// Keeps a small blob that is in memory, a manifest for one. *Blocking.*
@@ -193,9 +208,12 @@ pub enum StoreError {
         #[source]
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// A record in the index is not of the form it was written in.
-    #[error("the index holds a damaged record of {0}")]
+    /// The index, or a record in it, is not of the form it was written in.
+    #[error("damaged: {0}")]
     Damaged(String),
+    /// Another daemon has the folder open.
+    #[error("{} is in use by another daemon", .0.display())]
+    InUse(PathBuf),
 }
 
 impl StoreError {

@@ -2,21 +2,161 @@
 //!
 //! Unpacking reads a layer in small pieces, each a request of its own: what counts is that none of them opens
 //! the file again.
+//!
+//! Invariant: a file is opened only where it is still the one that was committed, by its length and the time of its
+//! last change. One that is not is hashed again, and if it is another, the blob is no longer held.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use lru::LruCache;
 
-use super::StoreError;
+use super::draft::rehash;
+use super::records::{BlobRecord, Time};
+use super::{Blob, Hold, StoreError, blocking};
 use crate::oci::Digest;
 
 /// How many files stay open between reads.
 const OPEN_FILES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
+/// What there is of a blob to read.
+#[derive(Clone, Debug)]
+pub enum Reading {
+    /// All of it.
+    Open(OpenBlob),
+    /// Nothing any more, though a containerd relies on it: its file is gone or damaged. Fetching it again heals it.
+    Lost {
+        /// Its length in bytes.
+        size: u64,
+    },
+    /// Nothing, and nobody relies on it.
+    No,
+}
+
+impl Hold {
+    /// Opens a blob for reading: at once where its file is open still, else where it holds up nobody.
+    ///
+    /// # Errors
+    /// When the index or the file cannot be read.
+    pub async fn reading(&self, digest: &Digest) -> Result<Reading, StoreError> {
+        if let Some(open) = self.inner.open_files.find(digest) {
+            return Ok(Reading::Open(open));
+        }
+        let (hold, digest) = (self.clone(), digest.clone());
+        blocking(move || hold.read(&digest)).await
+    }
+
+    /// Opens a blob for reading. *Blocking*, and for long where its file has changed since it was committed.
+    ///
+    /// # Errors
+    /// When the index or the file cannot be read.
+    pub fn read(&self, digest: &Digest) -> Result<Reading, StoreError> {
+        match self.inner.open_files.find(digest) {
+            Some(open) => Ok(Reading::Open(open)),
+            None => self.open_blob(digest, Doubt::IfChanged),
+        }
+    }
+
+    /// Opens a blob anew after a read of it has failed: what the disk does not give back any more is not held.
+    /// *Blocking*: all of it is hashed.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn read_again(&self, digest: &Digest) -> Result<Reading, StoreError> {
+        self.inner.open_files.close(digest);
+        self.open_blob(digest, Doubt::Always)
+    }
+
+    /// A blob that is held, if its file looks like the one that was committed. Reads nothing of it.
+    pub(super) fn untouched(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
+        let Some(record) = self.inner.index.blob(digest)? else { return Ok(None) };
+        let metadata = std::fs::metadata(self.inner.files.blob(digest));
+        let seen = metadata.and_then(|metadata| Ok((metadata.len(), Time::from(metadata.modified()?))));
+        let same = seen.is_ok_and(|seen| seen == (record.size, record.modified_at));
+        Ok(same.then(|| Blob::new(digest, &record)))
+    }
+
+    fn open_blob(&self, digest: &Digest, doubt: Doubt) -> Result<Reading, StoreError> {
+        let Some(record) = self.inner.index.blob(digest)? else { return self.lost(digest) };
+        let path = self.inner.files.blob(digest);
+        match opened(&path, digest, &record, doubt) {
+            Ok((file, modified_at)) => {
+                if modified_at != record.modified_at {
+                    let seen = BlobRecord { modified_at, ..record.clone() };
+                    self.inner.index.replace_blob(digest, &record, Some(&seen))?;
+                }
+                let open = OpenBlob { file: Arc::new(file), size: record.size };
+                self.inner.open_files.keep(digest, open.clone());
+                Ok(Reading::Open(open))
+            }
+            Err(Unusable::Now(error)) => Err(StoreError::io("open", &path)(error)),
+            Err(Unusable::ForGood(why)) => {
+                tracing::error!(%digest, why, "a blob's file is not what was committed: it is no longer held");
+                // The file stays: a commit replaces it, the next start removes it.
+                self.inner.index.replace_blob(digest, &record, None)?;
+                self.lost(digest)
+            }
+        }
+    }
+
+    fn lost(&self, digest: &Digest) -> Result<Reading, StoreError> {
+        Ok(self.relied_on(digest)?.map_or(Reading::No, |size| Reading::Lost { size }))
+    }
+}
+
+/// When a file is hashed before it is trusted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Doubt {
+    IfChanged,
+    Always,
+}
+
+/// Why a file is not given out.
+enum Unusable {
+    /// It may be all right: the system lacks something, or does not let us.
+    Now(std::io::Error),
+    ForGood(String),
+}
+
+impl From<std::io::Error> for Unusable {
+    fn from(error: std::io::Error) -> Self {
+        /// `EMFILE` and `ENFILE`, which have no kind of their own.
+        const TOO_MANY_OPEN_FILES: [i32; 2] = [24, 23];
+        let lacking = error.raw_os_error().is_some_and(|code| TOO_MANY_OPEN_FILES.contains(&code));
+        match error.kind() {
+            ErrorKind::PermissionDenied | ErrorKind::OutOfMemory | ErrorKind::Interrupted => Self::Now(error),
+            _ if lacking => Self::Now(error),
+            _ => Self::ForGood(error.to_string()),
+        }
+    }
+}
+
+/// The file, if it is the blob, and when it was changed last.
+fn opened(
+    path: &std::path::Path,
+    digest: &Digest,
+    record: &BlobRecord,
+    doubt: Doubt,
+) -> Result<(File, Time), Unusable> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    let modified_at = Time::from(metadata.modified()?);
+    if metadata.len() != record.size {
+        let length = metadata.len();
+        return Err(Unusable::ForGood(format!("it has {length} bytes where {} belong", record.size)));
+    }
+    if doubt == Doubt::Always || modified_at != record.modified_at {
+        let actual = rehash(&file, digest.algorithm())?.0.digest();
+        if actual != *digest {
+            return Err(Unusable::ForGood(format!("its bytes have {actual}")));
+        }
+    }
+    Ok((file, modified_at))
+}
 
 /// A blob that can be read, whole and immutable.
 #[derive(Clone, Debug)]
@@ -26,10 +166,6 @@ pub struct OpenBlob {
 }
 
 impl OpenBlob {
-    pub(super) fn new(file: Arc<File>, size: u64) -> Self {
-        Self { file, size }
-    }
-
     /// Its length in bytes.
     pub fn size(&self) -> u64 {
         self.size
@@ -52,9 +188,9 @@ pub(super) fn read_exact_at(file: &File, offset: u64, length: usize) -> std::io:
     Ok(buffer.freeze())
 }
 
-/// The files that were read last, still open.
+/// The blobs that were read last, still open.
 pub(super) struct OpenFiles {
-    files: Mutex<LruCache<Digest, Arc<File>>>,
+    files: Mutex<LruCache<Digest, OpenBlob>>,
 }
 
 impl Default for OpenFiles {
@@ -64,13 +200,20 @@ impl Default for OpenFiles {
 }
 
 impl OpenFiles {
-    pub(super) fn open(&self, digest: &Digest, path: &Path) -> Result<Arc<File>, StoreError> {
-        let lock = || self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(file) = lock().get(digest) {
-            return Ok(Arc::clone(file));
-        }
-        let file = Arc::new(File::open(path).map_err(StoreError::io("open", path))?);
-        lock().put(digest.clone(), Arc::clone(&file));
-        Ok(file)
+    fn find(&self, digest: &Digest) -> Option<OpenBlob> {
+        self.files().get(digest).cloned()
+    }
+
+    fn keep(&self, digest: &Digest, open: OpenBlob) {
+        self.files().put(digest.clone(), open);
+    }
+
+    /// Lets the next read look at the file again.
+    pub(super) fn close(&self, digest: &Digest) {
+        self.files().pop(digest);
+    }
+
+    fn files(&self) -> MutexGuard<'_, LruCache<Digest, OpenBlob>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

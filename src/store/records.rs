@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A time of day with its nanoseconds, which a file's own times would not keep across a copy.
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, prost::Message)]
 pub(super) struct Time {
     #[prost(uint64, tag = "1")]
     seconds: u64,
@@ -32,6 +32,9 @@ pub(super) struct BlobRecord {
     pub(super) size: u64,
     #[prost(message, required, tag = "2")]
     pub(super) committed_at: Time,
+    /// The file's own time of its last change: another one means that somebody else has written to it.
+    #[prost(message, required, tag = "3")]
+    pub(super) modified_at: Time,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -42,6 +45,11 @@ pub(super) struct AdoptionRecord {
     pub(super) updated_at: Time,
     #[prost(map = "string, string", tag = "3")]
     pub(super) labels: HashMap<String, String>,
+    /// Of the blob: what is relied on has a length also while it is lost.
+    #[prost(uint64, tag = "4")]
+    pub(super) size: u64,
+    #[prost(message, required, tag = "5")]
+    pub(super) committed_at: Time,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -50,6 +58,17 @@ pub(super) struct TagRecord {
     pub(super) digest: String,
     #[prost(message, required, tag = "2")]
     pub(super) confirmed_at: Time,
+}
+
+/// Where to ask for a blob that a manifest lists.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ListedRecord {
+    #[prost(string, tag = "1")]
+    pub(super) repository: String,
+    #[prost(bool, tag = "2")]
+    pub(super) manifest: bool,
+    #[prost(message, required, tag = "3")]
+    pub(super) noted_at: Time,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

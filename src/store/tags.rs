@@ -1,4 +1,4 @@
-//! What tags pointed at when they were last asked about, and in which repositories a digest was seen.
+//! What tags pointed at when they were last asked about.
 
 use std::time::SystemTime;
 
@@ -24,8 +24,10 @@ impl Hold {
         let Some(record) = self.inner.index.tag(&repository.to_string(), tag.as_str())? else {
             return Ok(None);
         };
-        let digest =
-            record.digest.parse().map_err(|_| StoreError::Damaged(format!("the tag {repository}:{tag}")))?;
+        let digest = record
+            .digest
+            .parse()
+            .map_err(|_| StoreError::Damaged(format!("the record of the tag {repository}:{tag}")))?;
         Ok(Some(TagEntry { digest, confirmed_at: record.confirmed_at.into() }))
     }
 
@@ -45,21 +47,5 @@ impl Hold {
     /// When the index fails.
     pub fn forget_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), StoreError> {
         self.inner.index.remove_tag(&repository.to_string(), tag.as_str())
-    }
-
-    /// Notes that a repository has a blob: the registry served it there, or a manifest of it lists it.
-    ///
-    /// # Errors
-    /// When the index fails.
-    pub fn note_source(&self, digest: &Digest, repository: &Repository) -> Result<(), StoreError> {
-        self.inner.index.put_source(digest, &repository.to_string())
-    }
-
-    /// Whether a repository is known to have a blob.
-    ///
-    /// # Errors
-    /// When the index cannot be read.
-    pub fn seen_in(&self, digest: &Digest, repository: &Repository) -> Result<bool, StoreError> {
-        self.inner.index.has_source(digest, &repository.to_string())
     }
 }

@@ -4,7 +4,7 @@ use futures_util::stream;
 use tonic::Status;
 
 use super::{ContentService, Replies, api, digest, failed, not_found};
-use crate::store::{OpenBlob, blocking};
+use crate::store::{OpenBlob, Reading, blocking};
 
 /// What one message of a longer read carries, in bytes.
 const CHUNK_BYTES: u64 = 1 << 20;
@@ -19,7 +19,10 @@ impl ContentService {
         request: &api::ReadContentRequest,
     ) -> Result<Replies<api::ReadContentResponse>, Status> {
         let digest = digest(&request.digest)?;
-        let blob = self.hold.read(&digest).map_err(failed)?.ok_or_else(|| not_found(&digest))?;
+        let blob = match self.hold.reading(&digest).await.map_err(failed)? {
+            Reading::Open(blob) => blob,
+            Reading::Lost { .. } | Reading::No => return Err(not_found(&digest)),
+        };
         let offset = u64::try_from(request.offset).unwrap_or(0);
         if offset > blob.size() {
             return Err(Status::out_of_range(format!(

@@ -1,0 +1,117 @@
+//! The seam to the disk: every change that the hold makes to its folder goes through here, one step at a time.
+//!
+//! In the daemon this is the file system and nothing else. In the tests of the store a trial stands behind it: it
+//! counts the steps, stops the hold at any of them, and remembers what a loss of power would have left.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::path::Path;
+#[cfg(test)]
+use std::sync::Arc;
+
+use super::StoreError;
+#[cfg(test)]
+use super::tests::Trial;
+
+/// Where steps are taken. Cheap to clone.
+#[derive(Clone, Default)]
+pub(super) struct Disk {
+    #[cfg(test)]
+    pub(super) trial: Option<Arc<Trial>>,
+}
+
+/// A change that is made whole or not at all, and that may be the last one before the end.
+#[derive(Debug, Clone, Copy)]
+#[expect(dead_code, reason = "a trial reads what a step changes; the daemon just takes it")]
+pub(super) enum Step<'a> {
+    MakeFolder(&'a Path),
+    /// A new file, or an old one made empty.
+    Create(&'a Path),
+    Write(&'a Path),
+    Truncate(&'a Path),
+    /// The bytes of a file become durable.
+    Sync(&'a Path),
+    /// The names in a folder become durable.
+    SyncFolder(&'a Path),
+    Rename(&'a Path, &'a Path),
+    Remove(&'a Path),
+    /// An entry of the index, put or (without a value) removed.
+    Index {
+        tree: &'a str,
+        key: &'a [u8],
+        value: Option<&'a [u8]>,
+    },
+    /// All entries of the index become durable.
+    FlushIndex,
+}
+
+impl Disk {
+    /// Takes a step.
+    pub(super) fn take<T, E: From<io::Error>>(
+        &self,
+        step: Step<'_>,
+        act: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        #[cfg(test)]
+        if let Some(trial) = &self.trial {
+            return trial.take(step, act);
+        }
+        let _ = step;
+        act()
+    }
+
+    /// Blobs may be private images: nobody but the daemon's user looks in.
+    pub(super) fn make_folder(&self, folder: &Path) -> Result<(), StoreError> {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        if let Some(parent) = folder.parent() {
+            self.make_folder(parent)?;
+        }
+        let make = || match fs::DirBuilder::new().mode(0o700).create(folder) {
+            // Somebody else was quicker.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        };
+        self.take(Step::MakeFolder(folder), make).map_err(StoreError::io("create the folder", folder))
+    }
+
+    /// An empty file, readable and writable.
+    pub(super) fn create(&self, path: &Path) -> Result<File, StoreError> {
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(true).mode(0o600);
+        self.take(Step::Create(path), || options.open(path)).map_err(StoreError::io("create", path))
+    }
+
+    /// Writes to a file that stands at a path.
+    pub(super) fn write(&self, path: &Path, file: &File, bytes: &[u8], at: u64) -> Result<(), StoreError> {
+        self.take(Step::Write(path), || file.write_all_at(bytes, at)).map_err(StoreError::io("write", path))
+    }
+
+    pub(super) fn truncate(&self, path: &Path, file: &File, length: u64) -> Result<(), StoreError> {
+        self.take(Step::Truncate(path), || file.set_len(length)).map_err(StoreError::io("truncate", path))
+    }
+
+    pub(super) fn sync(&self, path: &Path, file: &File) -> Result<(), StoreError> {
+        self.take(Step::Sync(path), || file.sync_all()).map_err(StoreError::io("sync", path))
+    }
+
+    pub(super) fn sync_folder(&self, folder: &Path) -> Result<(), StoreError> {
+        let sync = || File::open(folder).and_then(|folder| folder.sync_all());
+        self.take(Step::SyncFolder(folder), sync).map_err(StoreError::io("sync the folder", folder))
+    }
+
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+        self.take(Step::Rename(from, to), || fs::rename(from, to)).map_err(StoreError::io("rename to", to))
+    }
+
+    /// Removes a file, where it is there.
+    pub(super) fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        let remove = || match fs::remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        };
+        self.take(Step::Remove(path), remove).map_err(StoreError::io("remove", path))
+    }
+}

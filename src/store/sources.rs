@@ -1,0 +1,124 @@
+//! Where blobs come from: the repositories that have them, and the ones whose manifests list them.
+//!
+//! Two kinds of knowledge, and only the first is proof: a *source* has served the blob, or said that it has it. What
+//! is *listed* was named by a manifest; it tells where to ask, and nothing of who may have the answer.
+
+use std::time::SystemTime;
+
+use super::records::{ListedRecord, Time};
+use super::{Hold, StoreError};
+use crate::oci::{Digest, Registry, Repository};
+
+/// As what a manifest lists a child, which decides the endpoint that it is fetched from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    /// A manifest of an index.
+    Manifest,
+    /// A config or a layer.
+    Blob,
+}
+
+impl Hold {
+    /// Notes that a repository has a blob: its registry served it or confirmed it there.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn note_source(&self, digest: &Digest, repository: &Repository) -> Result<(), StoreError> {
+        self.inner.index.put_source(digest, &repository.to_string())
+    }
+
+    /// Whether a repository is known to have a blob.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn seen_in(&self, digest: &Digest, repository: &Repository) -> Result<bool, StoreError> {
+        self.inner.index.has_source(digest, &repository.to_string())
+    }
+
+    /// Every repository that is known to have a blob, in the order of their names.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn sources(&self, digest: &Digest) -> Result<Vec<Repository>, StoreError> {
+        self.inner.index.sources(digest)?.iter().map(|name| parsed(name)).collect()
+    }
+
+    /// Notes that a manifest in a repository lists a child. The latest such note is kept.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn note_listed(
+        &self,
+        child: &Digest,
+        repository: &Repository,
+        kind: Listed,
+        now: SystemTime,
+    ) -> Result<(), StoreError> {
+        let noted_at = Time::from(now);
+        let newer = |old: ListedRecord| old.noted_at > noted_at;
+        if self.inner.index.listed(child)?.is_some_and(newer) {
+            return Ok(());
+        }
+        let manifest = match kind {
+            Listed::Manifest => true,
+            Listed::Blob => false,
+        };
+        let record = ListedRecord { repository: repository.to_string(), manifest, noted_at };
+        self.inner.index.put_listed(child, &record)
+    }
+
+    /// The repository of the manifest that listed a child last, and as what.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn listed(&self, child: &Digest) -> Result<Option<(Repository, Listed)>, StoreError> {
+        let Some(record) = self.inner.index.listed(child)? else { return Ok(None) };
+        let kind = if record.manifest { Listed::Manifest } else { Listed::Blob };
+        Ok(Some((parsed(&record.repository)?, kind)))
+    }
+}
+
+fn parsed(name: &str) -> Result<Repository, StoreError> {
+    let parse = || {
+        let (registry, name) = name.split_once('/')?;
+        Repository::new(registry.parse::<Registry>().ok()?, name).ok()
+    };
+    parse().ok_or_else(|| StoreError::Damaged(format!("the record of the repository {name:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn where_a_child_was_listed_last_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let hold = Hold::open(folder.path(), clock::now()).unwrap().0;
+        let child = Digest::of(b"layer");
+        let nginx = Repository::new(Registry::docker_hub(), "nginx").unwrap();
+        let other = Repository::new("quay.io:5000".parse().unwrap(), "a/b/c").unwrap();
+        let now = clock::now();
+        assert!(hold.listed(&child).unwrap().is_none());
+        hold.note_listed(&child, &nginx, Listed::Manifest, now).unwrap();
+        hold.note_listed(&child, &other, Listed::Blob, now + Duration::from_secs(1)).unwrap();
+        hold.note_listed(&child, &nginx, Listed::Manifest, now).unwrap();
+        assert_eq!(hold.listed(&child).unwrap(), Some((other, Listed::Blob)));
+    }
+
+    #[test]
+    fn the_sources_of_a_blob_are_told_apart_from_those_of_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let hold = Hold::open(folder.path(), clock::now()).unwrap().0;
+        let nginx = Repository::new(Registry::docker_hub(), "nginx").unwrap();
+        let other = Repository::new("[::1]:5000".parse().unwrap(), "a").unwrap();
+        let digest = Digest::of(b"layer");
+        assert!(hold.sources(&digest).unwrap().is_empty());
+        hold.note_source(&digest, &nginx).unwrap();
+        hold.note_source(&digest, &other).unwrap();
+        hold.note_source(&Digest::of(b"another"), &nginx).unwrap();
+        assert_eq!(hold.sources(&digest).unwrap(), [other, nginx]);
+    }
+}
