@@ -41,19 +41,20 @@ impl App {
         let mirror = listeners.tcp(config.mirror.listen).await?;
         let mut sockets = Vec::new();
         for containerd in &config.containerds {
-            sockets.push((Owner::new(&containerd.name), listeners.unix(&containerd.socket)?));
+            sockets.push(listeners.unix(&containerd.socket)?);
         }
         listeners.all_taken()?;
         let data_dir = config.data_dir.clone();
         let (hold, recovered) = blocking(move || Hold::open(&data_dir, clock::now())).await?;
         report(&config, &recovered);
+        let resolver = Resolver::new(hold.clone(), upstreams, freshness(&config));
         let mut contents = Vec::new();
-        for (owner, socket) in sockets {
-            let hold = hold.clone();
-            let service = blocking(move || ContentService::open(hold, owner)).await?;
+        for (containerd, socket) in config.containerds.iter().zip(sockets) {
+            let (hold, resolver) = (hold.clone(), resolver.clone());
+            let (owner, handover) = (Owner::new(&containerd.name), containerd.handover);
+            let service = blocking(move || ContentService::open(hold, owner, resolver, handover)).await?;
             contents.push((service, socket));
         }
-        let resolver = Resolver::new(hold.clone(), upstreams, freshness(&config));
         Ok(Self { hold, resolver, contents, mirror })
     }
 

@@ -8,7 +8,8 @@
     reason = "a panic is how a test fails"
 )]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use containerd_client::services::v1 as api;
 use containerd_client::services::v1::content_client::ContentClient;
@@ -17,8 +18,10 @@ use sha2::Digest as _;
 use tempfile::TempDir;
 use tidehold::clock;
 use tidehold::oci::Digest;
+use tidehold::resolve::{Ages, Freshness, Resolver};
 use tidehold::serve::content::{self, ContentService};
 use tidehold::store::{Hold, Owner};
+use tidehold::upstream::{Settings, Timeouts, Upstreams};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -544,7 +547,9 @@ impl Node {
         for name in containerds {
             let socket = node.folder.path().join(format!("{name}.sock"));
             let incoming = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
-            let service = ContentService::open(node.hold.clone(), Owner::new(name)).unwrap();
+            let service =
+                ContentService::open(node.hold.clone(), Owner::new(name), no_resolver(&node.hold), true)
+                    .unwrap();
             let stop = node.stop.clone().cancelled_owned();
             node.servers.push(tokio::spawn(async move {
                 let server = content::server().add_service(service.into_server());
@@ -745,4 +750,12 @@ fn sha512(bytes: &[u8]) -> String {
 
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| (at % 251) as u8).collect()
+}
+
+/// A resolver that may ask nobody.
+fn no_resolver(hold: &Hold) -> Resolver {
+    let settings = Settings { allow_any: false, listed: BTreeMap::new(), timeouts: Timeouts::default() };
+    let ages = Ages { fresh_for: Duration::ZERO, stale_for: Duration::ZERO };
+    let freshness = Freshness { default: ages, rules: vec![] };
+    Resolver::new(hold.clone(), Upstreams::new(settings).unwrap(), freshness)
 }

@@ -19,8 +19,18 @@ pub const ACCEPT_MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
 /// A manifest or an index, as far as a cache has to understand it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
+    kind: Kind,
     media_type: String,
     children: Vec<Child>,
+}
+
+/// What a manifest points at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Manifests, one for each platform.
+    Index,
+    /// A config and layers.
+    Image,
 }
 
 /// A blob or manifest that a manifest points at.
@@ -45,16 +55,16 @@ impl Manifest {
             Some(1) => return Err(ManifestError::Schema1),
             Some(_) | None => return Err(ManifestError::NotAManifest),
         }
-        let (fallback, descriptors) = match (&shape.manifests, &shape.layers, &shape.config) {
+        let (kind, fallback, descriptors) = match (&shape.manifests, &shape.layers, &shape.config) {
             (Some(_), None, None) => {
                 let index: ImageIndex = serde_json::from_slice(bytes).map_err(ManifestError::NotJson)?;
-                ("application/vnd.oci.image.index.v1+json", index.manifests().clone())
+                (Kind::Index, "application/vnd.oci.image.index.v1+json", index.manifests().clone())
             }
             (None, Some(_), Some(_)) => {
                 let image: ImageManifest = serde_json::from_slice(bytes).map_err(ManifestError::NotJson)?;
                 let mut descriptors = vec![image.config().clone()];
                 descriptors.extend(image.layers().iter().cloned());
-                ("application/vnd.oci.image.manifest.v1+json", descriptors)
+                (Kind::Image, "application/vnd.oci.image.manifest.v1+json", descriptors)
             }
             // Both shapes at once is how a confused deputy is made (OCI advisory GHSA-77vh-xpmg-72qh).
             _ => return Err(ManifestError::NotAManifest),
@@ -64,7 +74,12 @@ impl Manifest {
             return Err(ManifestError::NotAManifest);
         }
         let children = descriptors.iter().map(Child::of).collect::<Result<_, _>>()?;
-        Ok(Self { media_type, children })
+        Ok(Self { kind, media_type, children })
+    }
+
+    /// What it points at.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// The media type to serve it with.

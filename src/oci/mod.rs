@@ -9,6 +9,6 @@ mod range;
 mod reference;
 
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
-pub use manifest::{ACCEPT_MANIFESTS, Child, MAX_MANIFEST_BYTES, Manifest, ManifestError};
+pub use manifest::{ACCEPT_MANIFESTS, Child, Kind, MAX_MANIFEST_BYTES, Manifest, ManifestError};
 pub use range::{ByteRange, RangeError};
 pub use reference::{NameError, Reference, Registry, Repository, Tag};

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::decide::{Ask, Held, LastSeen, Question, Reply, Standing, Step, Why, decide};
 use super::{Inner, Refusal, Served};
 use crate::clock;
-use crate::oci::{Digest, MAX_MANIFEST_BYTES, Manifest, Reference, Repository};
-use crate::store::{CommitError, Reading, StoreError, TagEntry, blocking};
+use crate::oci::{Digest, Kind, MAX_MANIFEST_BYTES, Manifest, Reference, Repository};
+use crate::store::{CommitError, Listed, Reading, StoreError, TagEntry, blocking};
 use crate::upstream::{Failure, Wait};
 
 /// How long one request to a registry may take, with all that it needs before it is answered.
@@ -49,7 +49,9 @@ impl Inner {
                 },
                 Step::Serve(digest, standing) => {
                     self.note(repository, reference, &digest, standing, now)?;
-                    return self.served(digest, standing, age(&question, standing, now)).await;
+                    let served = self.served(digest, standing, age(&question, standing, now)).await?;
+                    self.note_children(repository, &served, now)?;
+                    return Ok(served);
                 }
                 Step::Refuse(why) => {
                     self.forget_if_gone(repository, reference, why)?;
@@ -172,6 +174,27 @@ impl Inner {
         }
     }
 
+    /// Remembers where to fetch what a manifest lists. An unchanged one was noted when it was new.
+    fn note_children(
+        &self,
+        repository: &Repository,
+        served: &Served,
+        now: SystemTime,
+    ) -> Result<(), StoreError> {
+        match served.standing {
+            Standing::Immutable | Standing::Changed => {}
+            Standing::Fresh | Standing::Unchanged | Standing::Stale => return Ok(()),
+        }
+        let kind = match served.kind {
+            Kind::Index => Listed::Manifest,
+            Kind::Image => Listed::Blob,
+        };
+        for child in served.children.iter() {
+            self.hold.note_listed(child, repository, kind, now)?;
+        }
+        Ok(())
+    }
+
     /// A tag that its registry no longer has, or no longer shows us, is not served in the next outage either.
     fn forget_if_gone(
         &self,
@@ -199,7 +222,9 @@ impl Inner {
             Refusal::Internal
         })?;
         let Ok(manifest) = Manifest::parse(&bytes) else { return Err(Refusal::NotAManifest(digest)) };
-        Ok(Served { media_type: manifest.media_type().to_owned(), digest, bytes, standing, age })
+        let children = manifest.children().iter().map(|child| child.digest.clone()).collect();
+        let media_type = manifest.media_type().to_owned();
+        Ok(Served { kind: manifest.kind(), children, media_type, digest, bytes, standing, age })
     }
 }
 

@@ -7,6 +7,7 @@
 //! [`Download`](crate::store::Download) that shows nobody the end of a blob before it is.
 
 mod blobs;
+mod bring_in;
 mod decide;
 mod flight;
 mod manifests;
@@ -21,8 +22,8 @@ use tokio_util::task::TaskTracker;
 pub use blobs::BlobBytes;
 pub use decide::{Ages, Ask, Held, LastSeen, Question, Reply, Standing, Step, Why, decide};
 
-use crate::oci::{Digest, Reference, Repository, Tag};
-use crate::store::{Hold, StoreError};
+use crate::oci::{Digest, Kind, Reference, Repository, Tag};
+use crate::store::{FollowError, Hold, StoreError};
 pub use crate::upstream::Failure;
 use crate::upstream::Upstreams;
 use blobs::Downloads;
@@ -96,6 +97,10 @@ pub struct Served {
     pub digest: Digest,
     /// Its media type, as its own bytes say.
     pub media_type: String,
+    /// An index or an image's manifest.
+    pub kind: Kind,
+    /// What it points at.
+    pub children: Arc<[Digest]>,
     /// All of it.
     pub bytes: Bytes,
     /// In what way it was found to be good.
@@ -146,6 +151,9 @@ pub enum Refusal {
     /// The disk or the index failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A download ended early.
+    #[error(transparent)]
+    Interrupted(FollowError),
     /// A fault of our own.
     #[error("the request failed here; the log says more")]
     Internal,

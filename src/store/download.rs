@@ -157,6 +157,14 @@ impl Follower {
         read_exact_at(&self.file, offset, length).map_err(|error| FollowError::Disk(Arc::new(error)))
     }
 
+    /// Waits for more than so many bytes, or the end, and answers how many there are.
+    ///
+    /// # Errors
+    /// When the download fails.
+    pub async fn past(&mut self, offset: u64) -> Result<u64, FollowError> {
+        self.available(offset).await
+    }
+
     /// Waits until bytes at an offset can be read, and answers up to where.
     async fn available(&mut self, offset: u64) -> Result<u64, FollowError> {
         let passed = |state: &DownloadState| match state {

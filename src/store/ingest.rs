@@ -251,9 +251,19 @@ pub struct Ingest {
 }
 
 impl Ingest {
+    /// The ref.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// How far it is.
     pub fn status(&self) -> &IngestStatus {
         &self.status
+    }
+
+    /// Shows another offset to whoever asks for its status: how far bytes have come that it need not be given.
+    pub fn show_progress(&self, offset: u64) {
+        self.publish(IngestStatus { offset, ..self.status.clone() });
     }
 
     /// The SHA-256 digest of what was written so far.
@@ -349,9 +359,13 @@ impl Ingest {
     }
 
     fn publish_status(&self) {
+        self.publish(self.status.clone());
+    }
+
+    fn publish(&self, status: IngestStatus) {
         if let Some(slot) = self.shared.slots().get_mut(&self.name).filter(|slot| slot.number == self.number)
         {
-            slot.status = self.status.clone();
+            slot.status = status;
         }
     }
 }

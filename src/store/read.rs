@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::num::NonZeroUsize;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
@@ -89,7 +89,7 @@ impl Hold {
                     let seen = BlobRecord { modified_at, ..record.clone() };
                     self.inner.index.replace_blob(digest, &record, Some(&seen))?;
                 }
-                let open = OpenBlob { file: Arc::new(file), size: record.size };
+                let open = OpenBlob { file: Arc::new(file), size: record.size, modified_at };
                 self.inner.open_files.keep(digest, open.clone());
                 Ok(Reading::Open(open))
             }
@@ -163,9 +163,20 @@ fn opened(
 pub struct OpenBlob {
     file: Arc<File>,
     size: u64,
+    modified_at: Time,
 }
 
 impl OpenBlob {
+    /// Whether the file still looks like the one that was opened: one call that the kernel answers from memory.
+    fn is_untouched(&self) -> bool {
+        let look = || {
+            let metadata = self.file.metadata()?;
+            let same = metadata.len() == self.size && Time::from(metadata.modified()?) == self.modified_at;
+            Ok::<_, std::io::Error>(same && metadata.nlink() > 0)
+        };
+        look().unwrap_or(false)
+    }
+
     /// Its length in bytes.
     pub fn size(&self) -> u64 {
         self.size
@@ -200,8 +211,10 @@ impl Default for OpenFiles {
 }
 
 impl OpenFiles {
+    /// A file that was changed or removed since it was opened is not found, so that it is looked at again.
     fn find(&self, digest: &Digest) -> Option<OpenBlob> {
-        self.files().get(digest).cloned()
+        let open = self.files().get(digest).cloned();
+        open.filter(OpenBlob::is_untouched)
     }
 
     fn keep(&self, digest: &Digest, open: OpenBlob) {

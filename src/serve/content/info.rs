@@ -26,6 +26,9 @@ impl ContentService {
                 blocking(move || hold.adopt(&owner, &digest, clock::now())).await.map_err(failed)?
             }
         };
+        if let (None, Some(handover)) = (&adopted, &self.handover) {
+            handover.note_miss(&digest);
+        }
         let info = adopted.map(info_message).ok_or_else(|| not_found(&digest))?;
         Ok(api::InfoResponse { info: Some(info) })
     }

@@ -7,6 +7,7 @@
 //! calls them while it holds its own lock.
 
 mod filter;
+mod handover;
 mod info;
 mod read;
 mod status;
@@ -19,9 +20,11 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::oci::Digest;
+use crate::resolve::Resolver;
 use crate::store::{Hold, Ingests, Owner, StoreError};
 use api::content_server::{Content, ContentServer};
 use filter::Filters;
+use handover::HandOver;
 
 /// What `build.rs` made of containerd's definition.
 #[expect(clippy::allow_attributes_without_reason, unreachable_pub, reason = "generated from content.proto")]
@@ -57,16 +60,21 @@ pub struct ContentService {
     hold: Hold,
     owner: Owner,
     ingests: Ingests,
+    resolver: Resolver,
+    /// Where hand-over is switched on.
+    handover: Option<HandOver>,
 }
 
 impl ContentService {
-    /// The store as that containerd sees it: its own adoptions and ingests over the one hold. *Blocking.*
+    /// The store as that containerd sees it: its own adoptions and ingests over the one hold. Blobs that it lost
+    /// come through the resolver, and with `handover` those too that it is about to fetch. *Blocking.*
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn open(hold: Hold, owner: Owner) -> Result<Self, StoreError> {
+    pub fn open(hold: Hold, owner: Owner, resolver: Resolver, handover: bool) -> Result<Self, StoreError> {
         let ingests = Ingests::open(&hold, owner.clone())?;
-        Ok(Self { hold, owner, ingests })
+        let handover = handover.then(|| HandOver::new(resolver.clone()));
+        Ok(Self { hold, owner, ingests, resolver, handover })
     }
 
     /// The service, ready to be served.

@@ -4,6 +4,7 @@ use futures_util::stream;
 use tonic::Status;
 
 use super::{ContentService, Replies, api, digest, failed, not_found};
+use crate::oci::Digest;
 use crate::store::{OpenBlob, Reading, blocking};
 
 /// What one message of a longer read carries, in bytes.
@@ -21,7 +22,8 @@ impl ContentService {
         let digest = digest(&request.digest)?;
         let blob = match self.hold.reading(&digest).await.map_err(failed)? {
             Reading::Open(blob) => blob,
-            Reading::Lost { .. } | Reading::No => return Err(not_found(&digest)),
+            Reading::Lost { .. } => self.restored(&digest).await?,
+            Reading::No => return Err(not_found(&digest)),
         };
         let offset = u64::try_from(request.offset).unwrap_or(0);
         if offset > blob.size() {
@@ -47,6 +49,17 @@ impl ContentService {
                 Ok(Some((chunk(&blob, at, next).await?, next)))
             }
         })))
+    }
+
+    /// Fetches a blob again that containerd relies on and whose file is gone or damaged.
+    async fn restored(&self, digest: &Digest) -> Result<OpenBlob, Status> {
+        tracing::warn!(%digest, "a blob that was lost is fetched again");
+        let restored = self.resolver.bring_in(digest, |_| {}).await;
+        restored.map_err(|why| Status::unavailable(format!("content {digest} was lost here: {why}")))?;
+        match self.hold.reading(digest).await.map_err(failed)? {
+            Reading::Open(blob) => Ok(blob),
+            Reading::Lost { .. } | Reading::No => Err(not_found(digest)),
+        }
     }
 }
 

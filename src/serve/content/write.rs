@@ -3,15 +3,18 @@
 //! Every reply carries the offset and the digest so far. containerd needs the digest even where the commit then
 //! says that the blob exists already.
 
+use std::collections::HashMap;
+
 use futures_util::stream;
 use tonic::{Status, Streaming};
 
 use super::api::{WriteAction, WriteContentRequest, WriteContentResponse};
+use super::handover::{HandOver, Whole};
 use super::{ContentService, Replies, digest, failed};
 use crate::clock;
 use crate::oci::Digest;
 use crate::store::{
-    Announced, CommitError, Hold, Ingest, Kept, OpenIngestError, Owner, StoreError, blocking,
+    Announced, CommitError, Hold, Ingest, IngestStatus, Kept, OpenIngestError, Owner, StoreError, blocking,
 };
 
 impl ContentService {
@@ -77,6 +80,11 @@ struct Writer {
     owner: Owner,
     ingest: Ingest,
     announced: Announced,
+    handover: Option<HandOver>,
+    /// How often the status was asked for in this stream.
+    stats: u32,
+    /// The blob that was handed over, until bytes are written all the same.
+    whole: Option<Whole>,
 }
 
 impl Writer {
@@ -94,6 +102,9 @@ impl Writer {
             owner: service.owner.clone(),
             ingest,
             announced: Announced::default(),
+            handover: service.handover.clone(),
+            stats: 0,
+            whole: None,
         })
     }
 
@@ -104,6 +115,12 @@ impl Writer {
     ) -> Result<(WriteContentResponse, State), Status> {
         let action = WriteAction::try_from(request.action)
             .map_err(|_| Status::invalid_argument(format!("{} is no write action", request.action)))?;
+        if let (WriteAction::Commit, Some(whole)) = (action, &self.whole)
+            && request.expected == whole.digest.as_str()
+        {
+            let whole = whole.clone();
+            return self.commit_whole(whole, request.labels).await;
+        }
         if !request.expected.is_empty() {
             let expected = digest(&request.expected)?;
             self = self.unless_held(&expected).await?;
@@ -118,10 +135,16 @@ impl Writer {
         }
         match action {
             WriteAction::Stat => {
+                self.stats += 1;
+                // The first comes under containerd's lock, the second does not.
+                if let (2, Some(handover)) = (self.stats, &self.handover) {
+                    self.whole = handover.bring_in(&self.ingest).await;
+                }
                 let reply = self.reply(action);
                 Ok((reply, State::Writing(Box::new(self))))
             }
             WriteAction::Write => {
+                self.whole = None;
                 let writer = self.take(request).await?;
                 let reply = writer.reply(action);
                 Ok((reply, State::Writing(Box::new(writer))))
@@ -189,15 +212,41 @@ impl Writer {
         }
     }
 
+    /// Adopts the blob that was handed over; the ingest has done its part.
+    async fn commit_whole(
+        self,
+        whole: Whole,
+        labels: HashMap<String, String>,
+    ) -> Result<(WriteContentResponse, State), Status> {
+        let Self { hold, owner, ingest, .. } = self;
+        let reply = reply(WriteAction::Commit, ingest.status(), whole.size, &whole.digest);
+        let adopted = blocking(move || -> Result<(), StoreError> {
+            hold.adopt(&owner, &whole.digest, clock::now())?;
+            if !labels.is_empty() {
+                hold.relabel(&owner, &whole.digest, clock::now(), |held| held.extend(labels))?;
+            }
+            ingest.abort()
+        });
+        adopted.await.map_err(failed)?;
+        Ok((reply, State::Ended))
+    }
+
     fn reply(&self, action: WriteAction) -> WriteContentResponse {
         let status = self.ingest.status();
-        WriteContentResponse {
-            action: action.into(),
-            started_at: Some(status.started_at.into()),
-            updated_at: Some(status.updated_at.into()),
-            offset: i64::try_from(status.offset).unwrap_or(i64::MAX),
-            total: i64::try_from(status.total).unwrap_or(i64::MAX),
-            digest: self.ingest.digest().to_string(),
+        match &self.whole {
+            Some(whole) => reply(action, status, whole.size, &whole.digest),
+            None => reply(action, status, status.offset, &self.ingest.digest()),
         }
+    }
+}
+
+fn reply(action: WriteAction, status: &IngestStatus, offset: u64, digest: &Digest) -> WriteContentResponse {
+    WriteContentResponse {
+        action: action.into(),
+        started_at: Some(status.started_at.into()),
+        updated_at: Some(status.updated_at.into()),
+        offset: i64::try_from(offset).unwrap_or(i64::MAX),
+        total: i64::try_from(status.total).unwrap_or(i64::MAX),
+        digest: digest.to_string(),
     }
 }

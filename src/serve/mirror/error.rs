@@ -98,6 +98,7 @@ fn of_refusal(refusal: &Refusal) -> (StatusCode, &'static str, Option<Duration>)
         }
         Refusal::Denied(_) => (StatusCode::FORBIDDEN, "DENIED", None),
         Refusal::Unanswered { failure, .. } => of_failure(failure),
+        Refusal::Interrupted(_) => (StatusCode::BAD_GATEWAY, "UNAVAILABLE", retry_after(None)),
         Refusal::Store(_) | Refusal::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", None),
     }
 }

@@ -1,0 +1,79 @@
+//! Bringing in a blob that nobody has named a repository for: the hold remembers where it was listed or seen.
+
+use std::sync::Arc;
+
+use super::{BlobBytes, Inner, Refusal, Resolver};
+use crate::oci::{Digest, Reference, Repository};
+use crate::store::{DownloadState, FollowError, Follower, Listed};
+
+impl Resolver {
+    /// Makes sure that a blob is held, and answers with its length in bytes. Tells how many bytes have come in as
+    /// they do.
+    ///
+    /// # Errors
+    /// When the hold does not know where to get it, or cannot.
+    pub async fn bring_in(&self, digest: &Digest, progress: impl Fn(u64) + Send) -> Result<u64, Refusal> {
+        if let Some(blob) = self.inner.hold.blob(digest)? {
+            return Ok(blob.size);
+        }
+        let mut refused = Refusal::MissingBlob(format!("{digest}, of which no repository is known,"));
+        for (repository, kind) in self.inner.whereabouts(digest)? {
+            let brought = match kind {
+                Listed::Manifest => self.inner.bring_manifest(&repository, digest).await,
+                Listed::Blob => self.inner.bring_blob(&repository, digest, &progress).await,
+            };
+            match brought {
+                Ok(size) => return Ok(size),
+                Err(error) => refused = error,
+            }
+        }
+        Err(refused)
+    }
+}
+
+impl Inner {
+    /// Where to ask, the likeliest first.
+    fn whereabouts(&self, digest: &Digest) -> Result<Vec<(Repository, Listed)>, Refusal> {
+        let mut places: Vec<_> = self.hold.listed(digest)?.into_iter().collect();
+        for repository in self.hold.sources(digest)? {
+            for kind in [Listed::Blob, Listed::Manifest] {
+                if !places.iter().any(|place| *place == (repository.clone(), kind)) {
+                    places.push((repository.clone(), kind));
+                }
+            }
+        }
+        Ok(places)
+    }
+
+    async fn bring_manifest(self: &Arc<Self>, from: &Repository, digest: &Digest) -> Result<u64, Refusal> {
+        let served = self.manifest(from, &Reference::Digest(digest.clone())).await?;
+        Ok(served.bytes.len() as u64)
+    }
+
+    async fn bring_blob(
+        self: &Arc<Self>,
+        from: &Repository,
+        digest: &Digest,
+        progress: &(impl Fn(u64) + Send),
+    ) -> Result<u64, Refusal> {
+        match self.blob(from, digest).await? {
+            BlobBytes::Held(blob) => Ok(blob.size()),
+            BlobBytes::Coming(follower) => followed(follower, progress).await.map_err(|error| {
+                tracing::debug!(%digest, %error, "a blob could not be brought in");
+                Refusal::Interrupted(error)
+            }),
+        }
+    }
+}
+
+/// Waits for the end of a download.
+async fn followed(mut follower: Follower, progress: &(impl Fn(u64) + Send)) -> Result<u64, FollowError> {
+    let mut seen = 0;
+    loop {
+        seen = follower.past(seen).await?;
+        progress(seen);
+        if let DownloadState::Done { size } = follower.state() {
+            return Ok(size);
+        }
+    }
+}
