@@ -504,6 +504,77 @@ async fn an_abort_drops_the_bytes_and_what_still_writes_them_commits_nothing() {
 }
 
 #[tokio::test]
+async fn a_blob_that_came_in_since_it_was_missed_is_handed_over_at_the_second_status() {
+    let node = Node::start().await;
+    let mut client = node.client();
+    let digest = sha256(b"tide");
+    assert_eq!(code(info(&mut client, &digest).await), Code::NotFound);
+    node.cache(b"tide");
+
+    let name = format!("default/1/layer-{digest}");
+    let mut writer = Writer::open(&mut client).await;
+    let first = writer.ask(total(4, stat(&name))).await.unwrap();
+    assert_eq!((first.offset, first.digest), (0, sha256(b"")));
+    for _ in 0..2 {
+        let next = writer.ask(stat(&name)).await.unwrap();
+        assert_eq!((next.offset, next.total, next.digest), (4, 4, digest.clone()));
+    }
+    // containerd's client still counts from the first status.
+    let committed = writer.ask(commit(0, 4, &digest)).await.unwrap();
+    assert_eq!((committed.offset, committed.digest), (4, digest.clone()));
+    writer.ended().await;
+    assert_eq!(listed(&mut client, &[]).await, [digest]);
+    assert!(statuses(&mut client, &[]).await.is_empty());
+}
+
+#[tokio::test]
+async fn nothing_is_handed_over_where_there_is_any_doubt() {
+    let node = Node::start().await;
+    let mut client = node.client();
+    let [missed, other] = [sha256(b"tide"), sha256(b"ebb!")];
+    assert_eq!(code(info(&mut client, &missed).await), Code::NotFound);
+    node.cache(b"tide");
+    node.cache(b"ebb!");
+    for (doubt, name, announced) in [
+        ("it was never asked for, as under the policy isolated", format!("a/1/layer-{other}"), 4),
+        ("the ref names no digest", "a/1/upload".to_owned(), 4),
+        ("it has another length than was announced", format!("a/2/layer-{missed}"), 5),
+    ] {
+        let mut writer = Writer::open(&mut client).await;
+        for _ in 0..3 {
+            let reply = writer.ask(total(announced, stat(&name))).await.unwrap();
+            assert_eq!((reply.offset, reply.digest), (0, sha256(b"")), "{doubt}");
+        }
+        writer.close().await;
+    }
+
+    assert_eq!(code(info(&mut client, &sha256(b"new")).await), Code::NotFound);
+    let name = format!("a/3/layer-{}", sha256(b"new"));
+    Writer::with(&mut client, &name, b"n").await.close().await;
+    node.cache(b"new");
+    let (mut writer, offset) = Writer::resume(&mut client, &name).await;
+    assert_eq!(offset, 1);
+    assert_eq!(writer.ask(stat(&name)).await.unwrap().offset, 1, "there are bytes already");
+}
+
+#[tokio::test]
+async fn a_writer_may_write_all_the_same_what_it_was_handed() {
+    let node = Node::start().await;
+    let mut client = node.client();
+    let digest = sha256(b"tide");
+    assert_eq!(code(info(&mut client, &digest).await), Code::NotFound);
+    node.cache(b"tide");
+    let name = format!("default/1/layer-{digest}");
+    let mut writer = Writer::open(&mut client).await;
+    writer.ask(stat(&name)).await.unwrap();
+    assert_eq!(writer.ask(stat(&name)).await.unwrap().offset, 4);
+    assert_eq!(writer.ask(write(0, b"ti")).await.unwrap().offset, 2);
+    assert_eq!(writer.ask(write(2, b"des")).await.unwrap().digest, sha256(b"tides"));
+    writer.ask(commit(5, 5, &sha256(b"tides"))).await.unwrap();
+    assert_eq!(read(&mut client, &sha256(b"tides"), 0, 0).await.unwrap(), b"tides");
+}
+
+#[tokio::test]
 async fn an_absurd_total_costs_nothing_until_the_commit_that_misses_it() {
     let node = Node::start().await;
     let mut client = node.client();

@@ -152,6 +152,14 @@ fn digest(text: &str) -> Result<Digest, Status> {
     text.parse().map_err(|error: crate::oci::DigestError| Status::invalid_argument(error.to_string()))
 }
 
+/// The way in for the fuzz target: reads filters and asks them about one label.
+#[cfg(fuzzing)]
+pub fn fuzz_filters(texts: &[String], value: &str) {
+    if let Ok(filters) = Filters::parse(texts) {
+        let _ = filters.matches(|path| path.starts_with(&["labels"]).then_some(value));
+    }
+}
+
 /// A pattern that cannot be read matches nothing, as with containerd's own store: the log is all that tells.
 fn filters(texts: &[String]) -> Result<Filters, Status> {
     let filters = Filters::parse(texts).map_err(|error| Status::invalid_argument(error.to_string()))?;
