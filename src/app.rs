@@ -129,8 +129,8 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
 
 fn report(config: &Config, recovered: &Recovered) {
     let data_dir = config.data_dir.display();
-    let Recovered { blobs, adoptions, .. } = *recovered;
-    tracing::info!(%data_dir, blobs, adoptions, "opened the hold");
+    let Recovered { blobs, adoptions, lost_adoptions, .. } = *recovered;
+    tracing::info!(%data_dir, blobs, adoptions, lost_adoptions, "opened the hold");
     if recovered.put_right() {
         tracing::warn!(?recovered, "the hold was not as it was left: it has been put right");
     }

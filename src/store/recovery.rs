@@ -47,7 +47,8 @@ pub struct Recovered {
 impl Recovered {
     /// Whether there was anything to put right.
     pub fn put_right(&self) -> bool {
-        *self != Self { blobs: self.blobs, adoptions: self.adoptions, ..Self::default() }
+        let Self { blobs, adoptions, lost_adoptions, .. } = *self;
+        *self != Self { blobs, adoptions, lost_adoptions, ..Self::default() }
     }
 }
 
