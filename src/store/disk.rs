@@ -23,7 +23,10 @@ pub(super) struct Disk {
 
 /// A change that is made whole or not at all, and that may be the last one before the end.
 #[derive(Debug, Clone, Copy)]
-#[expect(dead_code, reason = "a trial reads what a step changes; the daemon just takes it")]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "a trial reads what a step changes; the daemon just takes it")
+)]
 pub(super) enum Step<'a> {
     MakeFolder(&'a Path),
     /// A new file, or an old one made empty.

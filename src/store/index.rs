@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message;
 use sled::{Db, Tree};
@@ -13,6 +14,11 @@ use super::StoreError;
 use super::disk::{Disk, Step};
 use super::records::{AdoptionRecord, BlobRecord, IngestRecord, ListedRecord, TagRecord};
 use crate::oci::Digest;
+
+/// How long to wait for an earlier use of the database in this process to end, which its threads do in their own
+/// time: often enough, and this long before each time. No other process can be in it, since the data folder is ours.
+const LOCKED_TRIES: u32 = 10_000;
+const LOCKED_PAUSE: Duration = Duration::from_micros(500);
 
 /// How much of the index the database keeps in memory, in bytes.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -37,8 +43,7 @@ struct Table {
 
 impl Index {
     pub(super) fn open(path: &Path, disk: Disk) -> Result<Self, StoreError> {
-        let failed = |source| wrapped(path, source);
-        let db = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).open().map_err(failed)?;
+        let db = opened(path).map_err(|source| wrapped(path, source))?;
         let table = |name| {
             db.open_tree(name).map(|tree| Table { name, tree }).map_err(|source| wrapped(path, source))
         };
@@ -255,6 +260,24 @@ fn decoded<R: Message + Default>(value: &[u8], what: &str) -> Result<R, StoreErr
     R::decode(value).map_err(|_| StoreError::Damaged(format!("the record of {}", what.replace('\0', " "))))
 }
 
+fn opened(path: &Path) -> sled::Result<Db> {
+    let config = || sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
+    let locked = |error: &sled::Error| match error {
+        sled::Error::Io(error) => error.to_string().contains("could not acquire lock"),
+        sled::Error::Corruption { .. }
+        | sled::Error::CollectionNotFound(_)
+        | sled::Error::Unsupported(_)
+        | sled::Error::ReportableBug(_) => false,
+    };
+    for _ in 0..LOCKED_TRIES {
+        match config().open() {
+            Err(error) if locked(&error) => std::thread::sleep(LOCKED_PAUSE),
+            outcome => return outcome,
+        }
+    }
+    config().open()
+}
+
 /// Tells a database that is damaged from one that cannot be reached just now, by lack of space for instance.
 fn wrapped(path: &Path, source: sled::Error) -> StoreError {
     use std::io::ErrorKind;
@@ -274,5 +297,32 @@ fn wrapped(path: &Path, source: sled::Error) -> StoreError {
         StoreError::Damaged(format!("the index in {}: {source}", path.display()))
     } else {
         StoreError::Index { path: path.to_owned(), source: Arc::new(source) }
+    }
+}
+
+/// All entries, by the name of their tree and their key.
+#[cfg(test)]
+pub(super) type Entries = std::collections::BTreeMap<(String, Vec<u8>), Vec<u8>>;
+
+#[cfg(test)]
+impl Index {
+    pub(super) fn dump(&self) -> Entries {
+        let tables = [&self.blobs, &self.adoptions, &self.tags, &self.sources, &self.listed, &self.ingests];
+        let of = |table: &Table| {
+            let name = table.name.to_owned();
+            table
+                .tree
+                .iter()
+                .map(Result::unwrap)
+                .map(move |(key, value)| ((name.clone(), key.to_vec()), value.to_vec()))
+                .collect::<Vec<_>>()
+        };
+        tables.into_iter().flat_map(of).collect()
+    }
+
+    pub(super) fn fill(&self, entries: &Entries) {
+        for ((tree, key), value) in entries {
+            self.db.open_tree(tree).unwrap().insert(key, value.as_slice()).unwrap();
+        }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::oci::Digest;
 use crate::store::{Announced, Hold, Ingests, Kept, Owner, Reading, Recovered, StoreError};
 
-const NOW: SystemTime = UNIX_EPOCH;
+use super::NOW;
 
 fn open(folder: &Path) -> (Hold, Recovered) {
     Hold::open(folder, NOW).unwrap()
