@@ -20,6 +20,13 @@ const RELEASE_GRACE: Duration = Duration::from_millis(10);
 /// How many drafts stay open while nobody writes to them. The others' hashes are made again from their files.
 const OPEN_PARKED: usize = 64;
 
+/// How many ingests a containerd may have. It has one for each blob of the pulls under way, and those that broken
+/// pulls left behind until it collects them: thousands mean that a client opens refs and goes away.
+const MAX_INGESTS: usize = 10_000;
+
+/// The longest ref, in bytes. containerd's have a namespace, a number and a digest or a name in them.
+const MAX_REF_BYTES: usize = 4096;
+
 /// The ingests of one containerd. Cheap to clone.
 #[derive(Clone)]
 pub struct Ingests {
@@ -101,8 +108,11 @@ impl Ingests {
     /// Takes a ref for writing, new or as it was left.
     ///
     /// # Errors
-    /// When another stream has it, or the disk refuses.
+    /// When another stream has it, there are too many, or the disk refuses.
     pub async fn write(&self, name: &str, now: SystemTime) -> Result<Ingest, OpenIngestError> {
+        if name.len() > MAX_REF_BYTES {
+            return Err(OpenIngestError::TooLong { length: name.len() });
+        }
         let grace = tokio::time::sleep(RELEASE_GRACE);
         tokio::pin!(grace);
         let claimed = loop {
@@ -144,8 +154,9 @@ impl Shared {
     }
 
     /// Takes a ref, or answers `None` where a stream has it.
-    fn claim(self: &Arc<Self>, name: &str, now: SystemTime) -> Result<Option<Claimed>, StoreError> {
+    fn claim(self: &Arc<Self>, name: &str, now: SystemTime) -> Result<Option<Claimed>, OpenIngestError> {
         let mut slots = self.slots();
+        let full = slots.len() >= MAX_INGESTS;
         let (status, number, kind) = match slots.get_mut(name) {
             Some(slot) => match std::mem::replace(&mut slot.state, SlotState::Busy) {
                 SlotState::Busy => return Ok(None),
@@ -153,6 +164,7 @@ impl Shared {
                     (slot.status.clone(), slot.number, draft.map_or(ClaimKind::Left, ClaimKind::Open))
                 }
             },
+            None if full => return Err(OpenIngestError::TooMany),
             None => {
                 let status = IngestStatus { started_at: now, updated_at: now, offset: 0, total: 0 };
                 let number = self.hold.inner.files.next_number();
@@ -395,6 +407,15 @@ pub enum OpenIngestError {
     /// Another stream has it; it may be tried again.
     #[error("the ref {0:?} is being written by another stream")]
     Busy(String),
+    /// It is longer than any that containerd makes.
+    #[error("a ref of {length} bytes is too long: at most {MAX_REF_BYTES} are taken")]
+    TooLong {
+        /// Its length in bytes.
+        length: usize,
+    },
+    /// This containerd has begun too many that it neither committed nor aborted.
+    #[error("there are {MAX_INGESTS} ingests already: abort those that nobody needs")]
+    TooMany,
     /// The disk or the index failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -435,6 +456,24 @@ mod tests {
             async { drop(first) },
         };
         assert!(second.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_refs_is_refused_and_those_that_are_there_go_on() {
+        let (folder, _hold, ingests) = ingests();
+        let long = "r".repeat(MAX_REF_BYTES + 1);
+        assert!(matches!(ingests.write(&long, clock::now()).await, Err(OpenIngestError::TooLong { .. })));
+        let status = IngestStatus { started_at: clock::now(), updated_at: clock::now(), offset: 0, total: 0 };
+        for number in 0..MAX_INGESTS {
+            let slot = Slot { number: 0, status: status.clone(), state: SlotState::Parked(None) };
+            ingests.shared.slots().insert(number.to_string(), slot);
+        }
+        assert!(matches!(ingests.write("one more", clock::now()).await, Err(OpenIngestError::TooMany)));
+        assert!(ingests.status("one more").is_none());
+        assert!(!folder.path().join("ingest/containerd-system").exists());
+        drop(ingests.write("7", clock::now()).await.unwrap());
+        assert!(ingests.abort("7").unwrap());
+        assert!(ingests.write("one more", clock::now()).await.is_ok());
     }
 
     #[tokio::test]

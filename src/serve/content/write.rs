@@ -95,6 +95,9 @@ impl Writer {
         let ingest =
             service.ingests.write(&request.r#ref, clock::now()).await.map_err(|error| match error {
                 OpenIngestError::Busy(_) => Status::unavailable(error.to_string()),
+                OpenIngestError::TooLong { .. } => Status::invalid_argument(error.to_string()),
+                // Not unavailable: containerd would try again until somebody ends its pull.
+                OpenIngestError::TooMany => Status::failed_precondition(error.to_string()),
                 OpenIngestError::Store(error) => failed(error),
             })?;
         Ok(Self {
