@@ -2,6 +2,7 @@
 
 mod crash;
 mod damage;
+mod ingest;
 mod model;
 mod scenario;
 mod trial;
