@@ -1,7 +1,7 @@
 //! What a test of the mirror works with: a stand-in for Docker Hub, a daemon before it, and a client of the daemon.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -142,25 +142,18 @@ impl Bench {
 
     /// Where the daemon keeps a blob.
     pub(crate) fn file_of(&self, digest: &str) -> PathBuf {
-        let hex = hex_of(digest);
-        self.daemon.data().join("blobs/sha256").join(&hex[..2]).join(hex)
+        self.daemon.file_of(digest)
     }
 
     /// Every file of the hold with its name, each checked against it.
     pub(crate) fn held(&self) -> Vec<String> {
-        let mut held = Vec::new();
-        for file in files_under(&self.daemon.data().join("blobs")) {
-            let name = format!("sha256:{}", file.file_name().unwrap().to_str().unwrap());
-            assert_eq!(digest_of(&fs::read(&file).unwrap()), name, "{}", file.display());
-            held.push(name);
-        }
-        held
+        self.daemon.held()
     }
 
     /// How many files of this length the daemon has, finished or not.
     pub(crate) fn files_of_length(&self, length: usize) -> usize {
         let length = u64::try_from(length).unwrap();
-        let files = files_under(&self.daemon.data()).into_iter();
+        let files = self.daemon.files().into_iter();
         files.filter(|file| fs::metadata(file).is_ok_and(|found| found.len() == length)).count()
     }
 
@@ -313,10 +306,4 @@ pub(crate) fn assert_refused(reply: &Reply, status: StatusCode, code: &str) {
 /// Ends the test where this does not end.
 pub(crate) async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(NEVER, work).await.expect("it comes to an end")
-}
-
-fn files_under(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let paths = entries.map(|entry| entry.unwrap().path());
-    paths.flat_map(|path| if path.is_dir() { files_under(&path) } else { vec![path] }).collect()
 }

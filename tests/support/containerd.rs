@@ -49,6 +49,14 @@ impl Version {
         }
     }
 
+    /// Another line than this one.
+    pub(crate) fn other(self) -> Self {
+        match self {
+            Self::V1_6 | Self::V1_7 => Self::V2,
+            Self::V2 => Self::V1_7,
+        }
+    }
+
     /// What no test uses: the Kubernetes side, which is slow to start, and a folder in the machine's /opt.
     fn disabled_plugins(self) -> &'static [&'static str] {
         match self {
@@ -89,6 +97,8 @@ pub(crate) enum Store<'a> {
     Builtin,
     /// The content listener of a daemon, as the only store.
     Tidehold(&'a Path),
+    /// The same, where a namespace may not use what another one brought.
+    Isolated(&'a Path),
 }
 
 /// A running private containerd. Dropping it ends it with everything that it started.
@@ -161,9 +171,7 @@ impl Containerd {
 
     /// Runs the image's own command in a new container and answers what it printed.
     pub(crate) fn run(&self, namespace: &str, reference: &str) -> String {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        // Two tests must not meet in one control group.
-        let id = format!("tidehold-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let id = unique_id();
         let group = format!("/{id}");
         // Into a file: on a busy machine `ctr` can open the container's output too late to get any of it.
         let output = self.folder.path().join(&id);
@@ -172,6 +180,15 @@ impl Containerd {
         self.ctr(&[&args[..], &["--cgroup", &group, "--log-uri", &log, reference, &id]].concat());
         remove_control_groups(&id);
         fs::read_to_string(output).expect("the container's output")
+    }
+
+    /// Starts a container that runs this command until it is dropped.
+    pub(crate) fn keep_running(&self, namespace: &str, reference: &str, command: &[&str]) -> Running<'_> {
+        let id = unique_id();
+        let group = format!("/{id}");
+        let args = ["-n", namespace, "run", "--detach", "--null-io", "--snapshotter", self.snapshotter];
+        self.ctr(&[&args[..], &["--cgroup", &group, reference, &id], command].concat());
+        Running { containerd: self, namespace: namespace.to_owned(), id }
     }
 
     /// Removes the images of a namespace and collects the garbage before it returns.
@@ -196,13 +213,46 @@ impl Containerd {
     }
 
     pub(crate) fn ctr_output(&self, args: &[OsString]) -> Output {
-        clean("nsenter", &self.programs)
-            .args(["--mount", "--pid", "--root", "--target", &self.pid().to_string()])
-            .args(["timeout", "--kill-after=5", CTR_WITHIN])
-            .args(["ctr".as_ref(), "--address".as_ref(), self.folder.path().join("grpc.sock").as_os_str()])
-            .args(args)
-            .output()
-            .expect("nsenter runs")
+        let mut inside = self.inside();
+        inside.args(["ctr".as_ref(), "--address".as_ref(), self.socket().as_os_str()]).args(args);
+        inside.output().expect("nsenter runs")
+    }
+
+    /// Reads each blob of a namespace back, checks it against its digest, and answers which there are.
+    pub(crate) fn read_back(&self, namespace: &str) -> BTreeSet<String> {
+        const READ: &str = "address=$1 namespace=$2; shift 2
+            for digest do
+              printf '%s ' \"$digest\"
+              ctr --address \"$address\" -n \"$namespace\" content get \"$digest\" | sha256sum
+            done";
+        let listed = self.content(namespace);
+        let mut inside = self.inside();
+        inside.args(["sh".as_ref(), "-c".as_ref(), READ.as_ref(), "sh".as_ref(), self.socket().as_os_str()]);
+        let output = inside.arg(namespace).args(&listed).output().expect("nsenter runs");
+        succeeded("content get", &output);
+        let read = String::from_utf8_lossy(&output.stdout).into_owned();
+        let right = |line: &str| {
+            let (digest, sum) = line.split_once(' ').expect("a digest and a sum");
+            digest.strip_prefix("sha256:").is_some_and(|hex| sum.split_whitespace().next() == Some(hex))
+        };
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            read.lines().count() == listed.len() && read.lines().all(right),
+            "{namespace}: {read}{errors}"
+        );
+        listed
+    }
+
+    /// A command that runs where containerd does, and not for ever.
+    fn inside(&self) -> Command {
+        let mut command = clean("nsenter", &self.programs);
+        command.args(["--mount", "--pid", "--root", "--target", &self.pid().to_string()]);
+        command.args(["timeout", "--kill-after=5", CTR_WITHIN]);
+        command
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.path().join("grpc.sock")
     }
 
     fn hosts(&self) -> PathBuf {
@@ -221,6 +271,38 @@ impl Drop for Containerd {
         // The kernel ends everything in the process namespace before its first process is gone.
         let _ = kill(self.pid(), Signal::SIGKILL);
         self.process.wait();
+    }
+}
+
+/// A container that runs. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Running<'a> {
+    containerd: &'a Containerd,
+    namespace: String,
+    id: String,
+}
+
+impl Running<'_> {
+    /// Runs a command in it, which must succeed.
+    pub(crate) fn exec(&self, command: &[&str]) {
+        let exec = unique_id();
+        let args = ["-n", &self.namespace, "tasks", "exec", "--exec-id", &exec, &self.id];
+        self.containerd.ctr(&[&args[..], command].concat());
+    }
+
+    /// Its process and its state, as containerd lists them.
+    pub(crate) fn state(&self) -> String {
+        let tasks = self.containerd.ctr(&["-n", &self.namespace, "tasks", "ls"]);
+        let own = tasks.lines().find(|line| line.starts_with(&self.id));
+        own.unwrap_or_else(|| panic!("{} is not listed: {tasks}", self.id)).to_owned()
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let args = ["-n", &self.namespace, "tasks", "rm", "--force", &self.id].map(OsString::from);
+        self.containerd.ctr_output(&args);
+        remove_control_groups(&self.id);
     }
 }
 
@@ -244,15 +326,13 @@ fn config(version: Version, store: Store<'_>, snapshotter: &str, folder: &Path) 
     let folder = folder.display();
     let mut disabled: Vec<&str> = version.disabled_plugins().to_vec();
     let mut proxy = String::new();
-    match store {
-        Store::Builtin => {}
-        Store::Tidehold(socket) => {
-            disabled.push("io.containerd.content.v1.content");
-            proxy = format!(
-                "[proxy_plugins.tidehold]\n  type = \"content\"\n  address = \"{}\"\n",
-                socket.display()
-            );
-        }
+    if let Store::Tidehold(socket) | Store::Isolated(socket) = store {
+        disabled.push("io.containerd.content.v1.content");
+        let address = socket.display();
+        proxy = format!("[proxy_plugins.tidehold]\n  type = \"content\"\n  address = \"{address}\"\n");
+    }
+    if let Store::Isolated(_) = store {
+        proxy += "[plugins.\"io.containerd.metadata.v1.bolt\"]\n  content_sharing_policy = \"isolated\"\n";
     }
     // 1.6 has no transfer service; later ones unpack there with what this says.
     let unpack = if version == Version::V1_6 {
@@ -304,6 +384,12 @@ fn snapshotter() -> &'static str {
             .is_ok_and(|output| output.status.success());
         if mounted { "overlayfs" } else { "native" }
     })
+}
+
+/// The name of a container. Two tests must not meet in one control group.
+fn unique_id() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("tidehold-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The control groups that runc leaves: one per hierarchy, or a single one.

@@ -6,12 +6,17 @@ use std::process::{Command, ExitStatus};
 
 use tempfile::TempDir;
 
+use super::activation::{Activation, Door};
+use super::hub::digest_of;
 use super::process::{Process, free_port};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tidehold");
 
 /// A running daemon. Dropping it kills it and removes its folder.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     process: Process,
+    activation: Option<Activation>,
     mirror_port: u16,
     web_port: u16,
     folder: TempDir,
@@ -26,22 +31,7 @@ impl Daemon {
 
     /// As `start`, with a content listener for each of the named containerds.
     pub(crate) fn start_for(containerds: &[&str], rest: &str) -> Self {
-        // Directly in /tmp: a socket's path has room for 107 bytes.
-        let folder = tempfile::Builder::new().prefix("tidehold-").tempdir_in("/tmp").unwrap();
-        let (mirror_port, web_port) = (free_port(), free_port());
-        let at = folder.path().display();
-        let tables: String = containerds
-            .iter()
-            .map(|name| format!("[[containerd]]\nname = \"{name}\"\nsocket = \"{at}/{name}.sock\"\n"))
-            .collect();
-        let config = format!(
-            "data_dir = \"{at}/data\"\n{tables}\
-             [mirror]\nlisten = \"127.0.0.1:{mirror_port}\"\n\
-             [web]\nlisten = \"127.0.0.1:{web_port}\"\n\
-             [control]\nsocket = \"{at}/control.sock\"\n{rest}\n"
-        );
-        fs::write(folder.path().join("tidehold.toml"), config).unwrap();
-        Self { process: launch(folder.path()), mirror_port, web_port, folder }
+        Plan { containerds, rest, ..Plan::default() }.start()
     }
 
     /// The content listener of the one containerd.
@@ -67,14 +57,52 @@ impl Daemon {
         self.folder.path().join("data")
     }
 
+    /// Where it keeps a blob.
+    pub(crate) fn file_of(&self, digest: &str) -> PathBuf {
+        let hex = digest.strip_prefix("sha256:").expect("a digest of sha256");
+        self.data().join("blobs/sha256").join(&hex[..2]).join(hex)
+    }
+
+    /// Every blob that it keeps, each file checked against its name.
+    pub(crate) fn held(&self) -> Vec<String> {
+        let mut held = Vec::new();
+        for file in files_under(&self.data().join("blobs")) {
+            let name = format!("sha256:{}", file.file_name().unwrap().to_str().unwrap());
+            assert_eq!(digest_of(&fs::read(&file).unwrap()), name, "{}", file.display());
+            held.push(name);
+        }
+        held
+    }
+
+    /// Every file in its folder, finished or not.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        files_under(&self.data())
+    }
+
     pub(crate) fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// Returns once its log says this, since it was first started.
+    pub(crate) fn await_log(&mut self, said: &str) {
+        self.process.await_log(said);
     }
 
     /// SIGTERM, and waits until it has drained.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         let pid = self.process.pid();
         self.process.terminate(pid)
+    }
+
+    /// SIGTERM alone.
+    pub(crate) fn ask_to_end(&mut self) {
+        let pid = self.process.pid();
+        self.process.ask_to_end(pid);
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn await_end(&mut self) -> ExitStatus {
+        self.process.await_end()
     }
 
     /// Ends it as a crash would.
@@ -84,13 +112,78 @@ impl Daemon {
 
     /// Starts it again on the same folder and ports; it must have ended.
     pub(crate) fn start_again(&mut self) {
-        self.process = launch(self.folder.path());
+        self.process = launch(self.folder.path(), self.activation.as_ref());
+    }
+
+    /// Returns once somebody has connected who is not taken in yet. Only for one whose sockets are handed over.
+    pub(crate) fn await_connection(&self, door: Door<'_>) {
+        self.activation.as_ref().expect("sockets that are handed over").await_connection(door);
     }
 }
 
-fn launch(folder: &Path) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
+/// How a daemon is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan<'a> {
+    pub(crate) containerds: &'a [&'a str],
+    /// What stands in the table of each containerd beside its name and its socket.
+    pub(crate) of_each: &'a str,
+    /// What stands in the configuration beside the listeners.
+    pub(crate) rest: &'a str,
+    /// Whether its sockets are held for it, as systemd does, and outlive it.
+    pub(crate) activated: bool,
+}
+
+impl Default for Plan<'_> {
+    fn default() -> Self {
+        Self { containerds: &["node"], of_each: "", rest: "", activated: false }
+    }
+}
+
+impl Plan<'_> {
+    pub(crate) fn start(self) -> Daemon {
+        // Directly in /tmp: a socket's path has room for 107 bytes.
+        let folder = tempfile::Builder::new().prefix("tidehold-").tempdir_in("/tmp").unwrap();
+        let (mirror_port, web_port) = (free_port(), free_port());
+        fs::write(folder.path().join("tidehold.toml"), self.config(folder.path(), mirror_port, web_port))
+            .unwrap();
+        let activation = self.activated.then(|| {
+            let socket = |name: &&str| ((*name).to_owned(), folder.path().join(format!("{name}.sock")));
+            Activation::listen(mirror_port, self.containerds.iter().map(socket))
+        });
+        Daemon {
+            process: launch(folder.path(), activation.as_ref()),
+            activation,
+            mirror_port,
+            web_port,
+            folder,
+        }
+    }
+
+    fn config(self, folder: &Path, mirror_port: u16, web_port: u16) -> String {
+        let Self { containerds, of_each, rest, .. } = self;
+        let at = folder.display();
+        let table =
+            |name| format!("[[containerd]]\nname = \"{name}\"\nsocket = \"{at}/{name}.sock\"\n{of_each}\n");
+        let tables: String = containerds.iter().map(table).collect();
+        format!(
+            "data_dir = \"{at}/data\"\n{tables}\
+             [mirror]\nlisten = \"127.0.0.1:{mirror_port}\"\n\
+             [web]\nlisten = \"127.0.0.1:{web_port}\"\n\
+             [control]\nsocket = \"{at}/control.sock\"\n{rest}\n"
+        )
+    }
+}
+
+fn launch(folder: &Path, activation: Option<&Activation>) -> Process {
+    let mut command =
+        activation.map_or_else(|| Command::new(PROGRAM), |activation| activation.command(PROGRAM));
     command.arg("serve").arg("--config").arg(folder.join("tidehold.toml"));
     command.env("RUST_LOG", "info,tidehold=debug");
     Process::start_notifying("tidehold", &mut command, folder)
+}
+
+fn files_under(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { files_under(&path) } else { vec![path] }).collect()
 }

@@ -9,6 +9,7 @@
     reason = "in the harness a panic is how a test fails"
 )]
 
+pub(crate) mod activation;
 pub(crate) mod containerd;
 pub(crate) mod daemon;
 pub(crate) mod hub;

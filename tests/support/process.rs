@@ -91,10 +91,31 @@ impl Process {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
+    /// Returns once it has written this.
+    pub(crate) fn await_log(&mut self, said: &str) {
+        for _ in 0..ticks(READY_WITHIN) {
+            if self.log().contains(said) {
+                return;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        panic!("{} did not say {said:?} within {READY_WITHIN:?}", self.name);
+    }
+
     /// Asks it to end (`pid` may be a process that stands behind the one started) and waits for that.
     pub(crate) fn terminate(&mut self, pid: Pid) -> ExitStatus {
+        self.ask_to_end(pid);
+        self.await_end()
+    }
+
+    /// Asks it to end.
+    pub(crate) fn ask_to_end(&mut self, pid: Pid) {
         // It may have ended already: what counts is the wait.
         let _ = kill(pid, Signal::SIGTERM);
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn await_end(&mut self) -> ExitStatus {
         for _ in 0..ticks(STOPPED_WITHIN) {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;

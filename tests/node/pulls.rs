@@ -1,43 +1,15 @@
-//! A node: real containerds of three lines, each with Tidehold as its only content store and as its resolver,
-//! pull from a stand-in for Docker Hub that counts what it costs them.
-//!
-//! A scenario is a function of the version. Everything that it touches is its own, so that they run in any order
-//! and side by side. One whose programs this machine has not got is ignored, and says why.
-
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a panic is how a scenario fails"
-)]
-
-mod support;
+//! Pulls, what they cost, and what of them outlasts a removal, a restart and an outage.
 
 use std::collections::BTreeSet;
-use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Trial};
-use support::containerd::{Containerd, Store, Version};
-use support::daemon::Daemon;
-use support::hub::{Counters, Fault, Hub, HubConfig, Image, Kind, PlatformImage};
-use support::parts::Available;
-use support::registry::DockerRegistry;
-use tokio::runtime::Runtime;
+use crate::bench::{FIXED, LATEST, Node, Upstream, assert_free, is_blob, parts_of, release, runtime};
+use crate::support::containerd::{Containerd, Store, Version};
+use crate::support::daemon::Daemon;
+use crate::support::hub::{Fault, Image};
+use crate::support::registry::DockerRegistry;
+use crate::{Scenario, scenario};
 
-/// What the stand-in has from the start; `latest` moves in the scenarios, `1.0` stays.
-const REPOSITORY: &str = "library/tide";
-const LATEST: &str = "docker.io/library/tide:latest";
-const FIXED: &str = "docker.io/library/tide:1.0";
-
-struct Scenario {
-    name: &'static str,
-    run: fn(Version),
-    /// What it needs beside a containerd.
-    needs: fn() -> Available<()>,
-}
-
-const SCENARIOS: &[Scenario] = &[
+pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("a fresh pull costs two counted GETs each time without Tidehold", without_tidehold),
     scenario("a cold pull of a multi-platform tag costs two counted GETs", a_cold_pull),
     scenario("a container runs from the image and prints its release", a_container_runs),
@@ -57,42 +29,10 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "an image of a docker-registry is pulled once for every namespace",
         run: docker_registry,
-        needs: DockerRegistry::available,
+        needs: |_| DockerRegistry::available(),
+        ..scenario("an image of a docker-registry is pulled once for every namespace", docker_registry)
     },
 ];
-
-fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // Each scenario is several servers; more of them at once than this only wait for each other.
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    arguments.test_threads.get_or_insert(cores.min(4));
-
-    let trials = Version::ALL
-        .iter()
-        .flat_map(|version| SCENARIOS.iter().map(|scenario| trial(*version, scenario, &arguments)))
-        .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-fn trial(version: Version, scenario: &'static Scenario, arguments: &Arguments) -> Trial {
-    let name = format!("containerd {version}: {}", scenario.name);
-    match version.available().and_then(|_| (scenario.needs)()) {
-        Ok(()) => Trial::test(name, move || {
-            (scenario.run)(version);
-            Ok(())
-        }),
-        Err(reason) => {
-            if !arguments.list && arguments.filter.as_ref().is_none_or(|filter| name.contains(filter)) {
-                eprintln!("skipped: {name}: {reason}");
-            }
-            Trial::test(name, move || Err(reason.into())).with_ignored_flag(true)
-        }
-    }
-}
-
-const fn scenario(name: &'static str, run: fn(Version)) -> Scenario {
-    Scenario { name, run, needs: || Ok(()) }
-}
 
 /// What the others are measured against, and what the stand-in counts when nothing helps.
 fn without_tidehold(version: Version) {
@@ -266,91 +206,4 @@ fn docker_registry(version: Version) {
         );
         assert_eq!(registry.log().matches(&asked).count(), 1, "{asked}");
     }
-}
-
-/// The stand-in for Docker Hub, and the runtime that it lives on.
-struct Upstream {
-    hub: Hub,
-    runtime: Runtime,
-}
-
-impl Upstream {
-    fn start() -> Self {
-        let runtime = runtime();
-        let hub = runtime.block_on(Hub::start(HubConfig::default()));
-        Self { hub, runtime }
-    }
-
-    /// Every pull of a tag asks: what is fresh without asking is another test's business.
-    fn daemon_config(&self) -> String {
-        let url = self.hub.registry_url();
-        format!("[tags]\nfresh_for = \"0s\"\n[registries.\"docker.io\"]\nupstream = \"{url}\"\n")
-    }
-
-    fn cost_of(&self, work: impl FnOnce()) -> Counters {
-        self.hub.reset_counters();
-        work();
-        self.hub.counters()
-    }
-}
-
-/// A containerd, the daemon that it pulls through, and what that asks. Dropped in this order.
-struct Node {
-    containerd: Containerd,
-    daemon: Daemon,
-    upstream: Upstream,
-}
-
-impl Node {
-    fn start(version: Version) -> Self {
-        let upstream = Upstream::start();
-        let daemon = Daemon::start(&upstream.daemon_config());
-        let containerd = Containerd::start(version, Store::Tidehold(&daemon.content()));
-        containerd.route("docker.io", &daemon.mirror());
-        Self { containerd, daemon, upstream }
-    }
-
-    fn hub(&self) -> &Hub {
-        &self.upstream.hub
-    }
-
-    fn cost_of(&self, work: impl FnOnce()) -> Counters {
-        self.upstream.cost_of(work)
-    }
-
-    fn move_latest_to(&self, image: &Image) {
-        self.hub().tag(REPOSITORY, "latest", &image.digest);
-    }
-
-    fn break_everything(&self, fault: Fault) {
-        self.upstream.runtime.block_on(async {
-            for kind in Kind::ALL {
-                self.hub().fault(kind, fault).await;
-            }
-        });
-    }
-}
-
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
-}
-
-fn assert_free(cost: &Counters) {
-    assert_eq!((cost.manifest_gets, cost.blob_gets, cost.cdn_gets), (0, 0, 0), "GETs and blobs: {cost:?}");
-}
-
-/// The digests that a node keeps of an image: the index and its own platform's parts.
-fn parts_of(image: &Image) -> BTreeSet<String> {
-    let PlatformImage { manifest, config, layers, .. } = image.own();
-    [&image.digest, manifest, config].into_iter().chain(layers).cloned().collect()
-}
-
-fn is_blob(image: &Image, digest: &str) -> bool {
-    let own = image.own();
-    own.config == digest || own.layers.iter().any(|layer| layer == digest)
-}
-
-/// What the image's own command prints: its marker and its platform.
-fn release(image: &Image) -> String {
-    format!("{} {}\n", image.marker, image.own().platform)
 }
