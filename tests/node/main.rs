@@ -16,8 +16,11 @@
 mod support;
 
 mod bench;
+mod kills;
 mod pulls;
 mod restart;
+mod shared;
+mod waits;
 
 use std::process::ExitCode;
 
@@ -25,7 +28,8 @@ use libtest_mimic::{Arguments, Trial};
 use support::containerd::Version;
 use support::parts::Available;
 
-const CHAPTERS: &[&[Scenario]] = &[pulls::SCENARIOS, restart::SCENARIOS];
+const CHAPTERS: &[&[Scenario]] =
+    &[pulls::SCENARIOS, restart::SCENARIOS, shared::SCENARIOS, kills::SCENARIOS, waits::SCENARIOS];
 
 struct Scenario {
     name: &'static str,

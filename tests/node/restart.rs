@@ -57,10 +57,13 @@ fn drain(version: Version) {
     let Node { containerd, mut daemon, upstream } = Node::start_activated(version);
     let pushed = upstream.push("large", 4 * MIB);
     let layer = pushed.large();
+    let blobs = 1 + pushed.image.own().layers.len();
     upstream.fault(Kind::Cdn, Fault::HoldAt(2 * MIB as u64).only(hex_of(layer)));
     thread::scope(|scope| {
         let pulling = scope.spawn(|| containerd.pull("default", &pushed.reference));
         upstream.await_held(Kind::Cdn);
+        // All the others have been asked for: this one is what runs.
+        upstream.await_counted(|counters| counters.cdn_gets_by_digest.len() == blobs);
         daemon.ask_to_end();
         daemon.await_log("stopping: what runs may end");
         upstream.clear();

@@ -191,6 +191,14 @@ impl Containerd {
         Running { containerd: self, namespace: namespace.to_owned(), id }
     }
 
+    /// Returns once it has found its content store again, which it looks for ever more rarely while that is away.
+    pub(crate) fn await_store(&self) {
+        const TRIES: usize = 200;
+        let list = ["content", "ls"].map(OsString::from);
+        let mut tries = (0..TRIES).map(|_| self.ctr_output(&list));
+        assert!(tries.any(|output| output.status.success()), "it does not find its content store again");
+    }
+
     /// Removes the images of a namespace and collects the garbage before it returns.
     pub(crate) fn remove_images(&self, namespace: &str) {
         let names = self.ctr(&["-n", namespace, "images", "ls", "-q"]);
@@ -218,7 +226,8 @@ impl Containerd {
         inside.output().expect("nsenter runs")
     }
 
-    /// Reads each blob of a namespace back, checks it against its digest, and answers which there are.
+    /// Reads each blob of a namespace back, checks it against its digest, and answers which there are. One that
+    /// is collected as garbage meanwhile does not count.
     pub(crate) fn read_back(&self, namespace: &str) -> BTreeSet<String> {
         const READ: &str = "address=$1 namespace=$2; shift 2
             for digest do
@@ -232,15 +241,17 @@ impl Containerd {
         succeeded("content get", &output);
         let read = String::from_utf8_lossy(&output.stdout).into_owned();
         let right = |line: &str| {
-            let (digest, sum) = line.split_once(' ').expect("a digest and a sum");
-            digest.strip_prefix("sha256:").is_some_and(|hex| sum.split_whitespace().next() == Some(hex))
+            let (digest, sum) = line.split_once(' ')?;
+            (digest.strip_prefix("sha256:") == sum.split_whitespace().next()).then(|| digest.to_owned())
         };
-        let errors = String::from_utf8_lossy(&output.stderr);
+        let right: BTreeSet<String> = read.lines().filter_map(right).collect();
+        let wrong: BTreeSet<String> = &(&listed - &right) & &self.content(namespace);
         assert!(
-            read.lines().count() == listed.len() && read.lines().all(right),
-            "{namespace}: {read}{errors}"
+            wrong.is_empty(),
+            "{namespace}: {wrong:?}: {read}{}",
+            String::from_utf8_lossy(&output.stderr)
         );
-        listed
+        right
     }
 
     /// A command that runs where containerd does, and not for ever.
