@@ -1,5 +1,6 @@
 //! `Read`: the bytes of a blob from an offset on.
 
+use bytes::Bytes;
 use futures_util::stream;
 use tonic::Status;
 
@@ -36,19 +37,47 @@ impl ContentService {
         let end = if length == 0 { blob.size() } else { blob.size().min(offset.saturating_add(length)) };
         if end - offset <= CHUNK_BYTES {
             // One message: it leaves together with the end of the stream.
-            let reply = chunk(&blob, offset, end).await?;
+            let (reply, _) = self.chunk(&digest, blob, offset, end).await?;
             return Ok(Box::pin(stream::iter((offset < end).then_some(Ok(reply)))));
         }
-        Ok(Box::pin(stream::try_unfold(offset, move |at| {
-            let blob = blob.clone();
+        let service = self.clone();
+        Ok(Box::pin(stream::try_unfold((offset, blob), move |(at, blob)| {
+            let (service, digest) = (service.clone(), digest.clone());
             async move {
                 if at == end {
                     return Ok(None);
                 }
                 let next = end.min(at + CHUNK_BYTES);
-                Ok(Some((chunk(&blob, at, next).await?, next)))
+                let (reply, blob) = service.chunk(&digest, blob, at, next).await?;
+                Ok(Some((reply, (next, blob))))
             }
         })))
+    }
+
+    /// Some bytes of a blob, and the blob to read on from: where the disk does not give them back, it is fetched
+    /// again.
+    async fn chunk(
+        &self,
+        digest: &Digest,
+        blob: OpenBlob,
+        from: u64,
+        to: u64,
+    ) -> Result<(api::ReadContentResponse, OpenBlob), Status> {
+        let (data, blob) = match read(&blob, from, to).await {
+            Ok(data) => (data, blob),
+            Err(error) => {
+                tracing::error!(%digest, %error, "reading a blob failed");
+                let (hold, of) = (self.hold.clone(), digest.clone());
+                let blob = match blocking(move || hold.read_again(&of)).await.map_err(failed)? {
+                    Reading::Open(blob) => blob,
+                    Reading::Lost { .. } => self.restored(digest).await?,
+                    Reading::No => return Err(not_found(digest)),
+                };
+                let data = read(&blob, from, to).await;
+                (data.map_err(|error| Status::data_loss(format!("reading {digest}: {error}")))?, blob)
+            }
+        };
+        Ok((api::ReadContentResponse { offset: i64::try_from(from).unwrap_or(i64::MAX), data }, blob))
     }
 
     /// Fetches a blob again that containerd relies on and whose file is gone or damaged.
@@ -63,17 +92,11 @@ impl ContentService {
     }
 }
 
-async fn chunk(blob: &OpenBlob, from: u64, to: u64) -> Result<api::ReadContentResponse, Status> {
+async fn read(blob: &OpenBlob, from: u64, to: u64) -> std::io::Result<Bytes> {
     let length = usize::try_from(to - from).unwrap_or(usize::MAX);
-    let read = if to - from <= INLINE_BYTES {
-        blob.read_at(from, length)
-    } else {
-        let blob = blob.clone();
-        blocking(move || blob.read_at(from, length)).await
-    };
-    let data = read.map_err(|error| {
-        tracing::error!(%error, "reading a blob failed");
-        Status::data_loss(format!("reading the blob: {error}"))
-    })?;
-    Ok(api::ReadContentResponse { offset: i64::try_from(from).unwrap_or(i64::MAX), data })
+    if to - from <= INLINE_BYTES {
+        return blob.read_at(from, length);
+    }
+    let blob = blob.clone();
+    blocking(move || blob.read_at(from, length)).await
 }
