@@ -5,11 +5,13 @@
 //! comes under containerd's database lock and the second does not, so the second may wait for a download.
 //!
 //! It rests on that order of calls and on no promise, so any doubt leads back to the ordinary way, in which
-//! containerd fetches from the mirror: the switch `handover` is off; the ref names no digest; there are bytes in
-//! the ingest already; the hold does not know where to fetch the blob; the length is not the one announced. And
-//! containerd must have asked whether we have this blob, and been told no, a short while before: that is what it
-//! does under the policy `shared` alone. Under `isolated` each namespace has to bring the bytes itself, to show
-//! that it may have them.
+//! containerd fetches from the mirror: the switch `handover` is off; the ref names no digest; the hold does not know
+//! where to fetch the blob; the length is not the one announced. And containerd must have asked whether we have this
+//! blob, and been told no, a short while before: that is what it does under the policy `shared` alone. Under
+//! `isolated` each namespace has to bring the bytes itself, to show that it may have them.
+//!
+//! Bytes that an earlier pull left in the ingest are no hindrance. They may be wrong, where a registry's were, and
+//! then the pull could not be taken up with them: the whole blob takes their place.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,15 +49,12 @@ impl HandOver {
     /// Brings in the blob that an ingest is for, showing its progress as the ingest's own. `None` where it is
     /// better left to containerd.
     pub(super) async fn bring_in(&self, ingest: &Ingest) -> Option<Whole> {
-        if ingest.status().offset > 0 {
-            return None;
-        }
         let digest = digest_in(ingest.name()).filter(|digest| self.was_missed(digest))?;
         let size = match self.resolver.bring_in(&digest, |offset| ingest.show_progress(offset)).await {
             Ok(size) => size,
             Err(why) => {
                 tracing::info!(%digest, %why, "not handed over: containerd fetches it itself");
-                ingest.show_progress(0);
+                ingest.show_progress(ingest.status().offset);
                 return None;
             }
         };
