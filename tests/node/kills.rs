@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use crate::bench::{Node, Pushed, hex_of, parts_of, release};
+use crate::bench::{LATEST, Node, Pushed, hex_of, parts_of, release};
 use crate::support::containerd::Version;
 use crate::support::hub::{Fault, Kind};
 use crate::{Scenario, scenario};
@@ -24,7 +24,7 @@ struct Moment {
 }
 
 const MOMENTS: [Moment; 12] = [
-    at(Kind::Cdn, Fault::HoldAt(300 * KIB), base),
+    at(Kind::Cdn, Fault::HoldAt(300 * KIB), large),
     at(Kind::ManifestHead, Fault::Hang, tag),
     at(Kind::ManifestGet, Fault::Hang, index),
     at(Kind::ManifestGet, Fault::Hang, manifest),
@@ -41,6 +41,8 @@ const MOMENTS: [Moment; 12] = [
 
 fn twelve_kills(version: Version) {
     let Node { containerd, mut daemon, upstream } = Node::start_activated(version);
+    containerd.pull("bystander", LATEST);
+    let bystander = parts_of(upstream.hub.first());
     let namespaces = (1..=MOMENTS.len()).map(|number| format!("after-{number}"));
     let mut whole = Vec::new();
     for (namespace, moment) in namespaces.zip(&MOMENTS) {
@@ -56,7 +58,8 @@ fn twelve_kills(version: Version) {
             // Its connection was cut; whether it tries again on another one is containerd's to decide.
             let _ = pulling.join().unwrap();
         });
-        containerd.await_store();
+        containerd.await_store("bystander", &upstream.hub.first().own().config);
+        assert_eq!(containerd.read_back("bystander"), bystander);
         containerd.read_back(&namespace);
         daemon.held();
 
@@ -95,9 +98,4 @@ fn config(pushed: &Pushed) -> &str {
 
 fn large(pushed: &Pushed) -> &str {
     hex_of(pushed.large())
-}
-
-/// The layer that all of these images have, so it is fetched for the first of them alone.
-fn base(pushed: &Pushed) -> &str {
-    hex_of(&pushed.image.own().layers[0])
 }

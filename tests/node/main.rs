@@ -16,6 +16,8 @@
 mod support;
 
 mod bench;
+mod damage;
+mod handover;
 mod kills;
 mod pulls;
 mod restart;
@@ -28,8 +30,15 @@ use libtest_mimic::{Arguments, Trial};
 use support::containerd::Version;
 use support::parts::Available;
 
-const CHAPTERS: &[&[Scenario]] =
-    &[pulls::SCENARIOS, restart::SCENARIOS, shared::SCENARIOS, kills::SCENARIOS, waits::SCENARIOS];
+const CHAPTERS: &[&[Scenario]] = &[
+    pulls::SCENARIOS,
+    handover::SCENARIOS,
+    waits::SCENARIOS,
+    shared::SCENARIOS,
+    damage::SCENARIOS,
+    restart::SCENARIOS,
+    kills::SCENARIOS,
+];
 
 struct Scenario {
     name: &'static str,

@@ -192,10 +192,11 @@ impl Containerd {
     }
 
     /// Returns once it has found its content store again, which it looks for ever more rarely while that is away.
-    pub(crate) fn await_store(&self) {
-        const TRIES: usize = 200;
-        let list = ["content", "ls"].map(OsString::from);
-        let mut tries = (0..TRIES).map(|_| self.ctr_output(&list));
+    /// What it lists it knows by itself: that it can read this blob is the sign.
+    pub(crate) fn await_store(&self, namespace: &str, digest: &str) {
+        const TRIES: usize = 300;
+        let read = ["-n", namespace, "content", "get", digest].map(OsString::from);
+        let mut tries = (0..TRIES).map(|_| self.ctr_output(&read));
         assert!(tries.any(|output| output.status.success()), "it does not find its content store again");
     }
 
