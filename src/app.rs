@@ -21,6 +21,9 @@ use crate::upstream::{Listed, Settings, SettingsError, Timeouts, Upstreams};
 /// How long what runs may go on after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
 
+/// How often a disk that failed is tried.
+const TRY_DISK_EVERY: Duration = Duration::from_millis(500);
+
 /// A daemon that is listening.
 pub struct App {
     hold: Hold,
@@ -58,10 +61,11 @@ impl App {
         Ok(Self { hold, resolver, contents, mirror })
     }
 
-    /// Serves until SIGTERM or SIGINT, then lets what runs end.
+    /// Serves until SIGTERM or SIGINT, then lets what runs end. Ends as well, to be started anew, where the index
+    /// could not be written and the disk has got well since.
     ///
     /// # Errors
-    /// When the signals cannot be had, or the hold cannot be brought to the disk at the end.
+    /// When the signals cannot be had, the hold cannot be brought to the disk at the end, or the index was lost.
     pub async fn run(self) -> Result<(), RunError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -81,10 +85,17 @@ impl App {
         notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!("ready");
 
+        let mut lost = false;
+        let index_lost = lost_until_the_disk_is_well(&self.hold);
+        tokio::pin!(index_lost);
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
+                () = &mut index_lost => {
+                    lost = true;
+                    break;
+                }
                 _ = hangup.recv() => {
                     tracing::warn!("the configuration is read at the start only: restart to apply a change");
                 }
@@ -100,7 +111,10 @@ impl App {
         if drained.await.is_err() {
             tracing::warn!(seconds = DRAIN.as_secs(), "some requests did not end in time and are cut off");
         }
-        let hold = self.hold;
+        if lost {
+            return Err(RunError::IndexLost);
+        }
+        let hold = self.hold.clone();
         blocking(move || hold.flush()).await?;
         tracing::info!("stopped");
         Ok(())
@@ -112,6 +126,28 @@ async fn serve_content(service: ContentService, socket: UnixListener, stop: Canc
         .add_service(service.into_server())
         .serve_with_incoming_shutdown(UnixListenerStream::new(socket), stop.cancelled_owned());
     ended("content", served.await);
+}
+
+/// Waits for the index to fail and then for the disk to take writes again. Ending before that would bring nothing:
+/// the next daemon could not open the index either, while this one still serves what it holds.
+async fn lost_until_the_disk_is_well(hold: &Hold) {
+    hold.index_lost().await;
+    tracing::error!(
+        "the index could not be written, is the disk full? What is held is served, and nothing new is kept, until \
+         the disk can be written; then this daemon ends, to be started anew"
+    );
+    let mut tries = tokio::time::interval(TRY_DISK_EVERY);
+    loop {
+        tries.tick().await;
+        let hold = hold.clone();
+        match blocking(move || hold.try_disk()).await {
+            Ok(()) => break,
+            Err(error) => tracing::debug!(%error, "the disk still cannot be written"),
+        }
+    }
+    tracing::warn!(
+        "the disk can be written again: ending, so that the service manager starts this daemon anew"
+    );
 }
 
 fn ended<E: std::fmt::Display>(listener: &str, outcome: Result<(), E>) {
@@ -182,4 +218,7 @@ pub enum RunError {
     /// The hold could not be brought to the disk.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The index had failed and has to be opened anew.
+    #[error("the index could not be written and has to be opened anew: start tidehold again")]
+    IndexLost,
 }

@@ -135,7 +135,8 @@ impl Inner {
         }
         let said = self.upstreams.head_blob(repository, digest).await;
         said.map_err(|failure| Refusal::of_blob(failure, repository, digest))?;
-        Ok(self.hold.note_source(digest, repository)?)
+        self.unnoted.tell(self.hold.note_source(digest, repository));
+        Ok(())
     }
 
     /// What needs no request: a blob that is held, or a download under way.

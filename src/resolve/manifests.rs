@@ -48,13 +48,13 @@ impl Inner {
                     Err(Unanswered::Store(error)) => return Err(error.into()),
                 },
                 Step::Serve(digest, standing) => {
-                    self.note(repository, reference, &digest, standing, now)?;
+                    self.unnoted.tell(self.note(repository, reference, &digest, standing, now));
                     let served = self.served(digest, standing, age(&question, standing, now)).await?;
                     self.note_children(repository, &served, now)?;
                     return Ok(served);
                 }
                 Step::Refuse(why) => {
-                    self.forget_if_gone(repository, reference, why)?;
+                    self.unnoted.tell(self.forget_if_gone(repository, reference, why));
                     let what = shown(repository, reference);
                     let failure = failure.unwrap_or(Failure::Missing);
                     return Err(match why {
@@ -149,7 +149,8 @@ impl Inner {
         }
     }
 
-    /// Writes down what the registry just said: this repository has that manifest, and the tag points at it.
+    /// Writes down what the registry just said: this repository has that manifest, and the tag points at it. What
+    /// cannot be written down is asked again the next time, and is no reason not to answer.
     fn note(
         &self,
         repository: &Repository,

@@ -11,6 +11,7 @@ mod bring_in;
 mod decide;
 mod flight;
 mod manifests;
+mod unnoted;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ pub use crate::upstream::Failure;
 use crate::upstream::Upstreams;
 use blobs::Downloads;
 use flight::Flights;
+use unnoted::Unnoted;
 
 /// Answers for manifests and blobs. Cheap to clone.
 #[derive(Clone)]
@@ -39,6 +41,7 @@ struct Inner {
     hold: Hold,
     upstreams: Upstreams,
     freshness: Freshness,
+    unnoted: Unnoted,
     tasks: TaskTracker,
     manifests: Flights<(Repository, Reference), Result<Served, Refusal>>,
     downloads: Downloads,
@@ -52,6 +55,7 @@ impl Resolver {
             hold,
             upstreams,
             freshness,
+            unnoted: Unnoted::default(),
             manifests: Flights::new(tasks.clone()),
             downloads: Downloads::new(tasks.clone()),
             tasks,

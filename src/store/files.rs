@@ -11,6 +11,9 @@ use super::disk::Disk;
 use super::{Draft, StoreError};
 use crate::oci::{Algorithm, Digest};
 
+/// How much has to fit on the disk before it is said to have room, in bytes: some segments of the index.
+const ROOM_BYTES: usize = 4 << 20;
+
 /// The paths below the data folder:
 ///
 /// - `blobs/<algorithm>/<first two digits>/<hex>`: whole blobs
@@ -115,6 +118,17 @@ impl Files {
     /// The files of downloads that the last stop cut off.
     pub(super) fn left_downloads(&self) -> Result<Vec<PathBuf>, StoreError> {
         entries(&self.downloads())
+    }
+
+    /// Whether the disk takes as much as the index writes at a time. A file that a crash leaves of this is swept like
+    /// a download.
+    pub(super) fn try_disk(&self) -> Result<(), StoreError> {
+        let path = self.new_download();
+        let file = self.disk.create(&path)?;
+        let written = self.disk.write(&path, &file, &vec![1; ROOM_BYTES], 0);
+        let synced = written.and_then(|()| self.disk.sync(&path, &file));
+        self.disk.remove(&path)?;
+        synced
     }
 
     pub(super) fn new_download(&self) -> PathBuf {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use prost::Message;
 use sled::{Db, Tree};
+use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
 use super::disk::{Disk, Step};
@@ -27,6 +28,8 @@ const CACHE_BYTES: u64 = 64 << 20;
 pub(super) struct Index {
     disk: Disk,
     path: PathBuf,
+    /// Cancelled by the first write that fails.
+    lost: CancellationToken,
     db: Db,
     blobs: Table,
     adoptions: Table,
@@ -50,6 +53,7 @@ impl Index {
         Ok(Self {
             disk,
             path: path.to_owned(),
+            lost: CancellationToken::new(),
             blobs: table("blobs")?,
             adoptions: table("adoptions")?,
             tags: table("tags")?,
@@ -61,8 +65,13 @@ impl Index {
     }
 
     pub(super) fn flush(&self) -> Result<(), StoreError> {
-        let flush = || self.db.flush().map(drop);
-        self.disk.take(Step::FlushIndex, flush).map_err(|source| wrapped(&self.path, source))
+        self.change(Step::FlushIndex, || self.db.flush().map(drop))
+    }
+
+    /// Cancelled once something could not be written. The database keeps to its first such error until it is opened
+    /// anew: from then on every write fails, whatever has become of the disk.
+    pub(super) fn lost(&self) -> &CancellationToken {
+        &self.lost
     }
 
     pub(super) fn blob(&self, digest: &Digest) -> Result<Option<BlobRecord>, StoreError> {
@@ -85,10 +94,7 @@ impl Index {
         let new = new.map(Message::encode_to_vec);
         let step = Step::Index { tree: self.blobs.name, key, value: new.as_deref() };
         let swap = || self.blobs.tree.compare_and_swap(key, Some(old.encode_to_vec()), new.clone());
-        self.disk
-            .take(step, swap)
-            .map(|swapped| swapped.is_ok())
-            .map_err(|source| wrapped(&self.path, source))
+        self.change(step, swap).map(|swapped| swapped.is_ok())
     }
 
     /// All blobs, in the order of their digests.
@@ -236,14 +242,23 @@ impl Index {
 
     fn put_bytes(&self, table: &Table, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
         let step = Step::Index { tree: table.name, key, value: Some(&value) };
-        let put = || table.tree.insert(key, value.as_slice()).map(drop);
-        self.disk.take(step, put).map_err(|source| wrapped(&self.path, source))
+        self.change(step, || table.tree.insert(key, value.as_slice()).map(drop))
     }
 
     fn remove(&self, table: &Table, key: &[u8]) -> Result<(), StoreError> {
         let step = Step::Index { tree: table.name, key, value: None };
-        let remove = || table.tree.remove(key).map(drop);
-        self.disk.take(step, remove).map_err(|source| wrapped(&self.path, source))
+        self.change(step, || table.tree.remove(key).map(drop))
+    }
+
+    fn change<T>(
+        &self,
+        step: Step<'_>,
+        act: impl FnOnce() -> Result<T, sled::Error>,
+    ) -> Result<T, StoreError> {
+        self.disk.take(step, act).map_err(|source| {
+            self.lost.cancel();
+            wrapped(&self.path, source)
+        })
     }
 }
 

@@ -162,6 +162,20 @@ impl Hold {
         kept
     }
 
+    /// Ends once the index could not be written. What is held is served on from then on, and nothing is remembered
+    /// any more, until the hold is opened anew.
+    pub async fn index_lost(&self) {
+        self.inner.index.lost().cancelled().await;
+    }
+
+    /// Tries whether the disk can be written. *Blocking.*
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn try_disk(&self) -> Result<(), StoreError> {
+        self.inner.files.try_disk()
+    }
+
     /// Waits until everything that was answered is on the disk. *Blocking.*
     ///
     /// # Errors
