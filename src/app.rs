@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::resolve::{Ages, Freshness, Resolver};
 use crate::serve::content::{self, ContentService};
 use crate::serve::listen::{ListenError, Listeners};
-use crate::serve::mirror;
+use crate::serve::{http, mirror};
 use crate::store::{Hold, Owner, Recovered, StoreError, blocking};
 use crate::upstream::{Listed, Settings, SettingsError, Timeouts, Upstreams};
 
@@ -76,11 +76,7 @@ impl App {
             servers.spawn(serve_content(service, socket, stop.clone()));
         }
         let router = mirror::router(self.resolver.clone());
-        let stopped = stop.clone().cancelled_owned();
-        servers.spawn(async move {
-            let served = axum::serve(self.mirror, router).with_graceful_shutdown(stopped).await;
-            ended("mirror", served);
-        });
+        servers.spawn(http::serve(self.mirror, router, stop.clone()));
         servers.close();
         notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!("ready");

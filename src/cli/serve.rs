@@ -37,6 +37,10 @@ impl Serve {
             return Ok(());
         }
         self.log();
+        // A descriptor for each connection and each blob that is being read: the usual 1024 are few.
+        if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+            tracing::warn!(%error, "the limit on open files stays as it is");
+        }
         let served = super::runtime()?.block_on(async {
             let app = App::build(config).await.context("start")?;
             app.run().await.context("stop")

@@ -2,5 +2,6 @@
 //! resolver, and their answers and errors back; none of them decides anything about a tag or a blob.
 
 pub mod content;
+pub mod http;
 pub mod listen;
 pub mod mirror;
