@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +13,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::resolve::{Ages, Freshness, Resolver};
 use crate::serve::content::{self, ContentService};
-use crate::serve::listen::{ListenError, Listeners};
+use crate::serve::listen::{ListenError, Listeners, Socket};
 use crate::serve::{http, mirror};
 use crate::store::{Hold, Owner, Recovered, StoreError, blocking};
 use crate::upstream::{Listed, Settings, SettingsError, Timeouts, Upstreams};
@@ -28,7 +28,7 @@ const TRY_DISK_EVERY: Duration = Duration::from_millis(500);
 pub struct App {
     hold: Hold,
     resolver: Resolver,
-    contents: Vec<(ContentService, UnixListener)>,
+    contents: Vec<(ContentService, Socket)>,
     mirror: TcpListener,
 }
 
@@ -117,10 +117,16 @@ impl App {
     }
 }
 
-async fn serve_content(service: ContentService, socket: UnixListener, stop: CancellationToken) {
+async fn serve_content(service: ContentService, socket: Socket, stop: CancellationToken) {
+    let Socket { listener, file } = socket;
+    let stopped = async move {
+        stop.cancelled().await;
+        // Before the drain: whoever connects now is for the next daemon.
+        drop(file);
+    };
     let served = content::server()
         .add_service(service.into_server())
-        .serve_with_incoming_shutdown(UnixListenerStream::new(socket), stop.cancelled_owned());
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped);
     ended("content", served.await);
 }
 

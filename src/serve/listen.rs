@@ -1,12 +1,13 @@
 //! Listening sockets: handed over by systemd, or made here.
 //!
 //! A socket that was handed over outlives the daemon: whoever connects while it restarts waits in the socket's
-//! queue and is answered by the next one.
+//! queue and is answered by the next one. The file of a socket that was made here goes when its daemon stops to
+//! listen, or never comes to: containerd waits for a missing socket and gives up on one where nobody answers.
 
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::{self, SocketAddr};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{self as unix_net, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,41 @@ pub struct Listeners {
 enum Inherited {
     Unix(unix_net::UnixListener),
     Tcp(net::TcpListener),
+}
+
+/// A listening unix socket.
+pub struct Socket {
+    /// Whoever connects arrives here.
+    pub listener: UnixListener,
+    /// Its file, where it was made here.
+    pub file: Option<SocketFile>,
+}
+
+/// The file of a socket that was made here. Dropping it removes the file, unless another daemon's has taken its place.
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), identity: identity(path)? })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if identity(&self.path).is_ok_and(|identity| identity == self.identity)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "a socket could not be removed");
+        }
+    }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 impl Listeners {
@@ -43,7 +79,7 @@ impl Listeners {
     ///
     /// # Errors
     /// When it cannot be had.
-    pub fn unix(&mut self, path: &Path) -> Result<UnixListener, ListenError> {
+    pub fn unix(&mut self, path: &Path) -> Result<Socket, ListenError> {
         let is_it = |inherited: &Inherited| match inherited {
             Inherited::Unix(socket) => {
                 socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
@@ -53,7 +89,9 @@ impl Listeners {
         match self.take(is_it) {
             Some(Inherited::Unix(socket)) => {
                 let listener = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
-                listener.map_err(|source| ListenError::Unix { path: path.to_owned(), source })
+                let listener =
+                    listener.map_err(|source| ListenError::Unix { path: path.to_owned(), source })?;
+                Ok(Socket { listener, file: None })
             }
             Some(Inherited::Tcp(_)) | None => unix(path),
         }
@@ -100,8 +138,11 @@ impl Listeners {
 }
 
 /// Listens on a unix socket that only the daemon's user can open. What a daemon that died left behind is
-/// replaced; a socket that somebody answers at is not.
-fn unix(path: &Path) -> Result<UnixListener, ListenError> {
+/// replaced; a socket that somebody answers at, or a file of another kind, is not.
+fn unix(path: &Path) -> Result<Socket, ListenError> {
+    if fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket()) {
+        return Err(ListenError::NoSocket(path.to_owned()));
+    }
     if UnixStream::connect(path).is_ok() {
         return Err(ListenError::InUse(path.to_owned()));
     }
@@ -113,10 +154,12 @@ fn unix(path: &Path) -> Result<UnixListener, ListenError> {
     let mut unnamed = path.as_os_str().to_owned();
     unnamed.push(format!(".{}", std::process::id()));
     let unnamed = PathBuf::from(unnamed);
-    let bound = UnixListener::bind(&unnamed).map_err(failed)?;
+    let listener = UnixListener::bind(&unnamed).map_err(failed)?;
+    let mut file = SocketFile::at(&unnamed).map_err(failed)?;
     fs::set_permissions(&unnamed, Permissions::from_mode(0o600)).map_err(failed)?;
     fs::rename(&unnamed, path).map_err(failed)?;
-    Ok(bound)
+    path.clone_into(&mut file.path);
+    Ok(Socket { listener, file: Some(file) })
 }
 
 async fn tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
@@ -135,6 +178,9 @@ pub enum ListenError {
     /// Another daemon answers there.
     #[error("{0} is in use: another daemon answers there; stop it, or give this one another socket")]
     InUse(PathBuf),
+    /// Something else than a socket stands there.
+    #[error("{0} is there and is no socket: move it away, or give this listener another path")]
+    NoSocket(PathBuf),
     /// The socket could not be made.
     #[error("listen on {path}: {source}")]
     Unix {
@@ -151,4 +197,49 @@ pub enum ListenError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listen(path: &Path) -> Result<Socket, ListenError> {
+        Listeners { inherited: Vec::new() }.unix(path)
+    }
+
+    #[tokio::test]
+    async fn a_socket_goes_with_its_listener_and_one_left_behind_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("content.sock");
+        let socket = listen(&path).unwrap();
+        assert!(matches!(listen(&path), Err(ListenError::InUse(_))));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        drop(socket);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+
+        std::mem::forget(listen(&path).unwrap().file);
+        assert!(path.exists());
+        let _socket = listen(&path).unwrap();
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_socket_of_whoever_came_after_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("content.sock");
+        let Socket { listener, file } = listen(&path).unwrap();
+        drop(listener);
+        let _next = listen(&path).unwrap();
+        drop(file);
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_no_socket_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("content.sock");
+        fs::write(&path, "somebody's").unwrap();
+        assert!(matches!(listen(&path), Err(ListenError::NoSocket(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's");
+    }
 }

@@ -226,7 +226,7 @@ pub enum StoreError {
     #[error("damaged: {0}")]
     Damaged(String),
     /// Another daemon has the folder open.
-    #[error("{} is in use by another daemon", .0.display())]
+    #[error("another tidehold has {}: stop it, or give this one another data_dir", .0.display())]
     InUse(PathBuf),
 }
 
