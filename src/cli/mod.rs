@@ -48,7 +48,7 @@ pub(crate) fn run() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed::Error(error)) => {
-            eprintln!("tidehold: {error:#}");
+            eprintln!("tidehold: {}", in_one_line(&error));
             ExitCode::FAILURE
         }
         Err(Failed::Configuration(faults)) => {
@@ -58,7 +58,43 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
+/// An error and what led to it, each said once: many of ours name their source in their own text already.
+fn in_one_line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line
+}
+
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     use anyhow::Context;
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("listen on {address}: {source}")]
+    struct Listen {
+        address: &'static str,
+        source: io::Error,
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let source = io::Error::other("in use");
+        let error = anyhow::Error::new(Listen { address: "127.0.0.1:789", source }).context("start");
+        assert_eq!(in_one_line(&error), "start: listen on 127.0.0.1:789: in use");
+        let error = anyhow::Error::new(io::Error::other("in use")).context("start");
+        assert_eq!(in_one_line(&error), "start: in use");
+    }
 }
