@@ -249,9 +249,12 @@ impl Inner {
                     Some(body) => return Ok((body, resumes)),
                     None => broken = Failure::Unusable("it answered with another range".into()),
                 },
-                Err(failure @ (Failure::Missing | Failure::Denied { .. } | Failure::Forbidden(_))) => {
-                    return Err(failure);
-                }
+                Err(
+                    failure @ (Failure::Missing
+                    | Failure::Denied { .. }
+                    | Failure::NoToken { .. }
+                    | Failure::Forbidden(_)),
+                ) => return Err(failure),
                 Err(failure) => broken = failure,
             }
         }

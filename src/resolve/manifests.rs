@@ -54,9 +54,11 @@ impl Inner {
                     return Ok(served);
                 }
                 Step::Refuse(why) => {
-                    self.unnoted.tell(self.forget_if_gone(repository, reference, why));
                     let what = shown(repository, reference);
                     let failure = failure.unwrap_or(Failure::Missing);
+                    if is_gone(&failure, why) {
+                        self.unnoted.tell(self.forget(repository, reference));
+                    }
                     return Err(match why {
                         Why::Missing => Refusal::MissingManifest(what),
                         Why::Denied => Refusal::Denied(what),
@@ -197,15 +199,10 @@ impl Inner {
     }
 
     /// A tag that its registry no longer has, or no longer shows us, is not served in the next outage either.
-    fn forget_if_gone(
-        &self,
-        repository: &Repository,
-        reference: &Reference,
-        why: Why,
-    ) -> Result<(), StoreError> {
-        match (reference, why) {
-            (Reference::Tag(tag), Why::Missing | Why::Denied) => self.hold.forget_tag(repository, tag),
-            (Reference::Tag(_), Why::Failed) | (Reference::Digest(_), _) => Ok(()),
+    fn forget(&self, repository: &Repository, reference: &Reference) -> Result<(), StoreError> {
+        match reference {
+            Reference::Tag(tag) => self.hold.forget_tag(repository, tag),
+            Reference::Digest(_) => Ok(()),
         }
     }
 
@@ -252,7 +249,7 @@ fn reply_of(failure: &Failure, ask: &Ask) -> Reply {
         // It was announced a moment ago: the registry is not at one with itself, and the tag not gone.
         (Failure::Missing, Ask::GetDigest(_)) => Reply::Failed,
         (Failure::Missing, Ask::Head | Ask::Get) => Reply::Missing,
-        (Failure::Denied { .. }, _) => Reply::Denied,
+        (Failure::Denied { .. } | Failure::NoToken { .. }, _) => Reply::Denied,
         (Failure::NoHead { .. }, _) => Reply::NoDigest,
         (
             Failure::Limited { .. }
@@ -264,6 +261,16 @@ fn reply_of(failure: &Failure, ask: &Ask) -> Reply {
             | Failure::Unusable(_),
             _,
         ) => Reply::Failed,
+    }
+}
+
+/// Whether the registry itself said that it is no longer to be had. A token service that gives no token may say so
+/// of everything for an hour.
+fn is_gone(failure: &Failure, why: Why) -> bool {
+    match why {
+        Why::Missing => true,
+        Why::Denied => !matches!(failure, Failure::NoToken { .. }),
+        Why::Failed => false,
     }
 }
 

@@ -169,7 +169,7 @@ impl Refusal {
         let what = format!("{repository}@{digest}");
         match failure {
             Failure::Missing => Self::MissingBlob(what),
-            Failure::Denied { .. } => Self::Denied(what),
+            Failure::Denied { .. } | Failure::NoToken { .. } => Self::Denied(what),
             failure => Self::Unanswered { what, failure },
         }
     }

@@ -67,7 +67,7 @@ where
             match tokens.obtain(&grant, &asked).await {
                 Ok(obtained) => Some((grant, obtained)),
                 Err(failure) => {
-                    if !matches!(failure, Failure::Denied { .. } | Failure::Limited { .. }) {
+                    if !matches!(failure, Failure::NoToken { .. } | Failure::Limited { .. }) {
                         // Perhaps its token service has moved.
                         tokens.unlearn(registry);
                     }

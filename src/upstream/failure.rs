@@ -23,9 +23,16 @@ pub enum Failure {
     /// The registry answered, and does not have it (404, 410).
     #[error("the registry does not have it")]
     Missing,
-    /// The registry, or its token service, will not let us have it (401, 403, 451).
+    /// The registry will not let us have it (401, 403, 451).
     #[error("the registry denies it (status {status})")]
     Denied {
+        /// The status it was denied with.
+        status: u16,
+    },
+    /// The token service gives us no token (401, 403, 451). This is not the registry's own word on what was asked: it
+    /// says so too while it is locked out of its accounts.
+    #[error("the registry's token service denies it (status {status})")]
+    NoToken {
         /// The status it was denied with.
         status: u16,
     },

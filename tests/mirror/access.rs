@@ -85,6 +85,17 @@ async fn a_token_that_cannot_be_had_is_an_outage_and_no_denial() {
     crate::bench::assert_gives(&bench.get(&bench.manifest("latest")).await, bench.hub.first(), "stale");
 }
 
+#[tokio::test]
+async fn a_token_that_is_denied_is_a_denial_and_the_tag_is_not_forgotten() {
+    let bench = Bench::start().await;
+    bench.pull("latest").await;
+    bench.hub.revoke_tokens();
+    bench.hub.fault(Kind::Token, Fault::Forbidden).await;
+    assert_kept_from(&bench.get(&bench.manifest("latest")).await);
+    bench.break_everything(Fault::Unavailable).await;
+    crate::bench::assert_gives(&bench.get(&bench.manifest("latest")).await, bench.hub.first(), "stale");
+}
+
 fn with_private(repository: &str) -> HubConfig {
     HubConfig {
         accounts: vec![Account::free("ada", "s3cret")],

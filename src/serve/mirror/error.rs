@@ -106,7 +106,9 @@ fn of_refusal(refusal: &Refusal) -> (StatusCode, &'static str, Option<Duration>)
 fn of_failure(failure: &Failure) -> (StatusCode, &'static str, Option<Duration>) {
     match failure {
         Failure::Missing => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", None),
-        Failure::Denied { .. } | Failure::Forbidden(_) => (StatusCode::FORBIDDEN, "DENIED", None),
+        Failure::Denied { .. } | Failure::NoToken { .. } | Failure::Forbidden(_) => {
+            (StatusCode::FORBIDDEN, "DENIED", None)
+        }
         Failure::Limited { retry_after: after } => {
             (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", retry_after(*after))
         }

@@ -222,8 +222,8 @@ async fn a_repository_that_no_token_opens_is_denied_after_one() {
 #[tokio::test]
 async fn a_token_that_is_not_to_be_had_is_told_by_its_reason() {
     for (status, expected) in [
-        (401, "Denied { status: 401 }"),
-        (403, "Denied { status: 403 }"),
+        (401, "NoToken { status: 401 }"),
+        (403, "NoToken { status: 403 }"),
         (429, "Limited { retry_after: None }"),
         (500, "Unavailable { status: 500, retry_after: None }"),
     ] {

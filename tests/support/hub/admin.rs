@@ -86,6 +86,7 @@ async fn fault(hub: &Shared, query: &str) -> Result<(), String> {
         "none" => None,
         "pull-limit" => Some(Fault::PullLimit),
         "abuse-limit" => Some(Fault::AbuseLimit),
+        "forbidden" => Some(Fault::Forbidden),
         "unavailable" => Some(Fault::Unavailable),
         "captive-portal" => Some(Fault::CaptivePortal),
         "reset" => Some(Fault::Reset),

@@ -125,6 +125,7 @@ fn disturb(hub: &Shared, ask: &Ask, fault: Fault, cut: &Cut, course: &mut Course
     match fault {
         Fault::PullLimit => return Some(Instead::Answer(registry::forced_limit(hub, ask))),
         Fault::AbuseLimit => return Some(Instead::Answer(reply::abuse_limit())),
+        Fault::Forbidden => return Some(Instead::Answer(reply::forbidden())),
         Fault::Unavailable => return Some(Instead::Answer(reply::unavailable())),
         Fault::CaptivePortal => return Some(Instead::Answer(reply::captive_portal())),
         Fault::Reset => return Some(Instead::Reset),

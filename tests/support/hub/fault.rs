@@ -65,6 +65,8 @@ pub enum Fault {
     PullLimit,
     /// 429 in plain text, as the limit on abuse says it.
     AbuseLimit,
+    /// 403, as from a service that locks out whoever asks.
+    Forbidden,
     /// 503.
     Unavailable,
     /// 200 with a page of HTML, as a captive portal answers.

@@ -106,6 +106,11 @@ pub(super) fn abuse_limit() -> Answer {
     Answer::text(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests (HAP429)\n")
 }
 
+/// 403 that says nothing of what was asked for.
+pub(super) fn forbidden() -> Answer {
+    Answer::text(StatusCode::FORBIDDEN, "Forbidden\n")
+}
+
 pub(super) fn unavailable() -> Answer {
     Answer::text(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable\n")
 }
