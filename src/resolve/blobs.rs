@@ -25,6 +25,9 @@ const RESUMES_WITHOUT_PROGRESS: u32 = 5;
 /// How long to wait before the second resume in a row; doubled for each further one.
 const RESUME_PAUSE: Duration = Duration::from_millis(200);
 
+/// How often a blob is asked for again whose first answer failed.
+const FIRST_RETRIES: u32 = 2;
+
 /// The bytes of a blob.
 #[derive(Clone)]
 pub enum BlobBytes {
@@ -157,7 +160,7 @@ impl Inner {
         if let Some(started) = self.at_hand(&digest).await? {
             return Ok(started);
         }
-        let answered = self.upstreams.get_blob(&from, &digest, 0).await;
+        let answered = self.first_answer(&from, &digest).await;
         let body = answered.map_err(|failure| Refusal::of_blob(failure, &from, &digest))?;
         let (hold, of, total) = (self.hold.clone(), digest.clone(), body.total);
         let download = blocking(move || Download::begin(&hold, of, total)).await?;
@@ -170,6 +173,23 @@ impl Inner {
             inner.downloads.remove_ended(&digest);
         });
         Ok(started)
+    }
+
+    /// Asks for a blob, and again where that may help: containerd 1.7 gives up the whole pull at the first 503.
+    async fn first_answer(&self, from: &Repository, digest: &Digest) -> Result<BlobBody, Failure> {
+        let mut retries = 0;
+        loop {
+            match self.upstreams.get_blob(from, digest, 0).await {
+                Err(failure @ (Failure::Unavailable { .. } | Failure::Broken(_)))
+                    if retries < FIRST_RETRIES =>
+                {
+                    tracing::info!(repository = %from, %digest, why = %failure, "a blob is asked for again");
+                    tokio::time::sleep(RESUME_PAUSE * 2_u32.pow(retries)).await;
+                    retries += 1;
+                }
+                answered => return answered,
+            }
+        }
     }
 
     /// Reads the registry into the disk's queue until the blob is whole or nothing helps any more.

@@ -100,6 +100,17 @@ async fn a_page_of_html_is_never_taken_for_a_blob() {
 }
 
 #[tokio::test]
+async fn a_blob_whose_first_answers_fail_still_comes() {
+    for (kind, fault) in [(Kind::Blob, Fault::Unavailable), (Kind::Cdn, Fault::Unavailable)] {
+        let bench = Bench::start().await;
+        let config = &bench.hub.first().own().config;
+        bench.hub.fault(kind, fault.next(2)).await;
+        let reply = bench.get(&bench.blob(config)).await;
+        assert_eq!((reply.status, digest_of(&reply.body)), (StatusCode::OK, config.clone()));
+    }
+}
+
+#[tokio::test]
 async fn a_cdn_that_refuses_is_an_honest_error() {
     for (fault, status) in [
         (Fault::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
