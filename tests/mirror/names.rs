@@ -135,7 +135,9 @@ async fn nothing_can_be_pushed_or_deleted() {
         (Method::DELETE, bench.manifest("latest")),
         (Method::DELETE, bench.blob(&bench.hub.first().own().config)),
     ] {
-        assert_refused(&bench.ask(method, &url, &[]).await, StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED");
+        let reply = bench.ask(method, &url, &[]).await;
+        assert_refused(&reply, StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED");
+        assert_eq!(reply.header("allow"), Some("GET, HEAD"));
     }
     assert_eq!(bench.hub.counters().requests, 0);
 }

@@ -52,6 +52,10 @@ impl Problem {
         if let Some(after) = retry_after {
             headers.insert(header::RETRY_AFTER, after.as_secs().max(1).into());
         }
+        if let Self::ReadOnly = self {
+            // RFC 9110, section 15.5.6.
+            headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
         if let Self::BadRange(RangeError { total }) = self {
             headers.insert(header::CONTENT_RANGE, ascii(&format!("bytes */{total}")));
         }

@@ -1,6 +1,7 @@
 //! Files and indexes that somebody or something has spoilt.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -243,6 +244,20 @@ fn a_damaged_index_costs_neither_blobs_nor_adoptions() {
         }
     }
     assert!(moved_aside > 0);
+}
+
+/// Also where one stands that an earlier version made.
+#[test]
+fn nobody_else_looks_into_the_hold() {
+    let Holding { folder, hold, .. } = Holding::new();
+    drop(hold);
+    let everybody = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(folder.path().join("index"), everybody).unwrap();
+    let _hold = open(folder.path());
+    for name in ["blobs", "index", "adopted", "ingest"] {
+        let mode = fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{name}");
+    }
 }
 
 #[test]
