@@ -4,7 +4,7 @@
 //! together and a prefix finds them.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,9 +49,9 @@ struct Table {
 impl Index {
     pub(super) fn open(path: &Path, disk: Disk) -> Result<Self, StoreError> {
         // The database would make it for all to read, and it tells what this node pulls.
-        disk.make_folder(path)?;
-        let closed = fs::set_permissions(path, Permissions::from_mode(0o700));
-        closed.map_err(StoreError::io("set the rights of", path))?;
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+        let closed = made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(0o700)));
+        closed.map_err(StoreError::io("make the folder", path))?;
         let db = opened(path).map_err(|source| wrapped(path, source))?;
         let table = |name| {
             db.open_tree(name).map(|tree| Table { name, tree }).map_err(|source| wrapped(path, source))
