@@ -50,7 +50,7 @@ impl Inner {
                 Step::Serve(digest, standing) => {
                     self.unnoted.tell(self.note(repository, reference, &digest, standing, now));
                     let served = self.served(digest, standing, age(&question, standing, now)).await?;
-                    self.note_children(repository, &served, now)?;
+                    self.unnoted.tell(self.note_children(repository, &served, now));
                     return Ok(served);
                 }
                 Step::Refuse(why) => {
