@@ -23,7 +23,18 @@ pub enum Question {
         last: Option<LastSeen>,
         /// For how long that is good.
         ages: Ages,
+        /// Whether its registry is worth waiting for.
+        gate: Gate,
     },
+}
+
+/// Whether a registry is asked although something is held that can stand in for its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// It is.
+    Open,
+    /// It left somebody waiting a moment ago.
+    Shut,
 }
 
 /// Whether the bytes of a digest are here, and may be served under the repository that was asked.
@@ -144,7 +155,7 @@ pub enum Why {
 pub fn decide(question: &Question, reply: Option<&Reply>, now: SystemTime) -> Step {
     match question {
         Question::Digest { digest, held } => by_digest(digest, *held, reply),
-        Question::Tag { last, ages } => by_tag(last.as_ref(), *ages, reply, now),
+        Question::Tag { last, ages, gate } => by_tag(last.as_ref(), *ages, *gate, reply, now),
     }
 }
 
@@ -164,7 +175,7 @@ fn by_digest(digest: &Digest, held: Held, reply: Option<&Reply>) -> Step {
     }
 }
 
-fn by_tag(last: Option<&LastSeen>, ages: Ages, reply: Option<&Reply>, now: SystemTime) -> Step {
+fn by_tag(last: Option<&LastSeen>, ages: Ages, gate: Gate, reply: Option<&Reply>, now: SystemTime) -> Step {
     let confirmed = |digest: &Digest| match last {
         Some(last) if last.digest == *digest => Standing::Unchanged,
         Some(_) | None => Standing::Changed,
@@ -173,6 +184,9 @@ fn by_tag(last: Option<&LastSeen>, ages: Ages, reply: Option<&Reply>, now: Syste
         None => match last {
             Some(last) if last.held && is_fresh(last, ages, now) => {
                 Step::Serve(last.digest.clone(), Standing::Fresh)
+            }
+            Some(last) if gate == Gate::Shut && last.held && is_within(last, ages.stale_for, now) => {
+                Step::Serve(last.digest.clone(), Standing::Stale)
             }
             Some(_) | None => Step::Ask(Ask::Head),
         },
@@ -226,7 +240,11 @@ mod tests {
     }
 
     fn tag(last: Option<LastSeen>) -> Question {
-        Question::Tag { last, ages: AGES }
+        Question::Tag { last, ages: AGES, gate: Gate::Open }
+    }
+
+    fn shut(last: Option<LastSeen>) -> Question {
+        Question::Tag { last, ages: AGES, gate: Gate::Shut }
     }
 
     fn digest(held: Held) -> Question {
@@ -294,6 +312,11 @@ mod tests {
             ("no answer, evicted", tag(seen(false)), later, Some(Reply::Failed), Step::Refuse(Why::Failed)),
             ("no answer, never seen", tag(None), later, Some(Reply::Failed), Step::Refuse(Why::Failed)),
             ("gone", tag(seen(true)), later, Some(Reply::Missing), Step::Refuse(Why::Missing)),
+            ("gate shut", shut(seen(true)), later, None, Step::Serve(old(), Stale)),
+            ("gate shut, fresh", shut(seen(true)), soon, None, Step::Serve(old(), Fresh)),
+            ("gate shut, too old", shut(seen(true)), too_late, None, ask(Ask::Head)),
+            ("gate shut, evicted", shut(seen(false)), later, None, ask(Ask::Head)),
+            ("gate shut, never seen", shut(None), later, None, ask(Ask::Head)),
             ("denied", tag(seen(true)), later, Some(Reply::Denied), Step::Refuse(Why::Denied)),
         ] {
             assert_eq!(decide(&question, reply.as_ref(), start() + age), expected, "{name}");
@@ -311,8 +334,9 @@ mod tests {
     /// Every question with every chain of replies that could follow.
     #[test]
     fn every_walk_ends_within_three_steps_and_serves_only_what_is_held() {
-        let mut questions = vec![tag(None)];
+        let mut questions = vec![tag(None), shut(None)];
         questions.extend([true, false].map(|held| tag(seen(held))));
+        questions.extend([true, false].map(|held| shut(seen(held))));
         questions.extend([Held::Here, Held::Elsewhere, Held::No].map(digest));
         for question in questions {
             for age in [Duration::ZERO, MINUTE * 2, MINUTE * 61] {

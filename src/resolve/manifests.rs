@@ -87,7 +87,8 @@ impl Inner {
                         Some(LastSeen { digest, confirmed_at, held })
                     }
                 };
-                Question::Tag { last, ages: self.freshness.of(tag) }
+                let gate = self.gates.of(repository.registry(), clock::instant());
+                Question::Tag { last, ages: self.freshness.of(tag), gate }
             }
         })
     }
@@ -101,7 +102,14 @@ impl Inner {
         ask: &Ask,
     ) -> Result<Reply, Unanswered> {
         let asked = tokio::time::timeout(ASK_DEADLINE, self.ask(repository, reference, ask)).await;
-        asked.unwrap_or_else(|_| Err(Failure::TimedOut(Wait::Headers).into()))
+        let asked = asked.unwrap_or_else(|_| Err(Failure::TimedOut(Wait::Headers).into()));
+        let failure = match &asked {
+            Ok(_) => None,
+            Err(Unanswered::Upstream(failure)) => Some(failure),
+            Err(Unanswered::Store(_)) => return asked,
+        };
+        self.gates.learn(repository.registry(), failure, clock::instant());
+        asked
     }
 
     async fn ask(

@@ -10,6 +10,7 @@ mod blobs;
 mod bring_in;
 mod decide;
 mod flight;
+mod gates;
 mod manifests;
 mod unnoted;
 
@@ -21,7 +22,7 @@ use regex::Regex;
 use tokio_util::task::TaskTracker;
 
 pub use blobs::BlobBytes;
-pub use decide::{Ages, Ask, Held, LastSeen, Question, Reply, Standing, Step, Why, decide};
+pub use decide::{Ages, Ask, Gate, Held, LastSeen, Question, Reply, Standing, Step, Why, decide};
 
 use crate::oci::{Digest, Kind, Reference, Repository, Tag};
 use crate::store::{FollowError, Hold, StoreError};
@@ -29,6 +30,7 @@ pub use crate::upstream::Failure;
 use crate::upstream::Upstreams;
 use blobs::Downloads;
 use flight::Flights;
+use gates::Gates;
 use unnoted::Unnoted;
 
 /// Answers for manifests and blobs. Cheap to clone.
@@ -42,6 +44,7 @@ struct Inner {
     upstreams: Upstreams,
     freshness: Freshness,
     unnoted: Unnoted,
+    gates: Gates,
     tasks: TaskTracker,
     manifests: Flights<(Repository, Reference), Result<Served, Refusal>>,
     downloads: Downloads,
@@ -56,6 +59,7 @@ impl Resolver {
             upstreams,
             freshness,
             unnoted: Unnoted::default(),
+            gates: Gates::default(),
             manifests: Flights::new(tasks.clone()),
             downloads: Downloads::new(tasks.clone()),
             tasks,

@@ -50,6 +50,10 @@ async fn a_held_tag_is_stale_while_the_registry_hangs_and_comes_before_container
     let url = bench.manifest("latest");
     let reply = tokio::time::timeout(CONTAINERD_WAITS, bench.head(&url)).await.expect("an answer in time");
     assert_stale(&bench, &reply);
+    // Who asks next does not wait: no further request leaves.
+    let (reply, cost) = bench.cost_of(bench.head(&url)).await;
+    assert_stale(&bench, &reply);
+    assert_eq!((cost.manifest_heads, cost.manifest_gets), (0, 0), "{cost:?}");
 }
 
 async fn serves_stale_under(fault: Fault) {
