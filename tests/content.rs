@@ -547,14 +547,23 @@ async fn nothing_is_handed_over_where_there_is_any_doubt() {
         }
         writer.close().await;
     }
+}
 
-    assert_eq!(code(info(&mut client, &sha256(b"new")).await), Code::NotFound);
-    let name = format!("a/3/layer-{}", sha256(b"new"));
-    Writer::with(&mut client, &name, b"n").await.close().await;
-    node.cache(b"new");
-    let (mut writer, offset) = Writer::resume(&mut client, &name).await;
-    assert_eq!(offset, 1);
-    assert_eq!(writer.ask(stat(&name)).await.unwrap().offset, 1, "there are bytes already");
+#[tokio::test]
+async fn a_blob_is_handed_over_in_the_place_of_bytes_that_an_earlier_pull_left() {
+    let node = Node::start().await;
+    let mut client = node.client();
+    let digest = sha256(b"tide");
+    let name = format!("a/1/layer-{digest}");
+    Writer::with(&mut client, &name, b"wrong").await.close().await;
+    assert_eq!(code(info(&mut client, &digest).await), Code::NotFound);
+    node.cache(b"tide");
+    let (mut writer, left) = Writer::resume(&mut client, &name).await;
+    assert_eq!(left, 5);
+    let whole = writer.ask(stat(&name)).await.unwrap();
+    assert_eq!((whole.offset, whole.digest), (4, digest.clone()));
+    writer.ask(commit(5, 4, &digest)).await.unwrap();
+    assert_eq!(read(&mut client, &digest, 0, 0).await.unwrap(), b"tide");
 }
 
 #[tokio::test]
