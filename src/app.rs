@@ -72,7 +72,9 @@ impl App {
         let mut hangup = signal(SignalKind::hangup())?;
         let stop = CancellationToken::new();
         let servers = TaskTracker::new();
+        let mut writers = Vec::new();
         for (service, socket) in self.contents {
+            writers.push(service.writers());
             servers.spawn(serve_content(service, socket, stop.clone()));
         }
         let router = mirror::router(self.resolver.clone());
@@ -99,12 +101,19 @@ impl App {
         }
         tracing::info!("stopping: what runs may end");
         notify(&[sd_notify::NotifyState::Stopping]);
-        stop.cancel();
         let drained = tokio::time::timeout(DRAIN, async {
+            // Whoever writes may yet have to ask the mirror, and containerd fails what waits for a second at its
+            // store: until the pulls that run are done, both go on listening.
+            for writers in &writers {
+                writers.close();
+                writers.wait().await;
+            }
+            stop.cancel();
             servers.wait().await;
             self.resolver.drain().await;
         });
         if drained.await.is_err() {
+            stop.cancel();
             tracing::warn!(seconds = DRAIN.as_secs(), "some requests did not end in time and are cut off");
         }
         if lost {

@@ -65,11 +65,6 @@ impl Upstream {
         self.soon(self.hub.held(kind, 1));
     }
 
-    /// Returns once the counters are as wished.
-    pub(crate) fn await_counted(&self, wished: impl Fn(&Counters) -> bool) -> Counters {
-        self.soon(self.hub.counted(wished))
-    }
-
     /// Waits for this, and ends the scenario where it does not end.
     pub(crate) fn soon<T>(&self, work: impl Future<Output = T>) -> T {
         let within = async { tokio::time::timeout(NEVER, work).await };

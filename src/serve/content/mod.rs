@@ -16,6 +16,7 @@ mod write;
 use std::pin::Pin;
 
 use futures_util::Stream;
+use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -63,6 +64,8 @@ pub struct ContentService {
     resolver: Resolver,
     /// Where hand-over is switched on.
     handover: Option<HandOver>,
+    /// The streams of writes that are open.
+    writers: TaskTracker,
 }
 
 impl ContentService {
@@ -74,7 +77,12 @@ impl ContentService {
     pub fn open(hold: Hold, owner: Owner, resolver: Resolver, handover: bool) -> Result<Self, StoreError> {
         let ingests = Ingests::open(&hold, owner.clone())?;
         let handover = handover.then(|| HandOver::new(resolver.clone()));
-        Ok(Self { hold, owner, ingests, resolver, handover })
+        Ok(Self { hold, owner, ingests, resolver, handover, writers: TaskTracker::new() })
+    }
+
+    /// What can be waited for until no stream of writes is open.
+    pub fn writers(&self) -> TaskTracker {
+        self.writers.clone()
     }
 
     /// The service, ready to be served.

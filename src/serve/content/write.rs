@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use futures_util::stream;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Status, Streaming};
 
 use super::api::{WriteAction, WriteContentRequest, WriteContentResponse};
@@ -24,7 +25,8 @@ impl ContentService {
         &self,
         requests: Streaming<WriteContentRequest>,
     ) -> Replies<WriteContentResponse> {
-        let session = Session { service: self.clone(), requests, state: State::Opening };
+        let open = self.writers.token();
+        let session = Session { service: self.clone(), requests, state: State::Opening, _open: open };
         Box::pin(stream::unfold(session, |mut session| async move {
             let reply = session.next().await?;
             Some((reply, session))
@@ -36,6 +38,7 @@ struct Session {
     service: ContentService,
     requests: Streaming<WriteContentRequest>,
     state: State,
+    _open: TaskTrackerToken,
 }
 
 enum State {
