@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -12,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock;
 use crate::config::Config;
 use crate::resolve::{Ages, Freshness, Resolver};
-use crate::serve::content::{self, ContentService};
+use crate::serve::content::{self, ContentService, Pending};
 use crate::serve::listen::{ListenError, Listeners, Socket};
 use crate::serve::{http, mirror};
 use crate::store::{Hold, Owner, Recovered, StoreError, blocking};
@@ -28,12 +29,17 @@ const TRY_DISK_EVERY: Duration = Duration::from_millis(500);
 pub struct App {
     hold: Hold,
     resolver: Resolver,
-    contents: Vec<(ContentService, Socket)>,
     mirror: TcpListener,
+    /// The content listeners serve already.
+    servers: TaskTracker,
+    /// The streams of writes of each containerd.
+    writers: Vec<TaskTracker>,
+    stop: CancellationToken,
 }
 
 impl App {
-    /// Makes the parts and takes the listeners. From here on clients can connect.
+    /// Takes the listeners and makes the parts. Clients can connect as soon as the first is done, and wait for the
+    /// second.
     ///
     /// # Errors
     /// When a part cannot be made.
@@ -47,18 +53,27 @@ impl App {
             sockets.push(listeners.unix(&containerd.socket)?);
         }
         listeners.all_taken()?;
+        let (servers, stop) = (TaskTracker::new(), CancellationToken::new());
+        let mut openings = Vec::new();
+        for socket in sockets {
+            let (opened, opening) = oneshot::channel();
+            servers.spawn(serve_content(socket, opening, stop.clone()));
+            openings.push(opened);
+        }
         let data_dir = config.data_dir.clone();
         let (hold, recovered) = blocking(move || Hold::open(&data_dir, clock::now())).await?;
         report(&config, &recovered);
         let resolver = Resolver::new(hold.clone(), upstreams, freshness(&config));
-        let mut contents = Vec::new();
-        for (containerd, socket) in config.containerds.iter().zip(sockets) {
+        let mut writers = Vec::new();
+        for (containerd, opened) in config.containerds.iter().zip(openings) {
             let (hold, resolver) = (hold.clone(), resolver.clone());
             let (owner, handover) = (Owner::new(&containerd.name), containerd.handover);
             let service = blocking(move || ContentService::open(hold, owner, resolver, handover)).await?;
-            contents.push((service, socket));
+            writers.push(service.writers());
+            // Its server ends only with us.
+            let _ = opened.send(service);
         }
-        Ok(Self { hold, resolver, contents, mirror })
+        Ok(Self { hold, resolver, mirror, servers, writers, stop })
     }
 
     /// Serves until SIGTERM or SIGINT, then lets what runs end. Ends as well, to be started anew, where the index
@@ -70,21 +85,15 @@ impl App {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let stop = CancellationToken::new();
-        let servers = TaskTracker::new();
-        let mut writers = Vec::new();
-        for (service, socket) in self.contents {
-            writers.push(service.writers());
-            servers.spawn(serve_content(service, socket, stop.clone()));
-        }
-        let router = mirror::router(self.resolver.clone());
-        servers.spawn(http::serve(self.mirror, router, stop.clone()));
+        let Self { hold, resolver, mirror, servers, writers, stop } = self;
+        let router = mirror::router(resolver.clone());
+        servers.spawn(http::serve(mirror, router, stop.clone()));
         servers.close();
         notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!("ready");
 
         let mut lost = false;
-        let index_lost = lost_until_the_disk_is_well(&self.hold);
+        let index_lost = lost_until_the_disk_is_well(&hold);
         tokio::pin!(index_lost);
         loop {
             tokio::select! {
@@ -101,6 +110,11 @@ impl App {
         }
         tracing::info!("stopping: what runs may end");
         notify(&[sd_notify::NotifyState::Stopping]);
+        if !lost {
+            // Most of what is to be flushed, while everybody is still served.
+            let hold = hold.clone();
+            blocking(move || hold.flush()).await?;
+        }
         let drained = tokio::time::timeout(DRAIN, async {
             // Whoever writes may yet have to ask the mirror, and containerd fails what waits for a second at its
             // store: until the pulls that run are done, both go on listening.
@@ -110,7 +124,7 @@ impl App {
             }
             stop.cancel();
             servers.wait().await;
-            self.resolver.drain().await;
+            resolver.drain().await;
         });
         if drained.await.is_err() {
             stop.cancel();
@@ -119,14 +133,14 @@ impl App {
         if lost {
             return Err(RunError::IndexLost);
         }
-        let hold = self.hold.clone();
-        blocking(move || hold.flush()).await?;
+        let last = hold.clone();
+        blocking(move || last.flush()).await?;
         tracing::info!("stopped");
         Ok(())
     }
 }
 
-async fn serve_content(service: ContentService, socket: Socket, stop: CancellationToken) {
+async fn serve_content(socket: Socket, opening: oneshot::Receiver<ContentService>, stop: CancellationToken) {
     let Socket { listener, file } = socket;
     let stopped = async move {
         stop.cancelled().await;
@@ -134,7 +148,7 @@ async fn serve_content(service: ContentService, socket: Socket, stop: Cancellati
         drop(file);
     };
     let served = content::server()
-        .add_service(service.into_server())
+        .add_service(Pending::new(async { opening.await.ok().map(ContentService::into_server) }))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped);
     ended("content", served.await);
 }

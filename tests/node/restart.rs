@@ -1,5 +1,6 @@
 //! The daemon restarts under a node that goes on: its sockets are held for it, and who comes meanwhile waits.
 
+use std::fs::{self, File};
 use std::thread;
 
 use crate::bench::{LATEST, Node, assert_free, hex_of, parts_of, release};
@@ -17,6 +18,12 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     }),
     scenario("what comes after the daemon crashed waits and succeeds", |version| {
         restart(version, Daemon::kill)
+    }),
+    scenario("what comes while the daemon takes long to start waits and succeeds", |version| {
+        restart(version, |daemon| {
+            daemon.kill();
+            leave_much_to_look_through(daemon);
+        });
     }),
     scenario("a daemon that is to stop serves on until the pull that runs is done", drain),
 ];
@@ -51,6 +58,14 @@ fn restart(version: Version, end: fn(&mut Daemon)) {
     assert_eq!(containerd.read_back("other"), parts_of(image));
     assert_eq!(running.state(), before);
     running.exec(&["test", "-s", "/etc/tide-release"]);
+}
+
+/// A file that no index knows is hashed at the start, and this one takes longer than containerd gives a connection to
+/// its store to come to life.
+fn leave_much_to_look_through(daemon: &Daemon) {
+    let folder = daemon.data().join("blobs/sha256/00");
+    fs::create_dir_all(&folder).unwrap();
+    File::create(folder.join("0".repeat(64))).unwrap().set_len(4096 * MIB as u64).unwrap();
 }
 
 /// The pull has not asked for all of its layers yet, and others come while it goes on.

@@ -9,6 +9,7 @@
 mod filter;
 mod handover;
 mod info;
+mod pending;
 mod read;
 mod status;
 mod write;
@@ -26,6 +27,7 @@ use crate::store::{Hold, Ingests, Owner, StoreError};
 use api::content_server::{Content, ContentServer};
 use filter::Filters;
 use handover::HandOver;
+pub use pending::Pending;
 
 /// What `build.rs` made of containerd's definition.
 #[expect(clippy::allow_attributes_without_reason, unreachable_pub, reason = "generated from content.proto")]
