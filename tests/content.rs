@@ -438,6 +438,17 @@ async fn what_exists_already_is_said_at_once_and_the_ingest_is_dropped() {
 }
 
 #[tokio::test]
+async fn other_bytes_are_never_committed_as_a_blob_that_exists() {
+    let node = Node::start().await;
+    let mut client = node.client();
+    let digest = node.cache(b"tide");
+    let mut writer = Writer::with(&mut client, "layer", b"ebb!").await;
+    assert_eq!(code(writer.ask(commit(4, 4, &digest)).await), Code::FailedPrecondition);
+    assert!(listed(&mut client, &[]).await.is_empty());
+    assert_eq!(Writer::resume(&mut client, "layer").await.1, 0, "the next pull does not go on with them");
+}
+
+#[tokio::test]
 async fn a_ref_that_is_being_written_is_unavailable_until_its_stream_ends() {
     let node = Node::start_for(&["one", "two"]).await;
     let mut client = node.client_of("one");

@@ -13,7 +13,7 @@ use super::api::{WriteAction, WriteContentRequest, WriteContentResponse};
 use super::handover::{HandOver, Whole};
 use super::{ContentService, Replies, digest, failed};
 use crate::clock;
-use crate::oci::Digest;
+use crate::oci::{Algorithm, Digest};
 use crate::store::{
     Announced, CommitError, Hold, Ingest, IngestStatus, Kept, OpenIngestError, Owner, StoreError, blocking,
 };
@@ -129,6 +129,9 @@ impl Writer {
         }
         if !request.expected.is_empty() {
             let expected = digest(&request.expected)?;
+            if action == WriteAction::Commit && self.wrote_something_else(&request, &expected) {
+                return Err(self.give_up(&expected).await);
+            }
             self = self.unless_held(&expected).await?;
             self.announced.digest = Some(expected);
         }
@@ -162,6 +165,32 @@ impl Writer {
                 reply.digest = writer.commit().await?.to_string();
                 Ok((reply, State::Ended))
             }
+        }
+    }
+
+    /// Whether all bytes are there and are not the blob. containerd takes *already exists* for a commit, and the last
+    /// digest that it was told for the blob's: it must not hear the one while it has the other.
+    fn wrote_something_else(&self, request: &WriteContentRequest, expected: &Digest) -> bool {
+        let current = self.ingest.status().offset;
+        let all_there =
+            current > 0 && request.data.is_empty() && u64::try_from(request.offset) == Ok(current);
+        all_there && expected.algorithm() == Algorithm::Sha256 && self.ingest.digest() != *expected
+    }
+
+    /// Refuses a commit of other bytes than the blob's. Where the blob is held they are of no use to anybody, and the
+    /// next writer would go on with them: they are dropped.
+    async fn give_up(self, expected: &Digest) -> Status {
+        let actual = self.ingest.digest();
+        let dropped = match self.hold.blob(expected) {
+            Ok(Some(_)) => blocking(move || self.ingest.abort()).await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        match dropped {
+            Ok(()) => Status::failed_precondition(format!(
+                "unexpected digest: the bytes written have {actual}, not {expected}"
+            )),
+            Err(error) => failed(error),
         }
     }
 
