@@ -213,8 +213,13 @@ impl Inner {
             Ok(written) => written,
             Err(panicked) => Err(panicked.to_string()),
         };
-        if let Err(why) = written {
-            tracing::warn!(repository = %from, %digest, why, "a download failed");
+        match written {
+            Ok(()) => {
+                // Nobody waits for this: it keeps where the blob came from through a kill -9.
+                let hold = self.hold.clone();
+                self.unnoted.tell(blocking(move || hold.flush()).await);
+            }
+            Err(why) => tracing::warn!(repository = %from, %digest, why, "a download failed"),
         }
     }
 

@@ -51,6 +51,7 @@ impl Inner {
                     self.unnoted.tell(self.note(repository, reference, &digest, standing, now));
                     let served = self.served(digest, standing, age(&question, standing, now)).await?;
                     self.unnoted.tell(self.note_children(repository, &served, now));
+                    self.settle(standing).await;
                     return Ok(served);
                 }
                 Step::Refuse(why) => {
@@ -183,6 +184,17 @@ impl Inner {
             }
             Reference::Digest(_) => Ok(()),
         }
+    }
+
+    /// What is new is on the disk before it is answered: a daemon killed a moment later, and started while the registry
+    /// is down, still knows it. That a tag has not moved may be forgotten.
+    async fn settle(&self, standing: Standing) {
+        match standing {
+            Standing::Immutable | Standing::Changed => {}
+            Standing::Fresh | Standing::Unchanged | Standing::Stale => return,
+        }
+        let hold = self.hold.clone();
+        self.unnoted.tell(blocking(move || hold.flush()).await);
     }
 
     /// Remembers where to fetch what a manifest lists. An unchanged one was noted when it was new.

@@ -26,7 +26,10 @@ const LOCKED_PAUSE: Duration = Duration::from_micros(500);
 /// How much of the index the database keeps in memory, in bytes.
 const CACHE_BYTES: u64 = 64 << 20;
 
-/// Without a [flush](Self::flush) a change is durable within half a second.
+/// How long an entry that nobody waits for may be in memory alone, in milliseconds: a kill -9 loses it.
+const FLUSH_EVERY_MS: u64 = 100;
+
+/// Without a [flush](Self::flush) a change is durable within a tenth of a second.
 pub(super) struct Index {
     disk: Disk,
     path: PathBuf,
@@ -282,7 +285,10 @@ fn decoded<R: Message + Default>(value: &[u8], what: &str) -> Result<R, StoreErr
 }
 
 fn opened(path: &Path) -> sled::Result<Db> {
-    let config = || sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
+    let config = || {
+        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
+        config.flush_every_ms(Some(FLUSH_EVERY_MS))
+    };
     let locked = |error: &sled::Error| match error {
         sled::Error::Io(error) => error.to_string().contains("could not acquire lock"),
         sled::Error::Corruption { .. }

@@ -31,7 +31,7 @@ impl Hold {
         Ok(Some(TagEntry { digest, confirmed_at: record.confirmed_at.into() }))
     }
 
-    /// Points a tag at a manifest, or confirms that it still does. Durable within half a second: a tag that a
+    /// Points a tag at a manifest, or confirms that it still does. Durable within a tenth of a second: a tag that a
     /// crash sets back is asked about again.
     ///
     /// # Errors
