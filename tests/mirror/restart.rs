@@ -22,12 +22,16 @@ async fn tags_and_blobs_serve_after_a_stop_with_the_registry_and_without_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pull_after_a_crash_costs_no_get_and_no_blob() {
+async fn a_pull_after_a_crash_costs_no_get_and_no_blob_and_needs_no_registry() {
     let mut bench = Bench::start().await;
     bench.pull("latest").await;
     bench.daemon.kill();
     bench.daemon.start_again();
     assert_eq!(bench.held().len(), 2 + blobs_of(bench.hub.first().own()).len());
+    bench.break_everything(Fault::Refuse).await;
+    assert_gives(&bench.get(&bench.manifest("latest")).await, bench.hub.first(), "stale");
+
+    bench.hub.clear_all().await;
     let ((), cost) = bench.cost_of(bench.pull("latest")).await;
     assert_eq!((cost.manifest_gets, cost.blob_gets, cost.cdn_gets), (0, 0, 0), "{cost:?}");
 }
