@@ -198,10 +198,8 @@ impl Inner {
         let writer = tokio::task::spawn_blocking(move || write(download, pieces));
         let last = match self.receive(from, digest, body, &queue).await {
             Ok(()) => {
-                // Before the blob is entered in the index: one flush covers both.
-                if let Err(error) = self.hold.note_source(digest, from) {
-                    tracing::error!(%error, "a blob's source could not be noted");
-                }
+                // Before the end is written: whoever finds the blob held finds its source too.
+                self.unnoted.tell(self.hold.note_source(digest, from));
                 Piece::End
             }
             Err(failure) => Piece::Broken(failure),
@@ -214,11 +212,8 @@ impl Inner {
             Err(panicked) => Err(panicked.to_string()),
         };
         match written {
-            Ok(()) => {
-                // Nobody waits for this: it keeps where the blob came from through a kill -9.
-                let hold = self.hold.clone();
-                self.unnoted.tell(blocking(move || hold.flush()).await);
-            }
+            // Nobody waits for this: it keeps where the blob came from through a kill -9.
+            Ok(()) => self.flush_notes().await,
             Err(why) => tracing::warn!(repository = %from, %digest, why, "a download failed"),
         }
     }

@@ -58,10 +58,7 @@ impl Inner {
     ) -> Result<u64, Refusal> {
         match self.blob(from, digest).await? {
             BlobBytes::Held(blob) => Ok(blob.size()),
-            BlobBytes::Coming(follower) => followed(follower, progress).await.map_err(|error| {
-                tracing::debug!(%digest, %error, "a blob could not be brought in");
-                Refusal::Interrupted(error)
-            }),
+            BlobBytes::Coming(follower) => followed(follower, progress).await.map_err(Refusal::Interrupted),
         }
     }
 }

@@ -190,9 +190,13 @@ impl Inner {
     /// is down, still knows it. That a tag has not moved may be forgotten.
     async fn settle(&self, standing: Standing) {
         match standing {
-            Standing::Immutable | Standing::Changed => {}
-            Standing::Fresh | Standing::Unchanged | Standing::Stale => return,
+            Standing::Immutable | Standing::Changed => self.flush_notes().await,
+            Standing::Fresh | Standing::Unchanged | Standing::Stale => {}
         }
+    }
+
+    /// Brings to the disk what registries said.
+    pub(super) async fn flush_notes(&self) {
         let hold = self.hold.clone();
         self.unnoted.tell(blocking(move || hold.flush()).await);
     }
