@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
 use super::flight::Flights;
-use super::{Inner, Refusal};
+use super::{Client, Inner, Refusal};
 use crate::clock;
 use crate::oci::{Digest, Repository};
 use crate::store::{Download, DownloadState, Follower, OpenBlob, Reading, StoreError, blocking};
-use crate::upstream::{BlobBody, Failure};
+use crate::upstream::{Asker, BlobBody, Credential, Failure};
 
 /// How many chunks may wait for the disk before the registry is read no further.
 const QUEUED_CHUNKS: usize = 32;
@@ -96,6 +96,7 @@ impl Started {
 impl Inner {
     pub(super) async fn blob(
         self: &Arc<Self>,
+        client: &Client,
         repository: &Repository,
         digest: &Digest,
     ) -> Result<BlobBytes, Refusal> {
@@ -116,6 +117,7 @@ impl Inner {
 
     pub(super) async fn blob_size(
         &self,
+        client: &Client,
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Option<u64>, Refusal> {
@@ -125,7 +127,8 @@ impl Inner {
                 Ok(Some(blob.size))
             }
             None => {
-                let size = self.upstreams.head_blob(repository, digest).await;
+                let size =
+                    self.upstreams.head_blob(&Asker::new(Credential::Anonymous), repository, digest).await;
                 size.map_err(|failure| Refusal::of_blob(failure, repository, digest))
             }
         }
@@ -136,7 +139,7 @@ impl Inner {
         if self.hold.seen_in(digest, repository)? {
             return Ok(());
         }
-        let said = self.upstreams.head_blob(repository, digest).await;
+        let said = self.upstreams.head_blob(&Asker::new(Credential::Anonymous), repository, digest).await;
         said.map_err(|failure| Refusal::of_blob(failure, repository, digest))?;
         self.unnoted.tell(self.hold.note_source(digest, repository));
         Ok(())
@@ -179,7 +182,7 @@ impl Inner {
     async fn first_answer(&self, from: &Repository, digest: &Digest) -> Result<BlobBody, Failure> {
         let mut retries = 0;
         loop {
-            match self.upstreams.get_blob(from, digest, 0).await {
+            match self.upstreams.get_blob(&Asker::new(Credential::Anonymous), from, digest, 0).await {
                 Err(failure @ (Failure::Unavailable { .. } | Failure::Broken(_)))
                     if retries < FIRST_RETRIES =>
                 {
@@ -264,7 +267,7 @@ impl Inner {
             }
             resumes += 1;
             tracing::info!(repository = %from, %digest, offset, why = %broken, "a download broke and is resumed");
-            match self.upstreams.get_blob(from, digest, offset).await {
+            match self.upstreams.get_blob(&Asker::new(Credential::Anonymous), from, digest, offset).await {
                 Ok(body) => match skipping(body, offset) {
                     Some(body) => return Ok((body, resumes)),
                     None => broken = Failure::Unusable("it answered with another range".into()),

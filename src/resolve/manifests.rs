@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use super::decide::{Ask, Held, LastSeen, Question, Reply, Standing, Step, Why, decide};
-use super::{Inner, Refusal, Served};
+use super::{Client, Inner, Refusal, Served};
 use crate::clock;
 use crate::oci::{Digest, Kind, MAX_MANIFEST_BYTES, Manifest, Reference, Repository};
 use crate::store::{CommitError, Listed, Reading, StoreError, TagEntry, blocking};
-use crate::upstream::{Failure, Wait};
+use crate::upstream::{Asker, Cost, Failure, Wait};
 
 /// How long one request to a registry may take, with all that it needs before it is answered.
 const ASK_DEADLINE: Duration = Duration::from_secs(12);
@@ -18,28 +18,36 @@ const ASK_DEADLINE: Duration = Duration::from_secs(12);
 impl Inner {
     pub(super) async fn manifest(
         self: &Arc<Self>,
+        client: &Client,
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Served, Refusal> {
         let now = clock::now();
         let question = self.question(repository, reference)?;
         if let Step::Serve(digest, standing) = decide(&question, None, now) {
-            return self.served(digest, standing, age(&question, standing, now)).await;
+            return self.served(digest, standing, age(&question, standing, now), Cost::default()).await;
         }
         let (inner, repository, reference) = (Arc::clone(self), repository.clone(), reference.clone());
         let key = (repository.clone(), reference.clone());
-        let flight = self.manifests.join(key, || async move { inner.drive(&repository, &reference).await });
+        let asker = Asker::new(client.credential());
+        let flight =
+            self.manifests.join(key, || async move { inner.drive(&asker, &repository, &reference).await });
         flight.await.unwrap_or(Err(Refusal::Internal))
     }
 
-    async fn drive(&self, repository: &Repository, reference: &Reference) -> Result<Served, Refusal> {
+    async fn drive(
+        &self,
+        asker: &Asker,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Served, Refusal> {
         let question = self.question(repository, reference)?;
         let mut reply = None;
         let mut failure = None;
         loop {
             let now = clock::now();
             match decide(&question, reply.as_ref(), now) {
-                Step::Ask(ask) => match self.ask_in_time(repository, reference, &ask).await {
+                Step::Ask(ask) => match self.ask_in_time(asker, repository, reference, &ask).await {
                     Ok(answered) => reply = Some(answered),
                     Err(Unanswered::Upstream(failed)) => {
                         reply = Some(reply_of(&failed, &ask));
@@ -49,7 +57,8 @@ impl Inner {
                 },
                 Step::Serve(digest, standing) => {
                     self.unnoted.tell(self.note(repository, reference, &digest, standing, now));
-                    let served = self.served(digest, standing, age(&question, standing, now)).await?;
+                    let age = age(&question, standing, now);
+                    let served = self.served(digest, standing, age, asker.cost()).await?;
                     self.unnoted.tell(self.note_children(repository, &served, now));
                     self.settle(standing).await;
                     return Ok(served);
@@ -98,11 +107,12 @@ impl Inner {
     /// 30 s and would then go past us: better a stale answer before that.
     async fn ask_in_time(
         &self,
+        asker: &Asker,
         repository: &Repository,
         reference: &Reference,
         ask: &Ask,
     ) -> Result<Reply, Unanswered> {
-        let asked = tokio::time::timeout(ASK_DEADLINE, self.ask(repository, reference, ask)).await;
+        let asked = tokio::time::timeout(ASK_DEADLINE, self.ask(asker, repository, reference, ask)).await;
         let asked = asked.unwrap_or_else(|_| Err(Failure::TimedOut(Wait::Headers).into()));
         let failure = match &asked {
             Ok(_) => None,
@@ -115,13 +125,14 @@ impl Inner {
 
     async fn ask(
         &self,
+        asker: &Asker,
         repository: &Repository,
         reference: &Reference,
         ask: &Ask,
     ) -> Result<Reply, Unanswered> {
         match ask {
             Ask::Head => {
-                let described = self.upstreams.head_manifest(repository, reference).await?;
+                let described = self.upstreams.head_manifest(asker, repository, reference).await?;
                 let digest = match reference {
                     // A registry that has it under its digest need not repeat the digest.
                     Reference::Digest(digest) => Some(described.digest.unwrap_or_else(|| digest.clone())),
@@ -132,7 +143,7 @@ impl Inner {
                 Ok(Reply::Points { to, held })
             }
             Ask::Get => {
-                let bytes = self.upstreams.get_manifest(repository, reference).await?;
+                let bytes = self.upstreams.get_manifest(asker, repository, reference).await?;
                 let digest = match reference {
                     Reference::Digest(digest) => digest.clone(),
                     Reference::Tag(_) => Digest::of(&bytes),
@@ -141,7 +152,7 @@ impl Inner {
             }
             Ask::GetDigest(digest) => {
                 let reference = Reference::Digest(digest.clone());
-                let bytes = self.upstreams.get_manifest(repository, &reference).await?;
+                let bytes = self.upstreams.get_manifest(asker, repository, &reference).await?;
                 self.keep(bytes, digest.clone()).await
             }
         }
@@ -230,7 +241,13 @@ impl Inner {
         }
     }
 
-    async fn served(&self, digest: Digest, standing: Standing, age: Duration) -> Result<Served, Refusal> {
+    async fn served(
+        &self,
+        digest: Digest,
+        standing: Standing,
+        age: Duration,
+        cost: Cost,
+    ) -> Result<Served, Refusal> {
         let blob = match self.hold.reading(&digest).await? {
             Reading::Open(blob) => blob,
             Reading::Lost { .. } | Reading::No => return Err(Refusal::Internal),
@@ -246,7 +263,7 @@ impl Inner {
         let Ok(manifest) = Manifest::parse(&bytes) else { return Err(Refusal::NotAManifest(digest)) };
         let children = manifest.children().iter().map(|child| child.digest.clone()).collect();
         let media_type = manifest.media_type().to_owned();
-        Ok(Served { kind: manifest.kind(), children, media_type, digest, bytes, standing, age })
+        Ok(Served { kind: manifest.kind(), children, media_type, digest, bytes, standing, age, cost })
     }
 }
 

@@ -26,8 +26,8 @@ pub use decide::{Ages, Ask, Gate, Held, LastSeen, Question, Reply, Standing, Ste
 
 use crate::oci::{Digest, Kind, Reference, Repository, Tag};
 use crate::store::{FollowError, Hold, StoreError};
-pub use crate::upstream::Failure;
-use crate::upstream::Upstreams;
+pub use crate::upstream::{ClientToken, Cost, Failure};
+use crate::upstream::{Credential, Upstreams};
 use blobs::Downloads;
 use flight::Flights;
 use gates::Gates;
@@ -71,30 +71,62 @@ impl Resolver {
     ///
     /// # Errors
     /// When there is nothing to answer with.
-    pub async fn manifest(&self, repository: &Repository, reference: &Reference) -> Result<Served, Refusal> {
-        self.inner.manifest(repository, reference).await
+    pub async fn manifest(
+        &self,
+        client: &Client,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Served, Refusal> {
+        self.inner.manifest(client, repository, reference).await
     }
 
     /// A blob's bytes, held or on their way.
     ///
     /// # Errors
     /// When there is nothing to answer with.
-    pub async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<BlobBytes, Refusal> {
-        self.inner.blob(repository, digest).await
+    pub async fn blob(
+        &self,
+        client: &Client,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<BlobBytes, Refusal> {
+        self.inner.blob(client, repository, digest).await
     }
 
     /// A blob's length in bytes, without fetching it. `None` where its registry does not say.
     ///
     /// # Errors
     /// When there is nothing to answer with.
-    pub async fn blob_size(&self, repository: &Repository, digest: &Digest) -> Result<Option<u64>, Refusal> {
-        self.inner.blob_size(repository, digest).await
+    pub async fn blob_size(
+        &self,
+        client: &Client,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<u64>, Refusal> {
+        self.inner.blob_size(client, repository, digest).await
     }
 
     /// Waits until everything under way has ended; nothing new is to be asked meanwhile.
     pub async fn drain(&self) {
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
+    }
+}
+
+/// Who wants an answer, which decides as whom a registry is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Client {
+    /// Whoever runs this node: over the control socket, or containerd by its own.
+    Operator,
+    /// Somebody without credentials.
+    Anyone,
+    /// Somebody with a token of the registry.
+    Token(ClientToken),
+}
+
+impl Client {
+    fn credential(&self) -> Credential {
+        Credential::Anonymous
     }
 }
 
@@ -115,6 +147,8 @@ pub struct Served {
     pub standing: Standing,
     /// How long ago the registry last confirmed it.
     pub age: Duration,
+    /// What this answer took of the registry; nothing where somebody else's request was waited for.
+    pub cost: Cost,
 }
 
 /// For how long tags are good: a default, and rules by pattern, of which the first match wins.

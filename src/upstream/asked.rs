@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpInfo;
 use url::Url;
 
+use super::asker::Asker;
 use super::failure::Failure;
 use super::reach::{Reach, Standing};
 use crate::oci::{ACCEPT_MANIFESTS, Digest, Reference, Repository};
@@ -36,6 +37,8 @@ pub(super) struct Asked {
     pub(super) place: Place,
     /// How far the request may go.
     pub(super) reach: Reach,
+    /// For whom.
+    pub(super) asker: Asker,
 }
 
 /// What of a repository is asked for.
@@ -132,10 +135,12 @@ pub(super) fn standing_of(answer: &Answer) -> Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::Credential;
 
     fn asked(reach: Reach) -> Asked {
         let repository = Repository::new("quay.io".parse().unwrap(), "a/b").unwrap();
-        Asked { repository, kind: Kind::Blob(Digest::of(b"")), place: Place::Upstream, reach }
+        let asker = Asker::new(Credential::Anonymous);
+        Asked { repository, kind: Kind::Blob(Digest::of(b"")), place: Place::Upstream, reach, asker }
     }
 
     fn url(text: &str) -> Url {

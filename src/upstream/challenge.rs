@@ -154,12 +154,14 @@ mod tests {
     use super::*;
     use crate::oci::Repository;
     use crate::upstream::asked::{Kind, Place};
+    use crate::upstream::{Asker, Credential};
 
     const HUB: &str = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/nginx:pull",error="insufficient_scope""#;
 
     fn asked(name: &str, reach: Reach) -> Asked {
         let repository = Repository::new("reg.example".parse().unwrap(), name).unwrap();
-        Asked { repository, kind: Kind::Token, place: Place::Upstream, reach }
+        let asker = Asker::new(Credential::Anonymous);
+        Asked { repository, kind: Kind::Token, place: Place::Upstream, reach, asker }
     }
 
     fn grant(challenge: &str, challenged: &str, wanted: &str) -> String {

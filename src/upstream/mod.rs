@@ -12,6 +12,7 @@
 //! named it may not lead to; nothing that comes from the network is waited for, or kept, without a bound.
 
 mod asked;
+mod asker;
 mod authorize;
 mod body;
 mod challenge;
@@ -32,6 +33,7 @@ mod tokens;
 mod transport;
 mod upstreams;
 
+pub use asker::{Asker, ClientToken, Cost, Credential};
 pub use body::BlobBody;
 pub use failure::{Cause, Failure, Forbidden, Wait};
 pub use reach::Standing;

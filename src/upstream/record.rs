@@ -14,7 +14,7 @@ use super::asked::{Answer, Asked, Kind, Place, Request};
 use super::failure::Failure;
 use crate::clock;
 
-/// Logs each request once it has its answer: what may have cost something at info, the rest at debug.
+/// Logs each request once it has its answer, and puts it on the account of whoever it was sent for.
 #[derive(Clone)]
 pub(super) struct Record<S> {
     inner: S,
@@ -64,20 +64,15 @@ fn log(asked: &Asked, method: &Method, host: &str, answer: &Result<Answer, Failu
         Ok(answer) => {
             let status = answer.status().as_u16();
             let counted = counts(asked, method, answer.status());
+            asked.asker.spend(counted);
             let remaining = remaining(answer.headers());
-            if counted {
-                tracing::info!(
-                    %method, %registry, repository, kind, %what, host, status, counted, remaining, milliseconds,
-                    "asked upstream"
-                );
-            } else {
-                tracing::debug!(
-                    %method, %registry, repository, kind, %what, host, status, counted, remaining, milliseconds,
-                    "asked upstream"
-                );
-            }
+            tracing::info!(
+                %method, %registry, repository, kind, %what, host, status, counted, remaining, milliseconds,
+                "asked upstream"
+            );
         }
         Err(failure) => {
+            asked.asker.spend(false);
             tracing::info!(
                 %method, %registry, repository, kind, %what, host, %failure, counted = false, milliseconds,
                 "asked upstream in vain"
@@ -106,12 +101,14 @@ mod tests {
     use super::*;
     use crate::oci::{Digest, Repository};
     use crate::upstream::reach::Reach;
+    use crate::upstream::{Asker, Credential};
 
     #[test]
     fn only_a_get_of_a_manifest_that_was_let_through_counts() {
         let asked = |kind, place| {
             let repository = Repository::new("docker.io".parse().unwrap(), "nginx").unwrap();
-            Asked { repository, kind, place, reach: Reach::Public }
+            let asker = Asker::new(Credential::Anonymous);
+            Asked { repository, kind, place, reach: Reach::Public, asker }
         };
         let manifest = asked(Kind::Manifest("latest".parse().unwrap()), Place::Upstream);
         let elsewhere = asked(Kind::Manifest("latest".parse().unwrap()), Place::Redirected);

@@ -11,6 +11,7 @@ use http::{HeaderMap, Method, StatusCode};
 use tower::ServiceExt;
 
 use super::asked::{Answer, Asked, Kind, Place, standing_of};
+use super::asker::Asker;
 use super::body::{self, BlobBody, Extent};
 use super::failure::Failure;
 use super::redirect;
@@ -57,11 +58,12 @@ impl Upstreams {
     /// Any [`Failure`]; [`Failure::NoHead`] where only a GET can tell.
     pub async fn head_manifest(
         &self,
+        asker: &Asker,
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Described, Failure> {
         let kind = Kind::Manifest(reference.clone());
-        let answer = self.ask(Method::HEAD, repository, kind, 0).await?;
+        let answer = self.ask(asker, Method::HEAD, repository, kind, 0).await?;
         refuse_html(answer.headers())?;
         let digest = answer.headers().get("docker-content-digest");
         let digest = digest.and_then(|digest| digest.to_str().ok()?.trim().parse().ok());
@@ -74,11 +76,12 @@ impl Upstreams {
     /// Any [`Failure`] but [`Failure::NoHead`].
     pub async fn get_manifest(
         &self,
+        asker: &Asker,
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Bytes, Failure> {
         let kind = Kind::Manifest(reference.clone());
-        let answer = self.ask(Method::GET, repository, kind, 0).await?;
+        let answer = self.ask(asker, Method::GET, repository, kind, 0).await?;
         refuse_html(answer.headers())?;
         let length = body::length(answer.headers());
         body::whole(answer.into_body(), length, MAX_MANIFEST_BYTES, self.settings.timeouts.idle).await
@@ -88,8 +91,13 @@ impl Upstreams {
     ///
     /// # Errors
     /// Any [`Failure`]; [`Failure::NoHead`] where only a GET can tell.
-    pub async fn head_blob(&self, repository: &Repository, digest: &Digest) -> Result<Option<u64>, Failure> {
-        let answer = self.ask(Method::HEAD, repository, Kind::Blob(digest.clone()), 0).await?;
+    pub async fn head_blob(
+        &self,
+        asker: &Asker,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<u64>, Failure> {
+        let answer = self.ask(asker, Method::HEAD, repository, Kind::Blob(digest.clone()), 0).await?;
         Ok(body::length(answer.headers()))
     }
 
@@ -100,11 +108,12 @@ impl Upstreams {
     /// Any [`Failure`] but [`Failure::NoHead`], from here or from the body.
     pub async fn get_blob(
         &self,
+        asker: &Asker,
         repository: &Repository,
         digest: &Digest,
         from: u64,
     ) -> Result<BlobBody, Failure> {
-        let answer = self.ask(Method::GET, repository, Kind::Blob(digest.clone()), from).await?;
+        let answer = self.ask(asker, Method::GET, repository, Kind::Blob(digest.clone()), from).await?;
         let Extent { total, starts_at } = Extent::of(answer.status(), answer.headers(), from)?;
         let awaited = total.and_then(|total| total.checked_sub(starts_at));
         let body = body::chunks(answer.into_body(), awaited, self.settings.timeouts.idle);
@@ -114,6 +123,7 @@ impl Upstreams {
     /// Asks, goes where it is sent, and answers with 200, or with 206 to a request for later bytes.
     async fn ask(
         &self,
+        asker: &Asker,
         method: Method,
         repository: &Repository,
         kind: Kind,
@@ -121,8 +131,13 @@ impl Upstreams {
     ) -> Result<Answer, Failure> {
         let upstream = self.settings.upstream(repository.registry())?;
         let mut url = upstream.address(repository, &kind);
-        let mut asked =
-            Asked { repository: repository.clone(), kind, place: Place::Upstream, reach: upstream.reach };
+        let mut asked = Asked {
+            repository: repository.clone(),
+            kind,
+            place: Place::Upstream,
+            reach: upstream.reach,
+            asker: asker.clone(),
+        };
         for _ in 0..=redirect::MOST {
             let request = asked.request(method.clone(), &url, from)?;
             let answer = self.stack.clone().oneshot(request).await?;

@@ -6,16 +6,17 @@ use axum::http::{HeaderValue, Response, header};
 use super::error::Problem;
 use super::{CONTENT_DIGEST, STANDING, ascii};
 use crate::oci::{Reference, Repository};
-use crate::resolve::{Resolver, Standing};
+use crate::resolve::{Client, Resolver, Standing};
 
 /// Answers a HEAD only for what a GET could then have: the manifest is here by then.
 pub(super) async fn answer(
     resolver: &Resolver,
+    client: &Client,
     repository: &Repository,
     reference: &Reference,
     head: bool,
 ) -> Result<Response<Body>, Problem> {
-    let served = resolver.manifest(repository, reference).await?;
+    let served = resolver.manifest(client, repository, reference).await?;
     let length = served.bytes.len();
     let body = if head { Body::empty() } else { Body::from(served.bytes) };
     let mut response = Response::new(body);

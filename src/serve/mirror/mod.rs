@@ -17,7 +17,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::clock;
-use crate::resolve::Resolver;
+use crate::resolve::{Client, ClientToken, Resolver};
 use error::Problem;
 use route::Route;
 
@@ -48,17 +48,26 @@ async fn respond(resolver: &Resolver, request: &Parts) -> Result<Response<Body>,
         Method::HEAD => true,
         _ => return Err(Problem::ReadOnly),
     };
+    let client = client(request);
     match Route::parse(request.uri.path(), request.uri.query())? {
         Route::Base => Ok(base()),
         Route::Manifest(repository, reference) => {
-            manifest::answer(resolver, &repository, &reference, head).await
+            manifest::answer(resolver, &client, &repository, &reference, head).await
         }
-        Route::Blob(repository, digest) if head => blob::describe(resolver, &repository, &digest).await,
+        Route::Blob(repository, digest) if head => {
+            blob::describe(resolver, &client, &repository, &digest).await
+        }
         Route::Blob(repository, digest) => {
             let range = request.headers.get(header::RANGE).and_then(|range| range.to_str().ok());
-            blob::answer(resolver, &repository, &digest, range).await
+            blob::answer(resolver, &client, &repository, &digest, range).await
         }
     }
+}
+
+/// Whoever asks: a client's token is its own; a password is nobody's business here.
+fn client(request: &Parts) -> Client {
+    let header = request.headers.get(header::AUTHORIZATION);
+    header.and_then(ClientToken::from_authorization).map_or(Client::Anyone, Client::Token)
 }
 
 /// What clients ask first to see whether this is a registry at all.

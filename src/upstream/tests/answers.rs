@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::site::{Site, latest, repository, response, some_digest};
+use super::site::{Site, anyone, latest, repository, response, some_digest};
 use crate::oci::{ACCEPT_MANIFESTS, Digest};
 use crate::upstream::{Described, Failure};
 
@@ -17,7 +17,7 @@ async fn a_manifests_head_tells_its_digest_and_size() {
         response(200, &[("docker-content-digest", &digest), ("content-length", "1234")], "")
     })
     .await;
-    let described = site.upstreams().head_manifest(&repository("a/b"), &latest()).await.unwrap();
+    let described = site.upstreams().head_manifest(&anyone(), &repository("a/b"), &latest()).await.unwrap();
     assert_eq!(described, Described { digest: Some(some_digest()), size: Some(1234) });
 
     let [seen] = &site.seen()[..] else { panic!("asked more than once") };
@@ -35,7 +35,7 @@ async fn a_head_without_a_digest_or_with_a_malformed_one_tells_none() {
             response(200, &[("docker-content-digest", digest), ("content-length", "7")], "")
         })
         .await;
-        let described = site.upstreams().head_manifest(&repository("a"), &latest()).await.unwrap();
+        let described = site.upstreams().head_manifest(&anyone(), &repository("a"), &latest()).await.unwrap();
         assert_eq!(described.digest, None, "{digest}");
     }
 }
@@ -44,16 +44,16 @@ async fn a_head_without_a_digest_or_with_a_malformed_one_tells_none() {
 async fn a_manifest_comes_whole() {
     let site = Site::serve(async |_| response(200, &[], "{}")).await;
     let upstreams = site.upstreams();
-    assert_eq!(upstreams.get_manifest(&repository("a"), &latest()).await.unwrap(), "{}");
+    assert_eq!(upstreams.get_manifest(&anyone(), &repository("a"), &latest()).await.unwrap(), "{}");
     let by_digest = Digest::of(b"{}").to_string().parse().unwrap();
-    assert_eq!(upstreams.get_manifest(&repository("a"), &by_digest).await.unwrap(), "{}");
+    assert_eq!(upstreams.get_manifest(&anyone(), &repository("a"), &by_digest).await.unwrap(), "{}");
     assert_eq!(site.seen()[1].target, format!("/v2/a/manifests/{by_digest}"));
 }
 
 #[tokio::test]
 async fn a_blobs_head_tells_its_size() {
     let site = Site::serve(async |_| response(200, &[("content-length", "99")], "")).await;
-    let size = site.upstreams().head_blob(&repository("a"), &some_digest()).await.unwrap();
+    let size = site.upstreams().head_blob(&anyone(), &repository("a"), &some_digest()).await.unwrap();
     assert_eq!(size, Some(99));
     assert_eq!(site.seen()[0].target, format!("/v2/a/blobs/{}", some_digest()));
 }
@@ -79,7 +79,7 @@ async fn a_status_becomes_what_can_be_done_about_it() {
         (206, "Unusable(\"status 206\")"),
     ] {
         let reference = format!("t{status}").parse().unwrap();
-        let failure = upstreams.head_manifest(&repository("a"), &reference).await.unwrap_err();
+        let failure = upstreams.head_manifest(&anyone(), &repository("a"), &reference).await.unwrap_err();
         assert_eq!(format!("{failure:?}"), expected);
     }
 }
@@ -91,9 +91,9 @@ async fn a_web_page_is_no_manifest() {
     })
     .await;
     let upstreams = site.upstreams();
-    let head = upstreams.head_manifest(&repository("a"), &latest()).await;
+    let head = upstreams.head_manifest(&anyone(), &repository("a"), &latest()).await;
     assert!(matches!(head, Err(Failure::Unusable(_))), "{head:?}");
-    let get = upstreams.get_manifest(&repository("a"), &latest()).await;
+    let get = upstreams.get_manifest(&anyone(), &repository("a"), &latest()).await;
     assert!(matches!(get, Err(Failure::Unusable(_))), "{get:?}");
 }
 
@@ -150,9 +150,9 @@ async fn each_request_leaves_one_line_without_secrets() {
     })
     .await;
     let upstreams = site.upstreams();
-    upstreams.get_manifest(&repository("a"), &latest()).await.unwrap();
-    upstreams.head_manifest(&repository("a"), &latest()).await.unwrap();
-    upstreams.get_blob(&repository("a"), &some_digest(), 0).await.unwrap();
+    upstreams.get_manifest(&anyone(), &repository("a"), &latest()).await.unwrap();
+    upstreams.head_manifest(&anyone(), &repository("a"), &latest()).await.unwrap();
+    upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), 0).await.unwrap();
 
     let text = log.text();
     assert!(!text.contains("verysecret"), "{text}");

@@ -4,7 +4,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::site::{Site, impatient, latest, raw, repository, response, some_digest, upstreams_at};
+use super::site::{Site, anyone, impatient, latest, raw, repository, response, some_digest, upstreams_at};
 use crate::oci::MAX_MANIFEST_BYTES;
 use crate::upstream::{Failure, Timeouts, Wait};
 
@@ -30,9 +30,10 @@ async fn a_manifest_may_be_as_long_as_the_bound_and_no_longer() {
     .await;
     let upstreams = site.upstreams();
     for name in ["announced", "chunked"] {
-        let fits = upstreams.get_manifest(&repository(name), &"fits".parse().unwrap()).await.unwrap();
+        let fits =
+            upstreams.get_manifest(&anyone(), &repository(name), &"fits".parse().unwrap()).await.unwrap();
         assert_eq!(fits.len() as u64, MAX_MANIFEST_BYTES);
-        let exceeds = upstreams.get_manifest(&repository(name), &"exceeds".parse().unwrap()).await;
+        let exceeds = upstreams.get_manifest(&anyone(), &repository(name), &"exceeds".parse().unwrap()).await;
         assert!(matches!(exceeds, Err(Failure::Unusable(_))), "{name}");
     }
 }
@@ -48,9 +49,9 @@ async fn the_rest_of_a_blob_is_asked_for_by_a_range() {
     })
     .await;
     let upstreams = site.upstreams();
-    let whole = upstreams.get_blob(&repository("a"), &some_digest(), 0).await.unwrap();
+    let whole = upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), 0).await.unwrap();
     assert_eq!((whole.total, whole.starts_at), (Some(9), 0));
-    let rest = upstreams.get_blob(&repository("a"), &some_digest(), 5).await.unwrap();
+    let rest = upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), 5).await.unwrap();
     assert_eq!((rest.total, rest.starts_at), (Some(9), 5));
     let bytes: Vec<_> = rest.body.try_collect().await.unwrap();
     assert_eq!(bytes.concat(), b"blob");
@@ -59,7 +60,7 @@ async fn the_rest_of_a_blob_is_asked_for_by_a_range() {
 #[tokio::test]
 async fn a_registry_without_ranges_starts_at_the_beginning() {
     let site = Site::serve(async |_| response(200, &[], "some blob")).await;
-    let blob = site.upstreams().get_blob(&repository("a"), &some_digest(), 5).await.unwrap();
+    let blob = site.upstreams().get_blob(&anyone(), &repository("a"), &some_digest(), 5).await.unwrap();
     assert_eq!((blob.total, blob.starts_at), (Some(9), 0));
 }
 
@@ -68,14 +69,14 @@ async fn another_part_than_the_wanted_one_is_refused() {
     for range in ["bytes 0-8/9", "bytes 4-8/9", "bytes 5-9/9", "nonsense"] {
         let site =
             Site::serve(move |_| async move { response(206, &[("content-range", range)], "blob") }).await;
-        let blob = site.upstreams().get_blob(&repository("a"), &some_digest(), 5).await;
+        let blob = site.upstreams().get_blob(&anyone(), &repository("a"), &some_digest(), 5).await;
         assert!(matches!(blob, Err(Failure::Unusable(_))), "{range}: {blob:?}");
     }
 }
 
 async fn outcome(url: String, from: u64) -> (Vec<u8>, Option<Failure>) {
     let upstreams = upstreams_at(&url, Timeouts { idle: impatient().idle, ..Timeouts::default() });
-    let mut blob = upstreams.get_blob(&repository("a"), &some_digest(), from).await.unwrap();
+    let mut blob = upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), from).await.unwrap();
     let mut bytes = Vec::new();
     while let Some(chunk) = blob.body.next().await {
         match chunk {
@@ -128,7 +129,7 @@ async fn a_body_that_stalls_times_out() {
 async fn a_manifest_that_stalls_times_out() {
     let (address, _) = raw(&["HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\0"]).await;
     let upstreams = upstreams_at(&format!("http://{address}"), impatient());
-    let failure = upstreams.get_manifest(&repository("a"), &latest()).await.unwrap_err();
+    let failure = upstreams.get_manifest(&anyone(), &repository("a"), &latest()).await.unwrap_err();
     assert!(matches!(failure, Failure::TimedOut(Wait::Body)), "{failure:?}");
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::site::{Site, impatient, latest, raw, repository, response, upstreams_at};
+use super::site::{Site, anyone, impatient, latest, raw, repository, response, upstreams_at};
 use crate::oci::Repository;
 use crate::upstream::{Failure, Forbidden, Settings, Timeouts, Upstreams, Wait};
 
@@ -10,7 +10,7 @@ use crate::upstream::{Failure, Forbidden, Settings, Timeouts, Upstreams, Wait};
 async fn a_connection_that_breaks_before_an_answer_is_tried_once_more() {
     let (address, count) = raw(&["", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"]).await;
     let upstreams = upstreams_at(&format!("http://{address}"), Timeouts::default());
-    assert_eq!(upstreams.get_manifest(&repository("a"), &latest()).await.unwrap(), "{}");
+    assert_eq!(upstreams.get_manifest(&anyone(), &repository("a"), &latest()).await.unwrap(), "{}");
     assert_eq!(*count.borrow(), 2);
 }
 
@@ -18,7 +18,7 @@ async fn a_connection_that_breaks_before_an_answer_is_tried_once_more() {
 async fn a_connection_that_breaks_again_is_given_up() {
     let (address, count) = raw(&[""]).await;
     let upstreams = upstreams_at(&format!("http://{address}"), Timeouts::default());
-    let failure = upstreams.head_manifest(&repository("a"), &latest()).await.unwrap_err();
+    let failure = upstreams.head_manifest(&anyone(), &repository("a"), &latest()).await.unwrap_err();
     assert!(matches!(failure, Failure::Broken(_)), "{failure:?}");
     assert_eq!(*count.borrow(), 2);
 }
@@ -27,7 +27,7 @@ async fn a_connection_that_breaks_again_is_given_up() {
 async fn an_answer_that_is_no_http_is_not_asked_for_again() {
     let (address, count) = raw(&["220 mail.example ESMTP\r\n\r\n"]).await;
     let upstreams = upstreams_at(&format!("http://{address}"), Timeouts::default());
-    let failure = upstreams.head_manifest(&repository("a"), &latest()).await.unwrap_err();
+    let failure = upstreams.head_manifest(&anyone(), &repository("a"), &latest()).await.unwrap_err();
     assert!(matches!(failure, Failure::Unusable(_)), "{failure:?}");
     assert_eq!(*count.borrow(), 1);
 }
@@ -36,7 +36,7 @@ async fn an_answer_that_is_no_http_is_not_asked_for_again() {
 async fn a_status_is_not_asked_for_again() {
     for status in [429, 500, 503] {
         let site = Site::serve(move |_| async move { response(status, &[], "") }).await;
-        assert!(site.upstreams().head_manifest(&repository("a"), &latest()).await.is_err());
+        assert!(site.upstreams().head_manifest(&anyone(), &repository("a"), &latest()).await.is_err());
         assert_eq!(site.seen().len(), 1);
     }
 }
@@ -45,7 +45,7 @@ async fn a_status_is_not_asked_for_again() {
 async fn an_answer_that_does_not_begin_times_out_and_is_not_asked_for_again() {
     let (address, count) = raw(&["\0"]).await;
     let upstreams = upstreams_at(&format!("http://{address}"), impatient());
-    let failure = upstreams.head_manifest(&repository("a"), &latest()).await.unwrap_err();
+    let failure = upstreams.head_manifest(&anyone(), &repository("a"), &latest()).await.unwrap_err();
     assert!(matches!(failure, Failure::TimedOut(Wait::Headers)), "{failure:?}");
     assert_eq!(*count.borrow(), 1);
 }
@@ -56,7 +56,7 @@ async fn a_refused_connection_says_so() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let upstreams = upstreams_at(&format!("http://{address}"), Timeouts::default());
-    let failure = upstreams.head_manifest(&repository("a"), &latest()).await.unwrap_err();
+    let failure = upstreams.head_manifest(&anyone(), &repository("a"), &latest()).await.unwrap_err();
     assert!(matches!(failure, Failure::Unreachable(_)), "{failure:?}");
     assert!(failure.to_string().contains("refused"), "{failure}");
 }
@@ -92,7 +92,7 @@ async fn no_spelling_of_a_forged_destination_is_connected_to() {
         "[fd00::1]",
     ] {
         let repository = Repository::new(format!("{host}:{port}").parse().unwrap(), "a").unwrap();
-        let failure = upstreams.head_manifest(&repository, &latest()).await.unwrap_err();
+        let failure = upstreams.head_manifest(&anyone(), &repository, &latest()).await.unwrap_err();
         assert!(matches!(failure, Failure::Forbidden(Forbidden::Address { .. })), "{host}: {failure:?}");
     }
     assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
@@ -102,6 +102,6 @@ async fn no_spelling_of_a_forged_destination_is_connected_to() {
 async fn a_registry_that_is_not_listed_is_not_asked_where_only_listed_ones_may_be() {
     let settings = Settings { allow_any: false, listed: BTreeMap::new(), timeouts: Timeouts::default() };
     let upstreams = Upstreams::new(settings).unwrap();
-    let failure = upstreams.head_manifest(&repository("a"), &latest()).await.unwrap_err();
+    let failure = upstreams.head_manifest(&anyone(), &repository("a"), &latest()).await.unwrap_err();
     assert!(matches!(failure, Failure::Forbidden(Forbidden::NotListed(_))), "{failure:?}");
 }

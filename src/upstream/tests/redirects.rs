@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt;
 
-use super::site::{Seen, Site, latest, repository, response, some_digest, upstreams_at};
+use super::site::{Seen, Site, anyone, latest, repository, response, some_digest, upstreams_at};
 use crate::upstream::{Failure, Timeouts};
 
 /// A registry that wants a token and redirects all else to this address.
@@ -29,7 +29,7 @@ async fn a_blob_is_fetched_where_its_registry_redirects_without_the_token() {
         let cdn = Site::serve(async |_| response(200, &[], "some blob")).await;
         let registry = registry_that_redirects(status, format!("{}/data?sig=a%2Fb", cdn.url())).await;
         let upstreams = registry.upstreams();
-        let blob = upstreams.get_blob(&repository("a"), &some_digest(), 0).await.unwrap();
+        let blob = upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), 0).await.unwrap();
         assert_eq!((blob.total, blob.starts_at), (Some(9), 0));
         let bytes: Vec<_> = blob.body.try_collect().await.unwrap();
         assert_eq!(bytes.concat(), b"some blob");
@@ -47,7 +47,7 @@ async fn a_redirect_is_asked_for_anew_each_time() {
     let registry = registry_that_redirects(301, cdn.url()).await;
     let upstreams = registry.upstreams();
     for _ in 0..2 {
-        upstreams.get_blob(&repository("a"), &some_digest(), 0).await.unwrap();
+        upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), 0).await.unwrap();
     }
     assert_eq!(registry.count("/v2/a/blobs/"), 3);
 }
@@ -60,7 +60,7 @@ async fn the_rest_of_a_blob_is_asked_for_behind_the_redirect_too() {
     })
     .await;
     let registry = registry_that_redirects(307, cdn.url()).await;
-    let blob = registry.upstreams().get_blob(&repository("a"), &some_digest(), 5).await.unwrap();
+    let blob = registry.upstreams().get_blob(&anyone(), &repository("a"), &some_digest(), 5).await.unwrap();
     assert_eq!((blob.total, blob.starts_at), (Some(9), 5));
 }
 
@@ -80,7 +80,7 @@ async fn a_redirect_within_the_registry_keeps_the_token() {
         response(200, &[], "{}")
     })
     .await;
-    assert_eq!(site.upstreams().get_manifest(&repository("a"), &latest()).await.unwrap(), "{}");
+    assert_eq!(site.upstreams().get_manifest(&anyone(), &repository("a"), &latest()).await.unwrap(), "{}");
     assert_eq!(site.count("/elsewhere"), 1);
 }
 
@@ -92,7 +92,8 @@ async fn a_challenge_behind_a_redirect_gets_no_answer() {
     })
     .await;
     let registry = registry_that_redirects(307, cdn.url()).await;
-    let failure = registry.upstreams().get_blob(&repository("a"), &some_digest(), 0).await.unwrap_err();
+    let failure =
+        registry.upstreams().get_blob(&anyone(), &repository("a"), &some_digest(), 0).await.unwrap_err();
     assert!(matches!(failure, Failure::Unavailable { status: 401, .. }), "{failure:?}");
     assert_eq!(cdn.seen().len(), 1);
 }
@@ -100,7 +101,8 @@ async fn a_challenge_behind_a_redirect_gets_no_answer() {
 #[tokio::test]
 async fn redirects_end() {
     let site = Site::serve(async |_| response(302, &[("location", "/again")], "")).await;
-    let failure = site.upstreams().get_blob(&repository("a"), &some_digest(), 0).await.unwrap_err();
+    let failure =
+        site.upstreams().get_blob(&anyone(), &repository("a"), &some_digest(), 0).await.unwrap_err();
     assert!(matches!(failure, Failure::Unusable(_)), "{failure:?}");
     assert_eq!(site.seen().len(), 6);
 }
@@ -109,7 +111,8 @@ async fn redirects_end() {
 async fn a_head_that_storage_refuses_is_no_denial() {
     let cdn = Site::serve(async |_| response(403, &[], "")).await;
     let registry = registry_that_redirects(307, cdn.url()).await;
-    let failure = registry.upstreams().head_blob(&repository("a"), &some_digest()).await.unwrap_err();
+    let failure =
+        registry.upstreams().head_blob(&anyone(), &repository("a"), &some_digest()).await.unwrap_err();
     assert!(matches!(failure, Failure::NoHead { status: 403 }), "{failure:?}");
 }
 
@@ -122,6 +125,6 @@ async fn a_manifest_may_be_redirected_too() {
     .await;
     let registry = registry_that_redirects(307, mirror.url()).await;
     let upstreams = upstreams_at(&registry.url(), Timeouts::default());
-    assert_eq!(upstreams.head_manifest(&repository("a"), &latest()).await.unwrap().size, Some(2));
-    assert_eq!(upstreams.get_manifest(&repository("a"), &latest()).await.unwrap(), "{}");
+    assert_eq!(upstreams.head_manifest(&anyone(), &repository("a"), &latest()).await.unwrap().size, Some(2));
+    assert_eq!(upstreams.get_manifest(&anyone(), &repository("a"), &latest()).await.unwrap(), "{}");
 }

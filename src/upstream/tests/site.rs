@@ -14,7 +14,7 @@ use http::{HeaderMap, Method};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::oci::{Digest, Reference, Repository};
-use crate::upstream::{Listed, Settings, Timeouts, Upstreams};
+use crate::upstream::{Asker, Credential, Listed, Settings, Timeouts, Upstreams};
 
 /// The name under which a site is listed.
 pub(super) const REGISTRY: &str = "reg.test";
@@ -168,4 +168,9 @@ async fn write_all(stream: &TcpStream, mut bytes: &[u8]) {
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
         }
     }
+}
+
+/// Somebody with no right of their own.
+pub(super) fn anyone() -> Asker {
+    Asker::new(Credential::Anonymous)
 }

@@ -8,7 +8,7 @@ use axum::response::Response;
 use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
-use super::site::{Seen, Site, latest, repository, response, upstreams_at};
+use super::site::{Seen, Site, anyone, latest, repository, response, upstreams_at};
 use crate::upstream::{Failure, Forbidden, Timeouts, Upstreams};
 
 /// A registry that lets nobody in without the token of its service, which hands them out numbered.
@@ -71,7 +71,7 @@ fn good(number: usize) -> Response {
 }
 
 async fn head(upstreams: &Upstreams, name: &str) -> Result<(), Failure> {
-    upstreams.head_manifest(&repository(name), &latest()).await.map(drop)
+    upstreams.head_manifest(&anyone(), &repository(name), &latest()).await.map(drop)
 }
 
 #[tokio::test]
@@ -80,7 +80,7 @@ async fn a_challenge_is_answered_once_and_its_token_kept() {
     let upstreams = guarded.site.upstreams();
     head(&upstreams, "a/b").await.unwrap();
     head(&upstreams, "a/b").await.unwrap();
-    upstreams.get_manifest(&repository("a/b"), &latest()).await.unwrap();
+    upstreams.get_manifest(&anyone(), &repository("a/b"), &latest()).await.unwrap();
 
     let seen = guarded.site.seen();
     let targets: Vec<&str> = seen.iter().map(|seen| seen.target.as_str()).collect();
@@ -198,7 +198,7 @@ async fn a_token_that_is_refused_is_replaced_once() {
     .await;
     let upstreams = site.upstreams();
     head(&upstreams, "a").await.unwrap();
-    upstreams.get_manifest(&repository("a"), &latest()).await.unwrap();
+    upstreams.get_manifest(&anyone(), &repository("a"), &latest()).await.unwrap();
     assert_eq!(site.count("/token"), 2);
     assert_eq!(site.seen().last().unwrap().header("authorization"), Some("Bearer good1"));
 }

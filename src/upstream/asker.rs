@@ -1,0 +1,137 @@
+//! For whom a registry is asked, and what that has taken so far.
+//!
+//! Invariant: a client's token is never written out; where it has to be told apart from others, its hash stands for
+//! it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use http::HeaderValue;
+
+use crate::oci::Digest;
+
+/// For whom a registry is asked. Clones add to the same account.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    pub(super) credential: Credential,
+    spent: Arc<Spent>,
+}
+
+impl Asker {
+    /// Somebody who has spent nothing yet.
+    pub fn new(credential: Credential) -> Self {
+        Self { credential, spent: Arc::default() }
+    }
+
+    /// The same account, asking as somebody else.
+    pub fn with(&self, credential: Credential) -> Self {
+        Self { credential, spent: Arc::clone(&self.spent) }
+    }
+
+    /// What asking has taken so far.
+    pub fn cost(&self) -> Cost {
+        Cost {
+            requests: self.spent.requests.load(Ordering::Relaxed),
+            counted: self.spent.counted.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Adds a request that was answered, or was not.
+    pub(super) fn spend(&self, counted: bool) {
+        self.spent.requests.fetch_add(1, Ordering::Relaxed);
+        if counted {
+            self.spent.counted.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Whose right to read is shown to a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Credential {
+    /// Nobody's: what anyone may read.
+    Anonymous,
+    /// The hold's own login for this repository, where the configuration has one; else nobody's.
+    Own,
+    /// A client's own token.
+    Client(ClientToken),
+}
+
+/// A client's `Authorization` header: a bearer token of its registry.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct ClientToken {
+    header: HeaderValue,
+    hash: Digest,
+}
+
+impl ClientToken {
+    /// Takes a header if it is `Bearer …`: a password is nobody's business here.
+    pub fn from_authorization(header: &HeaderValue) -> Option<Self> {
+        let (scheme, token) = header.as_bytes().split_at_checked(7)?;
+        if !scheme.eq_ignore_ascii_case(b"bearer ") || token.trim_ascii().is_empty() {
+            return None;
+        }
+        let mut header = header.clone();
+        header.set_sensitive(true);
+        Some(Self { hash: Digest::of(token.trim_ascii()), header })
+    }
+
+    /// What stands for it wherever it is remembered.
+    pub fn hash(&self) -> &Digest {
+        &self.hash
+    }
+
+    /// The `Authorization` header that shows it.
+    pub(super) fn header(&self) -> &HeaderValue {
+        &self.header
+    }
+}
+
+impl fmt::Debug for ClientToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientToken(…)")
+    }
+}
+
+#[derive(Debug, Default)]
+struct Spent {
+    requests: AtomicU32,
+    counted: AtomicU32,
+}
+
+/// What an answer took of its registry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Requests sent, tokens and redirects included.
+    pub requests: u32,
+    /// Those among them that a registry with a pull limit counts.
+    pub counted: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(header: &str) -> Option<ClientToken> {
+        ClientToken::from_authorization(&header.parse().unwrap())
+    }
+
+    #[test]
+    fn only_a_bearer_token_is_one_and_it_stays_secret() {
+        for header in ["", "Bearer", "Bearer ", "Bearer   ", "Basic dXNlcjpwYXNz", "bearertoken"] {
+            assert_eq!(token(header), None, "{header:?}");
+        }
+        let taken = token("bearer abc.def").unwrap();
+        assert_eq!(taken.header(), "bearer abc.def");
+        assert_eq!(taken.hash(), token("Bearer abc.def").unwrap().hash());
+        assert!(!format!("{taken:?} {:?}", taken.header()).contains("abc"));
+    }
+
+    #[test]
+    fn clones_share_an_account_whoever_they_ask_as() {
+        let asker = Asker::new(Credential::Anonymous);
+        asker.with(Credential::Own).spend(true);
+        asker.clone().spend(false);
+        assert_eq!(asker.cost(), Cost { requests: 2, counted: 1 });
+    }
+}
