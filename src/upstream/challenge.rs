@@ -10,6 +10,7 @@ use http_auth::parser::ChallengeParser;
 use url::Url;
 
 use super::asked::Asked;
+use super::bearer::parameter;
 use super::failure::{Failure, Forbidden};
 use super::reach::{Reach, Standing};
 
@@ -41,10 +42,7 @@ impl Challenge {
             .map_while(Result::ok)
             .filter(|challenge| challenge.scheme.eq_ignore_ascii_case("bearer"));
         for bearer in bearers {
-            let parameter = |name: &str| {
-                let found = bearer.params.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-                found.map(|(_, value)| value.to_unescaped()).filter(|value| !value.is_empty())
-            };
+            let parameter = |name| parameter(&bearer, name);
             if let Some(realm) = parameter("realm") {
                 return Some(Self { realm, service: parameter("service"), scope: parameter("scope") });
             }

@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +14,7 @@ use http::{HeaderMap, Method, StatusCode};
 use url::Url;
 
 use super::asked::Place;
+use super::bearer::BearerChallenge;
 use super::reach::Standing;
 use super::retry_after;
 use crate::oci::Registry;
@@ -28,13 +30,20 @@ pub enum Failure {
     Denied {
         /// The status it was denied with.
         status: u16,
+        /// Where a client gets a token of its own, where the registry says so and may send us there too.
+        challenge: Option<BearerChallenge>,
     },
-    /// The token service gives us no token (401, 403, 451). This is not the registry's own word on what was asked: it
-    /// says so too while it is locked out of its accounts.
-    #[error("the registry's token service denies it (status {status})")]
+    /// The token service gives us no token (401, 403, 451), or the registry does not take our login. This is not the
+    /// registry's own word on what was asked: it says so too while it is locked out of its accounts.
+    #[error("{}", no_token(login.as_ref(), *status))]
     NoToken {
-        /// The status it was denied with.
+        /// The status it was denied with, now or a short while ago: a login that is refused is not shown again at once.
         status: u16,
+        /// Where a client gets a token of its own.
+        challenge: Option<BearerChallenge>,
+        /// The hold's own login, where one was refused: without it the answer may be another. Nothing where none was
+        /// shown, and asking as nobody would bring the same.
+        login: Option<LoginName>,
     },
     /// Too much was asked (429).
     #[error("the registry's limit is reached")]
@@ -97,12 +106,34 @@ impl Failure {
             (401 | 403, Place::Redirected) if head => Self::NoHead { status: code },
             // The registry granted it; its storage not honouring that is trouble, not a denial.
             (401 | 403, Place::Redirected) => unavailable(),
-            (401 | 403 | 451, _) => Self::Denied { status: code },
+            (401 | 403 | 451, _) => Self::Denied { status: code, challenge: None },
             (404 | 410, _) => Self::Missing,
             (429, _) => Self::Limited { retry_after: retry_after::among(headers, now) },
             (408 | 425 | 500..=599, _) => unavailable(),
             _ => Self::unusable(format!("status {code}")),
         }
+    }
+}
+
+fn no_token(login: Option<&LoginName>, status: u16) -> String {
+    match login {
+        Some(login) => format!("the login for {login} is refused (status {status})"),
+        None => format!("the registry's token service denies it (status {status})"),
+    }
+}
+
+/// Which login of the hold's own it is: the file, and the entry in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LoginName {
+    /// The file in docker's format.
+    pub file: Arc<Path>,
+    /// The entry: a registry, or a registry and the beginning of a repository's name.
+    pub entry: Arc<str>,
+}
+
+impl fmt::Display for LoginName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {}", self.entry, self.file.display())
     }
 }
 
@@ -201,7 +232,7 @@ mod tests {
     fn a_status_is_named_by_what_can_be_done_about_it() {
         for (status, matches) in [
             (404, (|f| matches!(f, Failure::Missing)) as fn(&Failure) -> bool),
-            (401, |f| matches!(f, Failure::Denied { status: 401 })),
+            (401, |f| matches!(f, Failure::Denied { status: 401, challenge: None })),
             (403, |f| matches!(f, Failure::Denied { .. })),
             (405, |f| matches!(f, Failure::Unusable(_))),
             (429, |f| matches!(f, Failure::Limited { retry_after: None })),

@@ -14,6 +14,7 @@
 mod asked;
 mod asker;
 mod authorize;
+mod bearer;
 mod body;
 mod challenge;
 mod dial;
@@ -34,8 +35,9 @@ mod transport;
 mod upstreams;
 
 pub use asker::{Asker, ClientToken, Cost, Credential};
+pub use bearer::{BearerChallenge, NoBearerChallenge};
 pub use body::BlobBody;
-pub use failure::{Cause, Failure, Forbidden, Wait};
+pub use failure::{Cause, Failure, Forbidden, LoginName, Wait};
 pub use reach::Standing;
 pub use settings::{Listed, Settings, SettingsError, Timeouts};
 pub use upstreams::{Described, Upstreams};

@@ -3,6 +3,7 @@
 //! Refuses to know how a request is sent. Invariant: every listed address was checked when the settings were taken.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use url::Url;
@@ -28,6 +29,8 @@ pub struct Settings {
 pub struct Listed {
     /// The base of its API, without `/v2/`. Plain http only as written here.
     pub url: Url,
+    /// A file in docker's format with the hold's own logins.
+    pub credentials: Option<PathBuf>,
 }
 
 /// How long each part of a request may take.
@@ -138,7 +141,9 @@ mod tests {
     fn settings(allow_any: bool, listed: &[(&str, &str)]) -> Settings {
         let listed = listed
             .iter()
-            .map(|(name, url)| (name.parse().unwrap(), Listed { url: url.parse().unwrap() }))
+            .map(|(name, url)| {
+                (name.parse().unwrap(), Listed { url: url.parse().unwrap(), credentials: None })
+            })
             .collect();
         Settings { allow_any, listed, timeouts: Timeouts::default() }
     }

@@ -154,7 +154,7 @@ impl Tokens {
             let failure = Failure::of_status(&Method::GET, place, head.status, &head.headers, clock::now());
             return Err(match failure {
                 Failure::Missing => Failure::unusable("the token service is not there (status 404)"),
-                Failure::Denied { status } => Failure::NoToken { status },
+                Failure::Denied { status, .. } => Failure::NoToken { status, challenge: None, login: None },
                 other => other,
             });
         }

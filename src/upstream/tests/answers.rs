@@ -69,8 +69,8 @@ async fn a_status_becomes_what_can_be_done_about_it() {
     let wait = Some(Duration::from_secs(30));
     for (status, expected) in [
         (404, "Missing"),
-        (401, "Denied { status: 401 }"),
-        (403, "Denied { status: 403 }"),
+        (401, "Denied { status: 401, challenge: None }"),
+        (403, "Denied { status: 403, challenge: None }"),
         (405, "NoHead { status: 405 }"),
         (501, "NoHead { status: 501 }"),
         (429, &*format!("Limited {{ retry_after: {wait:?} }}")),

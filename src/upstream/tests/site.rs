@@ -88,7 +88,10 @@ impl Site {
 
 /// Upstreams that list a registry at this address.
 pub(super) fn upstreams_at(url: &str, timeouts: Timeouts) -> Upstreams {
-    let listed = BTreeMap::from([(REGISTRY.parse().unwrap(), Listed { url: url.parse().unwrap() })]);
+    let listed = BTreeMap::from([(
+        REGISTRY.parse().unwrap(),
+        Listed { url: url.parse().unwrap(), credentials: None },
+    )]);
     Upstreams::new(Settings { allow_any: true, listed, timeouts }).unwrap()
 }
 

@@ -213,7 +213,7 @@ async fn a_repository_that_no_token_opens_is_denied_after_one() {
     let upstreams = guarded.site.upstreams();
     head(&upstreams, "known").await.unwrap();
     for asked in 1..=2 {
-        assert!(matches!(head(&upstreams, "a").await, Err(Failure::Denied { status: 401 })));
+        assert!(matches!(head(&upstreams, "a").await, Err(Failure::Denied { status: 401, .. })));
         assert_eq!(guarded.site.count("/v2/a/"), asked);
         assert_eq!(guarded.site.count("/token"), 1 + asked);
     }
@@ -222,8 +222,8 @@ async fn a_repository_that_no_token_opens_is_denied_after_one() {
 #[tokio::test]
 async fn a_token_that_is_not_to_be_had_is_told_by_its_reason() {
     for (status, expected) in [
-        (401, "NoToken { status: 401 }"),
-        (403, "NoToken { status: 403 }"),
+        (401, "NoToken { status: 401, challenge: None, login: None }"),
+        (403, "NoToken { status: 403, challenge: None, login: None }"),
         (429, "Limited { retry_after: None }"),
         (500, "Unavailable { status: 500, retry_after: None }"),
     ] {
@@ -294,7 +294,7 @@ async fn a_challenge_for_a_password_is_not_answered() {
         response(401, &[("www-authenticate", &challenge)], "")
     })
     .await;
-    assert!(matches!(head(&site.upstreams(), "a").await, Err(Failure::Denied { status: 401 })));
+    assert!(matches!(head(&site.upstreams(), "a").await, Err(Failure::Denied { status: 401, .. })));
     assert_eq!(site.seen().len(), 1);
 }
 
