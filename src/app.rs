@@ -204,10 +204,10 @@ fn upstream_settings(config: &Config) -> Result<Settings, BuildError> {
     let mut listed = BTreeMap::new();
     for (name, registry) in &config.registries.listed {
         let name = name.parse().map_err(BuildError::Registry)?;
-        listed.insert(
-            name,
-            Listed { url: registry.upstream.clone(), credentials: registry.credentials.clone() },
-        );
+        // The registry itself: its mirrors are not asked yet.
+        listed.extend(registry.upstreams.last().map(|url| {
+            (name, Listed { url: url.clone(), credentials: registry.credentials.clone() })
+        }));
     }
     Ok(Settings { allow_any: config.registries.allow_any, listed, timeouts: Timeouts::default() })
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tidehold::config::{Config, Fault, LoadError, Reserve};
+use tidehold::config::{Access, Config, Fault, LoadError, Reserve};
 
 fn faults(text: &str) -> Vec<Fault> {
     Config::parse(text, "t.toml").expect_err("the text is faulty").iter().cloned().collect()
@@ -46,6 +46,8 @@ fn an_empty_file_gives_the_defaults_and_no_warning() {
     assert_eq!(config.cache.reserve_free.bytes_of(1000), 50);
     assert_eq!(config.tags.default.fresh_for, Duration::from_secs(1));
     assert_eq!(config.tags.default.stale_for, Duration::from_secs(30 * 86_400));
+    assert_eq!(config.access.fresh_for, Duration::from_secs(5 * 60));
+    assert_eq!(config.access.stale_for, Duration::from_secs(3600));
     assert!(config.registries.allow_any);
 }
 
@@ -89,6 +91,10 @@ fresh_for = "1d"
 match = "nightly"
 stale_for = "1h"
 
+[access]
+fresh_for = "1m"
+stale_for = "2h"
+
 [registries]
 allow_any = false
 
@@ -98,6 +104,9 @@ share_private = true
 
 [registries."localhost:5000"]
 upstream = "http://127.0.0.1:5000"
+
+[registries."ghcr.io"]
+upstream = ["http://10.0.0.1/ghcr/", "https://ghcr.io"]
 "#,
     );
     assert_eq!(config.data_dir, PathBuf::from("/srv/hold"));
@@ -110,42 +119,32 @@ upstream = "http://127.0.0.1:5000"
     assert_eq!(config.web.listen.to_string(), "0.0.0.0:80");
     assert_eq!(config.cache.max_size_bytes, 1_000_000_000_000);
     assert_eq!(config.cache.reserve_free, Reserve::Bytes(20 << 30));
+    assert_eq!(
+        config.access,
+        Access { fresh_for: Duration::from_secs(60), stale_for: Duration::from_secs(7200) }
+    );
+    let upstreams = |name: &str| -> Vec<String> {
+        config.registries.listed[name].upstreams.iter().map(ToString::to_string).collect()
+    };
     let hub = &config.registries.listed["docker.io"];
-    assert_eq!(hub.upstream.as_str(), "https://registry-1.docker.io/");
+    assert_eq!(upstreams("docker.io"), ["https://registry-1.docker.io/"]);
     assert_eq!(hub.credentials, Some(PathBuf::from("/etc/hub.json")));
     assert!(hub.share_private);
-    assert_eq!(config.registries.listed["localhost:5000"].upstream.as_str(), "http://127.0.0.1:5000/");
+    assert_eq!(upstreams("localhost:5000"), ["http://127.0.0.1:5000/"]);
+    assert_eq!(upstreams("ghcr.io"), ["http://10.0.0.1/ghcr", "https://ghcr.io/"]);
 }
 
 #[test]
-fn the_first_rule_that_matches_a_tag_holds_and_takes_from_the_default_what_it_leaves_out() {
+fn a_rule_takes_from_the_default_what_it_leaves_out() {
     let config = sound(
         "[tags]\nfresh_for = '10s'\nstale_for = '7d'\n[[tags.rules]]\nmatch = '^v'\nfresh_for = '1d'\n\
          [[tags.rules]]\nmatch = '1'\nstale_for = '1h'\n",
     );
-    let ages = |tag| {
-        let ages = config.tags.ages_for(tag);
-        (ages.fresh_for.as_secs(), ages.stale_for.as_secs())
-    };
-    assert_eq!(ages("latest"), (10, 7 * 86_400));
-    assert_eq!(ages("v1"), (86_400, 7 * 86_400));
-    assert_eq!(ages("1"), (10, 3600));
-}
-
-#[test]
-fn registries_are_found_by_the_name_they_have_in_references() {
-    let open = sound("[registries.'ghcr.io']\nupstream = 'http://10.0.0.1/ghcr'\n").registries;
-    let upstream = |name: &str| open.find(name).map(|registry| registry.upstream.to_string());
-    assert_eq!(upstream("ghcr.io").as_deref(), Some("http://10.0.0.1/ghcr"));
-    assert_eq!(upstream("docker.io").as_deref(), Some("https://registry-1.docker.io/"));
-    assert_eq!(upstream("quay.io").as_deref(), Some("https://quay.io/"));
-    assert_eq!(upstream("no registry"), None);
-    assert_eq!(upstream("user@host.test"), None);
-    assert_eq!(upstream("host.test/path"), None);
-
-    let shut = sound("[registries]\nallow_any = false\n[registries.'ghcr.io']\n").registries;
-    assert!(shut.find("ghcr.io").is_some());
-    assert!(shut.find("docker.io").is_none());
+    let rules = config.tags.rules.iter().map(|rule| {
+        let ages = rule.ages;
+        (rule.pattern.as_str(), ages.fresh_for.as_secs(), ages.stale_for.as_secs())
+    });
+    assert_eq!(rules.collect::<Vec<_>>(), [("^v", 86_400, 7 * 86_400), ("1", 10, 3600)]);
 }
 
 #[test]
@@ -292,6 +291,50 @@ fn a_tag_is_not_stale_before_it_stops_being_fresh() {
 }
 
 #[test]
+fn a_proof_of_access_is_honoured_in_an_outage_no_shorter_than_it_is_fresh() {
+    assert_eq!(
+        only("[access]\nfresh_for = '2h'\nstale_for = '90m'").0,
+        "1h 30m is shorter than fresh_for, 2h"
+    );
+    let (problem, instead) = only("[access]\nfresh_for = '2h'");
+    assert_eq!(problem, "2h is longer than stale_for, which is 1h unless written here");
+    assert_eq!(instead, "write stale_for = \"2h\" or longer beside it");
+    assert_eq!(only("[access]\nfresh_for = true").1, "write \"5m\"");
+}
+
+#[test]
+fn every_fault_in_an_array_of_upstreams_is_told_at_its_own_line() {
+    let text = r#"[registries."a.test"]
+upstream = [
+  "http://m.test",
+  5000,
+  "https://me:secret@a.test",
+  "http://m.test/",
+  "https://a.test",
+]
+[registries."b.test"]
+upstream = []
+[registries."c.test"]
+upstream = 5
+[registries."d.test"]
+upstream = [["https://d.test"]]
+"#;
+    let said = faults(text).into_iter().map(|fault| (fault.line, fault.key, fault.problem));
+    let said: Vec<_> = said.map(|(line, key, problem)| format!("{line} {key}: {problem}")).collect();
+    assert_eq!(
+        said,
+        [
+            r#"4 registries."a.test".upstream[1]: expected text in quotes, found a whole number"#,
+            r#"5 registries."a.test".upstream[2]: the address holds credentials"#,
+            r#"6 registries."a.test".upstream[3]: this is the same as registries."a.test".upstream[0]"#,
+            r#"10 registries."b.test".upstream: the array is empty"#,
+            r#"12 registries."c.test".upstream: expected text in quotes, found a whole number"#,
+            r#"14 registries."d.test".upstream[0]: expected text in quotes, found an array"#,
+        ]
+    );
+}
+
+#[test]
 fn one_mistake_gives_one_message() {
     assert_eq!(places("[mirror]\nlisten = 'nowhere'"), ["2 mirror.listen"]);
     assert_eq!(
@@ -314,6 +357,10 @@ fn risky_settings_are_warned_of() {
     has("[registries]\nallow_any = false", "nothing can be pulled");
     has("[registries.'ghcr.io']\nshare_private = true", "without credentials");
     has("[registries.'a.test']\nupstream = 'http://a.test'\ncredentials = '/x'", "clear text");
+    has(
+        "[registries.'a.test']\nupstream = ['http://m.test', 'https://a.test']\ncredentials = '/x'",
+        "clear text",
+    );
 }
 
 #[test]
@@ -356,7 +403,7 @@ proptest! {
     #[test]
     fn nothing_that_looks_like_a_configuration_makes_it_panic(
         lines in prop::collection::vec(
-            ("(\\[?\\[(containerd|mirror|control|web|cache|tags(\\.rules)?|registries(\\.('docker\\.io'|ghcr\\.io|a))?)\\]?\\]|[a-z_]{1,9}|name|socket|handover|listen|max_size|reserve_free|match|fresh_for|stale_for|upstream|credentials|share_private|data_dir)",
+            ("(\\[?\\[(containerd|mirror|control|web|cache|access|tags(\\.rules)?|registries(\\.('docker\\.io'|ghcr\\.io|a))?)\\]?\\]|[a-z_]{1,9}|name|socket|handover|listen|max_size|reserve_free|match|fresh_for|stale_for|upstream|credentials|share_private|data_dir)",
              "|=| = ",
              "|'|\"",
              "[0-9]{0,22}(%|\\.[0-9]{0,3}%|s|d|y| ns|GiB|B|TB)?|/[a-z/.]{0,9}|https?:/{0,3}[a-z:@?#/\\[\\]]{0,9}|[0-9.:\\[\\]]{0,15}|true|\\[|\\{|\\PC{0,9}",

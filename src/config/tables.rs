@@ -12,12 +12,13 @@ use toml::de::DeTable;
 
 use super::faults::{Sink, Wrong};
 use super::types::{
-    Ages, Cache, Config, Containerd, Control, Mirror, Registries, Registry, TagRule, Tags, Web,
+    Access, Ages, Cache, Config, Containerd, Control, Mirror, Registries, Registry, TagRule, Tags, Web,
 };
 use super::values;
 use super::walk::{ANY_KEY, Homes, Other, Read, Section, hint, short};
 
-const ROOT: &[&str] = &["data_dir", "containerd", "mirror", "control", "web", "cache", "tags", "registries"];
+const ROOT: &[&str] =
+    &["data_dir", "containerd", "mirror", "control", "web", "cache", "tags", "access", "registries"];
 const CONTAINERD: &[&str] = &["name", "socket", "handover"];
 const MIRROR: &[&str] = &["listen"];
 const CONTROL: &[&str] = &["socket"];
@@ -25,6 +26,7 @@ const WEB: &[&str] = &["listen"];
 const CACHE: &[&str] = &["max_size", "reserve_free"];
 const TAGS: &[&str] = &["fresh_for", "stale_for", "rules"];
 const TAG_RULE: &[&str] = &["match", "fresh_for", "stale_for"];
+const ACCESS: &[&str] = &["fresh_for", "stale_for"];
 const REGISTRIES: &[&str] = &["allow_any", ANY_KEY];
 const REGISTRY: &[&str] = &["upstream", "credentials", "share_private"];
 
@@ -37,6 +39,7 @@ const HOMES: Homes = &[
     ("in [cache]", CACHE),
     ("in [tags]", TAGS),
     ("in [[tags.rules]]", TAG_RULE),
+    ("in [access]", ACCESS),
     ("in [registries]", &["allow_any"]),
     ("in [registries.\"NAME\"]", REGISTRY),
 ];
@@ -60,6 +63,7 @@ pub(super) fn read(document: &DeTable, sink: &mut Sink) -> Config {
         web: Web { listen: web.or(defaults.web.listen) },
         cache: cache(&root.table("cache", CACHE, sink), sink),
         tags: tags(&root.table("tags", TAGS, sink), sink),
+        access: access(&root.table("access", ACCESS, sink), sink),
         registries: registries(&root.table("registries", REGISTRIES, sink), sink),
     }
 }
@@ -198,12 +202,22 @@ fn tags(section: &Section, sink: &mut Sink) -> Tags {
     Tags { default, rules }
 }
 
+fn access(section: &Section, sink: &mut Sink) -> Access {
+    let Access { fresh_for, stale_for } = Access::default();
+    let (Ages { fresh_for, stale_for }, _) = ages(section, Some(Ages { fresh_for, stale_for }), sink);
+    Access { fresh_for, stale_for }
+}
+
 /// Reads both ages. `inherited` completes them; where it is uncertain they are compared only if both are
 /// written here. Also answers whether the ages are certain.
 fn ages(section: &Section, inherited: Option<Ages>, sink: &mut Sink) -> (Ages, bool) {
-    let fresh_for = section.text("fresh_for", "1s", values::duration, sink);
-    let stale_for = section.text("stale_for", "30d", values::duration, sink);
     let fallback = inherited.unwrap_or_default();
+    let mut age = |key, fallback| {
+        let example = humantime::format_duration(fallback).to_string();
+        section.text(key, &example, values::duration, sink)
+    };
+    let fresh_for = age("fresh_for", fallback.fresh_for);
+    let stale_for = age("stale_for", fallback.stale_for);
     let sound = |read: &Read<_>, fallback| match read {
         Read::Absent if inherited.is_none() => None,
         other => other.certain_or(fallback),
@@ -273,12 +287,12 @@ fn dotted(key: &str, table: &DeTable) -> Option<String> {
 }
 
 fn registry(section: &Section, default: Registry, sink: &mut Sink) -> Registry {
-    let upstream = section.text("upstream", "https://registry-1.docker.io", values::upstream, sink);
+    let upstreams = section.texts("upstream", "https://registry-1.docker.io", values::upstream, sink);
     let example = "/etc/tidehold/docker-config.json";
     let credentials =
         section.text("credentials", example, |text| values::absolute_path(text).map(Some), sink);
     Registry {
-        upstream: upstream.or(default.upstream),
+        upstreams: upstreams.or(default.upstreams),
         credentials: credentials.or(default.credentials),
         share_private: section.switch("share_private", sink).or(default.share_private),
     }

@@ -1,6 +1,5 @@
 //! What a checked configuration holds, with its defaults. Plain values, each documented with its unit.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -37,6 +36,8 @@ pub struct Config {
     pub cache: Cache,
     /// How long a tag's digest is good for.
     pub tags: Tags,
+    /// How long a client's proof that it may read a repository is good for.
+    pub access: Access,
     /// Which registries may be asked, and how.
     pub registries: Registries,
 }
@@ -51,6 +52,7 @@ impl Default for Config {
             web: Web::default(),
             cache: Cache::default(),
             tags: Tags::default(),
+            access: Access::default(),
             registries: Registries::default(),
         }
     }
@@ -185,14 +187,6 @@ pub struct Tags {
     pub rules: Vec<TagRule>,
 }
 
-impl Tags {
-    /// The ages that hold for a tag: those of the first rule that matches it, or the default.
-    pub fn ages_for(&self, tag: &str) -> Ages {
-        let rule = self.rules.iter().find(|rule| rule.pattern.is_match(tag));
-        rule.map_or(self.default, |rule| rule.ages)
-    }
-}
-
 /// Two ages of what is known of a tag; `fresh_for` is at most `stale_for`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ages {
@@ -223,6 +217,21 @@ impl PartialEq for TagRule {
     }
 }
 
+/// How long a client's proof that it may read a repository is good for; `fresh_for` is at most `stale_for`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Access {
+    /// Up to this age the client's registry is not asked again.
+    pub fresh_for: Duration,
+    /// Up to this age it is honoured while the registry cannot be asked.
+    pub stale_for: Duration,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self { fresh_for: Duration::from_secs(5 * 60), stale_for: Duration::from_secs(3600) }
+    }
+}
+
 /// Which registries may be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registries {
@@ -238,25 +247,15 @@ impl Default for Registries {
     }
 }
 
-impl Registries {
-    /// How to ask the registry of this name; nothing if it may not be asked or if this is no such name.
-    ///
-    /// Whether the answer is a listed one ([`Cow::Borrowed`]) decides where its addresses may lie.
-    pub fn find(&self, name: &str) -> Option<Cow<'_, Registry>> {
-        match self.listed.get(name) {
-            Some(registry) => Some(Cow::Borrowed(registry)),
-            None if self.allow_any => Registry::unlisted(name).map(Cow::Owned),
-            None => None,
-        }
-    }
-}
-
 /// How to ask a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registry {
-    /// What `/v2/…` is appended to: `http` or `https`, a host, no slash at the end of a path, no
-    /// credentials, query or fragment.
-    pub upstream: Url,
+    /// Where to ask, in order of preference: the last is the registry itself, those before it are its mirrors. Never
+    /// empty, and none twice.
+    ///
+    /// `/v2/…` is appended to each: `http` or `https`, a host, no slash at the end of a path, no credentials, query
+    /// or fragment.
+    pub upstreams: Vec<Url>,
     /// A file in docker's format with the hold's own credentials; an absolute path, not read yet.
     pub credentials: Option<PathBuf>,
     /// Whether clients without credentials of their own may have what the hold's can read.
@@ -272,6 +271,6 @@ impl Registry {
             _ => return None,
         };
         let upstream = Url::parse(&address).ok()?;
-        Some(Self { upstream, credentials: None, share_private: false })
+        Some(Self { upstreams: vec![upstream], credentials: None, share_private: false })
     }
 }

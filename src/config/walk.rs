@@ -126,23 +126,58 @@ impl<'t> Section<'t> {
         sink: &mut Sink,
     ) -> Read<T> {
         let Some(value) = self.value(key) else { return Read::Absent };
-        let wrong = match value.get_ref() {
-            DeValue::String(text) => match read(text) {
-                Ok(read) => return Read::Set(read, value.span()),
-                Err(wrong) => wrong,
-            },
-            other => {
-                let problem = format!("expected text in quotes, found {}", found(other));
-                // A bare number often lacks only its unit: what the reader says of it is the better advice.
-                let instead = match other {
-                    DeValue::Integer(number) => read(&number.to_string()).err().map(|wrong| wrong.instead),
-                    _ => None,
-                };
-                Wrong::new(problem, instead.unwrap_or_else(|| format!("write {example:?}")))
+        match one_text(value.get_ref(), example, read) {
+            Ok(read) => Read::Set(read, value.span()),
+            Err(wrong) => {
+                sink.fault(&value.span(), &self.path_of(key), wrong);
+                Read::Faulty
             }
+        }
+    }
+
+    /// Reads one text or an array of them, of which none may come to the same as another. What is set has at least
+    /// one member.
+    pub(super) fn texts<T: PartialEq>(
+        &self,
+        key: &str,
+        example: &str,
+        read: impl Fn(&str) -> Result<T, Wrong>,
+        sink: &mut Sink,
+    ) -> Read<Vec<T>> {
+        let Some(value) = self.value(key) else { return Read::Absent };
+        let DeValue::Array(array) = value.get_ref() else {
+            return match self.text(key, example, read, sink) {
+                Read::Absent => Read::Absent,
+                Read::Faulty => Read::Faulty,
+                Read::Set(one, place) => Read::Set(vec![one], place),
+            };
         };
-        sink.fault(&value.span(), &self.path_of(key), wrong);
-        Read::Faulty
+        let path = self.path_of(key);
+        if array.is_empty() {
+            let instead = format!("write {example:?}, or leave the key out");
+            sink.fault(&value.span(), &path, Wrong::new("the array is empty", instead));
+            return Read::Faulty;
+        }
+        let mut members: Vec<(usize, T)> = Vec::new();
+        for (index, value) in array.iter().enumerate() {
+            let member = one_text(value.get_ref(), example, &read).and_then(|member| {
+                match members.iter().find(|(_, other)| *other == member) {
+                    Some((first, _)) => {
+                        let problem = format!("this is the same as {path}[{first}]");
+                        Err(Wrong::new(problem, "write each once"))
+                    }
+                    None => Ok(member),
+                }
+            });
+            match member {
+                Ok(member) => members.push((index, member)),
+                Err(wrong) => sink.fault(&value.span(), &format!("{path}[{index}]"), wrong),
+            }
+        }
+        if members.len() < array.len() {
+            return Read::Faulty;
+        }
+        Read::Set(members.into_iter().map(|(_, member)| member).collect(), value.span())
     }
 
     /// Reads `true` or `false`.
@@ -230,6 +265,20 @@ pub(super) fn short(text: &str) -> String {
         short.push('…');
     }
     short
+}
+
+/// Reads a value that must be text.
+fn one_text<T>(value: &DeValue, example: &str, read: impl Fn(&str) -> Result<T, Wrong>) -> Result<T, Wrong> {
+    let DeValue::String(text) = value else {
+        let problem = format!("expected text in quotes, found {}", found(value));
+        // A bare number often lacks only its unit: what the reader says of it is the better advice.
+        let instead = match value {
+            DeValue::Integer(number) => read(&number.to_string()).err().map(|wrong| wrong.instead),
+            _ => None,
+        };
+        return Err(Wrong::new(problem, instead.unwrap_or_else(|| format!("write {example:?}"))));
+    };
+    read(text)
 }
 
 fn found(value: &DeValue) -> &'static str {

@@ -44,7 +44,8 @@ impl Config {
                     "registries.{name:?}: share_private hands private images to whoever reaches {mirror}"
                 ));
             }
-            if registry.credentials.is_some() && registry.upstream.scheme() == "http" {
+            let in_clear = registry.upstreams.iter().any(|upstream| upstream.scheme() == "http");
+            if registry.credentials.is_some() && in_clear {
                 warnings
                     .push(format!("registries.{name:?}: credentials go to its http upstream in clear text"));
             }
