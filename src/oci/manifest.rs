@@ -4,7 +4,7 @@
 use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use serde::Deserialize;
 
-use super::Digest;
+use super::{Digest, Platform};
 
 /// The largest manifest that is taken, in bytes: what the distribution specification asks registries to bear.
 pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
@@ -40,6 +40,10 @@ pub struct Child {
     pub digest: Digest,
     /// Its length in bytes, as the manifest claims it.
     pub size: u64,
+    /// What it is, as the manifest claims it.
+    pub media_type: String,
+    /// What it is made for, where the manifest is an index that says so.
+    pub platform: Option<Platform>,
 }
 
 impl Manifest {
@@ -96,7 +100,22 @@ impl Manifest {
 impl Child {
     fn of(descriptor: &Descriptor) -> Result<Self, ManifestError> {
         let digest = descriptor.digest().as_ref().parse().map_err(|_| ManifestError::NotAManifest)?;
-        Ok(Self { digest, size: descriptor.size() })
+        let platform = descriptor.platform().as_ref().and_then(|platform| {
+            let (os, architecture) = (platform.os().to_string(), platform.architecture().to_string());
+            Platform::new(&os, &architecture, platform.variant().as_deref()).ok()
+        });
+        Ok(Self {
+            digest,
+            size: descriptor.size(),
+            media_type: descriptor.media_type().to_string(),
+            platform,
+        })
+    }
+
+    /// Whether its registry need not have it: a layer that only its maker may hand out (OCI image specification,
+    /// "Non-Distributable Layers"; Docker's word is foreign).
+    pub fn is_elsewhere(&self) -> bool {
+        self.media_type.contains(".nondistributable.") || self.media_type.contains(".foreign.")
     }
 }
 
@@ -145,7 +164,27 @@ mod tests {
             format!(r#"{{"schemaVersion":2,"manifests":[{},{}]}}"#, descriptor("one"), descriptor("three"));
         let index = Manifest::parse(json.as_bytes()).unwrap();
         assert_eq!(index.media_type(), "application/vnd.oci.image.index.v1+json");
-        assert_eq!(index.children()[1], Child { digest: Digest::of(b"three"), size: 5 });
+        let three = Child {
+            digest: Digest::of(b"three"),
+            size: 5,
+            media_type: "application/x".to_owned(),
+            platform: None,
+        };
+        assert_eq!(index.children()[1], three);
+    }
+
+    #[test]
+    fn an_index_says_what_its_manifests_are_made_for() {
+        let entry = |platform: &str| descriptor("one").replace('}', &format!(r#","platform":{platform}}}"#));
+        let json = format!(
+            r#"{{"schemaVersion":2,"manifests":[{},{},{}]}}"#,
+            entry(r#"{"os":"linux","architecture":"arm","variant":"v7"}"#),
+            entry(r#"{"os":"plan 9","architecture":"amd64"}"#),
+            descriptor("one"),
+        );
+        let index = Manifest::parse(json.as_bytes()).unwrap();
+        let platforms: Vec<_> = index.children().iter().map(|child| child.platform.clone()).collect();
+        assert_eq!(platforms, ["linux/arm/v7".parse().ok(), None, None]);
     }
 
     #[test]

@@ -4,12 +4,16 @@
 //! constructor and private fields, so whoever holds one need not check it again.
 
 mod digest;
+mod image_name;
 mod manifest;
+mod platform;
 mod range;
 mod reference;
 
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
+pub use image_name::ImageName;
 pub use manifest::{ACCEPT_MANIFESTS, Child, Kind, MAX_MANIFEST_BYTES, Manifest, ManifestError};
+pub use platform::{Platform, PlatformError};
 pub use range::{ByteRange, RangeError};
 pub use reference::{NameError, Reference, Registry, Repository, Tag};
 
