@@ -135,11 +135,11 @@ pub(super) fn standing_of(answer: &Answer) -> Standing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::Credential;
+    use crate::upstream::{Account, Credential};
 
     fn asked(reach: Reach) -> Asked {
         let repository = Repository::new("quay.io".parse().unwrap(), "a/b").unwrap();
-        let asker = Asker::new(Credential::Anonymous);
+        let asker = Asker { credential: Credential::Anonymous, account: Account::default() };
         Asked { repository, kind: Kind::Blob(Digest::of(b"")), place: Place::Upstream, reach, asker }
     }
 

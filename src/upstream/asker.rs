@@ -11,37 +11,33 @@ use http::HeaderValue;
 
 use crate::oci::Digest;
 
-/// For whom a registry is asked. Clones add to the same account.
+/// For whom a registry is asked, and on whose account.
 #[derive(Clone, Debug)]
 pub struct Asker {
-    pub(super) credential: Credential,
-    spent: Arc<Spent>,
+    /// As whom.
+    pub credential: Credential,
+    /// What it takes is put here.
+    pub account: Account,
 }
 
-impl Asker {
-    /// Somebody who has spent nothing yet.
-    pub fn new(credential: Credential) -> Self {
-        Self { credential, spent: Arc::default() }
-    }
+/// What asking for somebody has taken so far. Clones are the same account.
+#[derive(Clone, Debug, Default)]
+pub struct Account(Arc<Spent>);
 
-    /// The same account, asking as somebody else.
-    pub fn with(&self, credential: Credential) -> Self {
-        Self { credential, spent: Arc::clone(&self.spent) }
-    }
-
-    /// What asking has taken so far.
+impl Account {
+    /// The sum.
     pub fn cost(&self) -> Cost {
         Cost {
-            requests: self.spent.requests.load(Ordering::Relaxed),
-            counted: self.spent.counted.load(Ordering::Relaxed),
+            requests: self.0.requests.load(Ordering::Relaxed),
+            counted: self.0.counted.load(Ordering::Relaxed),
         }
     }
 
     /// Adds a request that was answered, or was not.
     pub(super) fn spend(&self, counted: bool) {
-        self.spent.requests.fetch_add(1, Ordering::Relaxed);
+        self.0.requests.fetch_add(1, Ordering::Relaxed);
         if counted {
-            self.spent.counted.fetch_add(1, Ordering::Relaxed);
+            self.0.counted.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -128,10 +124,10 @@ mod tests {
     }
 
     #[test]
-    fn clones_share_an_account_whoever_they_ask_as() {
-        let asker = Asker::new(Credential::Anonymous);
-        asker.with(Credential::Own).spend(true);
-        asker.clone().spend(false);
-        assert_eq!(asker.cost(), Cost { requests: 2, counted: 1 });
+    fn clones_are_one_account() {
+        let account = Account::default();
+        account.clone().spend(true);
+        account.spend(false);
+        assert_eq!(account.cost(), Cost { requests: 2, counted: 1 });
     }
 }

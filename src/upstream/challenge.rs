@@ -152,13 +152,13 @@ mod tests {
     use super::*;
     use crate::oci::Repository;
     use crate::upstream::asked::{Kind, Place};
-    use crate::upstream::{Asker, Credential};
+    use crate::upstream::{Account, Asker, Credential};
 
     const HUB: &str = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/nginx:pull",error="insufficient_scope""#;
 
     fn asked(name: &str, reach: Reach) -> Asked {
         let repository = Repository::new("reg.example".parse().unwrap(), name).unwrap();
-        let asker = Asker::new(Credential::Anonymous);
+        let asker = Asker { credential: Credential::Anonymous, account: Account::default() };
         Asked { repository, kind: Kind::Token, place: Place::Upstream, reach, asker }
     }
 

@@ -15,6 +15,7 @@ use url::Url;
 
 use super::asked::Place;
 use super::bearer::BearerChallenge;
+use super::gate::Because;
 use super::reach::Standing;
 use super::retry_after;
 use crate::oci::Registry;
@@ -51,6 +52,14 @@ pub enum Failure {
         /// How long it wants to be left alone, between a second and six hours.
         retry_after: Option<Duration>,
     },
+    /// It was not asked: its gate is shut, because it wants to be left alone or has failed again and again.
+    #[error("the registry is not asked for another {} s: {because}", opens_in.as_secs().max(1))]
+    Shut {
+        /// Why the gate is shut.
+        because: Because,
+        /// For how long it is, at least.
+        opens_in: Duration,
+    },
     /// The registry, or the place it redirected to, has trouble of its own (5xx and the like).
     #[error("the registry is unavailable (status {status})")]
     Unavailable {
@@ -86,6 +95,24 @@ impl Failure {
     /// An answer that makes no sense, and why.
     pub(super) fn unusable(why: impl Into<Arc<str>>) -> Self {
         Self::Unusable(why.into())
+    }
+
+    /// The status that it came with, where one did.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Denied { status, .. }
+            | Self::NoToken { status, .. }
+            | Self::Unavailable { status, .. }
+            | Self::NoHead { status } => Some(*status),
+            Self::Missing => Some(404),
+            Self::Limited { .. } => Some(429),
+            Self::Shut { .. }
+            | Self::Unreachable(_)
+            | Self::Broken(_)
+            | Self::TimedOut(_)
+            | Self::Forbidden(_)
+            | Self::Unusable(_) => None,
+        }
     }
 
     /// What a status other than the awaited ones means, given who answered it.

@@ -1,7 +1,7 @@
 //! Upstream registries: everything that asks them for something.
 //!
-//! A request passes through one stack of layers, each in its file: `record` (a line in the log) · `authorize`
-//! (tokens) · `retry` (once, for a broken connection) · `time_out` · `transport` (pooled connections). Around it
+//! A request passes through one stack of layers, each in its file: `record` (a line in the log) · `gates`
+//! (whether it may go at all) · `authorize` (tokens) · `retry` (once, for a broken connection) · `time_out` · `transport` (pooled connections). Around it
 //! stand `upstreams` (what can be asked, and following redirects), `settings` (where a registry stands),
 //! `redirect` (where one leads) and `body` (reading what comes). Beneath it `dial` makes connections and applies
 //! `reach`, the rule of which addresses may be gone to. Beside it `challenge`, `token` and `tokens` know how a
@@ -19,6 +19,9 @@ mod body;
 mod challenge;
 mod dial;
 mod failure;
+mod gate;
+mod gates;
+mod limits;
 mod reach;
 mod record;
 mod redirect;
@@ -34,10 +37,12 @@ mod tokens;
 mod transport;
 mod upstreams;
 
-pub use asker::{Asker, ClientToken, Cost, Credential};
+pub use asker::{Account, Asker, ClientToken, Cost, Credential};
 pub use bearer::{BearerChallenge, NoBearerChallenge};
 pub use body::BlobBody;
 pub use failure::{Cause, Failure, Forbidden, LoginName, Wait};
+pub use gate::Because;
+pub use limits::Left;
 pub use reach::Standing;
 pub use settings::{Listed, Settings, SettingsError, Timeouts};
-pub use upstreams::{Described, Upstreams};
+pub use upstreams::{Described, Open, Upstreams};

@@ -7,11 +7,12 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures_util::future::{BoxFuture, FutureExt};
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 use tower::{Service, ServiceExt};
 
 use super::asked::{Answer, Asked, Kind, Place, Request};
 use super::failure::Failure;
+use super::limits::Left;
 use crate::clock;
 
 /// Logs each request once it has its answer, and puts it on the account of whoever it was sent for.
@@ -64,17 +65,23 @@ fn log(asked: &Asked, method: &Method, host: &str, answer: &Result<Answer, Failu
         Ok(answer) => {
             let status = answer.status().as_u16();
             let counted = counts(asked, method, answer.status());
-            asked.asker.spend(counted);
-            let remaining = remaining(answer.headers());
+            asked.asker.account.spend(counted);
+            let left = Left::among(answer.headers());
+            let remaining = left.as_ref().map(|left| left.remaining);
+            let source = left.as_ref().and_then(|left| left.source.as_deref());
             tracing::info!(
-                %method, %registry, repository, kind, %what, host, status, counted, remaining, milliseconds,
-                "asked upstream"
+                %method, %registry, repository, kind, %what, host, status, counted, remaining, source,
+                milliseconds, "asked upstream"
             );
         }
+        Err(Failure::Shut { because, .. }) => {
+            tracing::debug!(%method, %registry, repository, kind, %what, host, %because, "not asked upstream");
+        }
         Err(failure) => {
-            asked.asker.spend(false);
+            asked.asker.account.spend(false);
+            let status = failure.status();
             tracing::info!(
-                %method, %registry, repository, kind, %what, host, %failure, counted = false, milliseconds,
+                %method, %registry, repository, kind, %what, host, status, %failure, counted = false, milliseconds,
                 "asked upstream in vain"
             );
         }
@@ -90,24 +97,18 @@ fn counts(asked: &Asked, method: &Method, status: StatusCode) -> bool {
         && !matches!(status, StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS)
 }
 
-/// What is left of a pull limit: the number in `ratelimit-remaining: 96;w=21600`, which may be negative.
-fn remaining(headers: &HeaderMap) -> Option<i64> {
-    let value = headers.get("ratelimit-remaining")?.to_str().ok()?;
-    value.split(';').next()?.trim().parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::oci::{Digest, Repository};
     use crate::upstream::reach::Reach;
-    use crate::upstream::{Asker, Credential};
+    use crate::upstream::{Account, Asker, Credential};
 
     #[test]
     fn only_a_get_of_a_manifest_that_was_let_through_counts() {
         let asked = |kind, place| {
             let repository = Repository::new("docker.io".parse().unwrap(), "nginx").unwrap();
-            let asker = Asker::new(Credential::Anonymous);
+            let asker = Asker { credential: Credential::Anonymous, account: Account::default() };
             Asked { repository, kind, place, reach: Reach::Public, asker }
         };
         let manifest = asked(Kind::Manifest("latest".parse().unwrap()), Place::Upstream);
@@ -127,22 +128,5 @@ mod tests {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(counts(asked, &method, status), counted, "{method} {} {status}", asked.kind.name());
         }
-    }
-
-    #[test]
-    fn what_remains_is_read_where_it_can_be() {
-        for (value, left) in [
-            ("96;w=21600", Some(96)),
-            ("0;w=21600", Some(0)),
-            ("-3;w=21600", Some(-3)),
-            ("7", Some(7)),
-            ("", None),
-            ("many", None),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert("ratelimit-remaining", value.parse().unwrap());
-            assert_eq!(remaining(&headers), left, "{value:?}");
-        }
-        assert_eq!(remaining(&HeaderMap::new()), None);
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::asked::Kind;
+use super::asker::Credential;
 use super::failure::{Failure, Forbidden};
 use super::reach::Reach;
 use crate::oci::{Registry, Repository};
@@ -27,8 +28,9 @@ pub struct Settings {
 /// What the configuration says about one registry.
 #[derive(Debug, Clone)]
 pub struct Listed {
-    /// The base of its API, without `/v2/`. Plain http only as written here.
-    pub url: Url,
+    /// Where its API is, without `/v2/`, in order of preference: the last one is the registry itself, the ones before
+    /// it are mirrors of it. Plain http only as written here.
+    pub urls: Vec<Url>,
     /// A file in docker's format with the hold's own logins.
     pub credentials: Option<PathBuf>,
 }
@@ -40,6 +42,8 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From asking to the head of the answer, connecting included.
     pub headers: Duration,
+    /// The same for an upstream that another one follows, redirects and tokens included.
+    pub mirror: Duration,
     /// From one chunk of a body to the next; for a manifest or a token, the whole body.
     pub idle: Duration,
 }
@@ -49,6 +53,7 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(5),
             headers: Duration::from_secs(10),
+            mirror: Duration::from_secs(4),
             idle: Duration::from_secs(30),
         }
     }
@@ -69,8 +74,11 @@ pub struct SettingsError {
 impl Settings {
     /// Takes the settings once every address in them makes sense.
     pub(super) fn checked(self) -> Result<Self, SettingsError> {
-        for (registry, listed) in &self.listed {
-            let url = &listed.url;
+        for (registry, url) in self
+            .listed
+            .iter()
+            .flat_map(|(registry, listed)| listed.urls.iter().map(move |url| (registry, url)))
+        {
             let why = if !matches!(url.scheme(), "http" | "https") {
                 "it must begin with https:// or http://"
             } else if url.host().is_none() {
@@ -92,10 +100,17 @@ impl Settings {
         Ok(self)
     }
 
-    /// Where this registry's API stands.
-    pub(super) fn upstream(&self, registry: &Registry) -> Result<Upstream, Failure> {
-        if let Some(listed) = self.listed.get(registry) {
-            return Ok(Upstream { base: listed.url.clone(), reach: Reach::Anywhere });
+    /// Where this registry's API is, in order of preference; at least one.
+    pub(super) fn upstreams(&self, registry: &Registry) -> Result<Vec<Upstream>, Failure> {
+        if let Some(listed) = self.listed.get(registry)
+            && let Some(home) = listed.urls.last()
+        {
+            let upstream = |url: &Url| Upstream {
+                base: url.clone(),
+                reach: Reach::Anywhere,
+                role: if url == home { Role::Home } else { Role::Mirror },
+            };
+            return Ok(listed.urls.iter().map(upstream).collect());
         }
         if !self.allow_any {
             return Err(Forbidden::NotListed(registry.clone()).into());
@@ -104,20 +119,39 @@ impl Settings {
             if *registry == Registry::docker_hub() { "registry-1.docker.io" } else { registry.as_str() };
         let base = Url::parse(&format!("https://{host}"))
             .map_err(|error| Failure::unusable(format!("{registry} is no host: {error}")))?;
-        Ok(Upstream { base, reach: Reach::Public })
+        Ok(vec![Upstream { base, reach: Reach::Public, role: Role::Home }])
     }
+}
+
+/// Which part an upstream has for a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// It is the registry: what it says holds, and its clients' tokens are for it.
+    Home,
+    /// It may have what the registry has, and is asked before it.
+    Mirror,
 }
 
 /// Where a registry's API stands, and how far a request to it may go.
 #[derive(Debug)]
 pub(super) struct Upstream {
     /// The base of the API.
-    base: Url,
+    pub(super) base: Url,
+    /// Which part it has.
+    pub(super) role: Role,
     /// A listed one may stand anywhere.
     pub(super) reach: Reach,
 }
 
 impl Upstream {
+    /// Whether it is asked as somebody: a client's token is for the registry itself.
+    pub(super) fn answers(&self, credential: &Credential) -> bool {
+        match (self.role, credential) {
+            (Role::Home, _) | (Role::Mirror, Credential::Anonymous | Credential::Own) => true,
+            (Role::Mirror, Credential::Client(_)) => false,
+        }
+    }
+
     /// The address of something in a repository (OCI distribution specification, "Endpoints").
     pub(super) fn address(&self, repository: &Repository, kind: &Kind) -> Url {
         let mut url = self.base.clone();
@@ -142,7 +176,7 @@ mod tests {
         let listed = listed
             .iter()
             .map(|(name, url)| {
-                (name.parse().unwrap(), Listed { url: url.parse().unwrap(), credentials: None })
+                (name.parse().unwrap(), Listed { urls: vec![url.parse().unwrap()], credentials: None })
             })
             .collect();
         Settings { allow_any, listed, timeouts: Timeouts::default() }
@@ -151,7 +185,7 @@ mod tests {
     fn address(settings: &Settings, registry: &str, name: &str) -> String {
         let repository = Repository::new(registry.parse().unwrap(), name).unwrap();
         let kind = Kind::Manifest("latest".parse().unwrap());
-        settings.upstream(repository.registry()).unwrap().address(&repository, &kind).into()
+        settings.upstreams(repository.registry()).unwrap()[0].address(&repository, &kind).into()
     }
 
     #[test]
@@ -163,7 +197,7 @@ mod tests {
         );
         assert_eq!(address(&settings, "quay.io", "a/b"), "https://quay.io/v2/a/b/manifests/latest");
         assert_eq!(address(&settings, "[2a00::1]:5000", "a"), "https://[2a00::1]:5000/v2/a/manifests/latest");
-        assert_eq!(settings.upstream(&"quay.io".parse().unwrap()).unwrap().reach, Reach::Public);
+        assert_eq!(settings.upstreams(&"quay.io".parse().unwrap()).unwrap()[0].reach, Reach::Public);
     }
 
     #[test]
@@ -179,7 +213,7 @@ mod tests {
 
     #[test]
     fn an_unlisted_registry_is_refused_by_name_of_the_key_to_add() {
-        let refused = settings(false, &[]).upstream(&"ghcr.io".parse().unwrap()).unwrap_err();
+        let refused = settings(false, &[]).upstreams(&"ghcr.io".parse().unwrap()).unwrap_err();
         assert!(matches!(refused, Failure::Forbidden(Forbidden::NotListed(_))));
         assert!(refused.to_string().contains("[registries.\"ghcr.io\"]"), "{refused}");
     }

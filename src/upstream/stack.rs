@@ -6,6 +6,7 @@ use tower::util::BoxCloneSyncService;
 use super::asked::{Answer, Request};
 use super::authorize::Authorize;
 use super::failure::Failure;
+use super::gates::{Gated, Gates};
 use super::record::Record;
 use super::retry::Retry;
 use super::settings::Timeouts;
@@ -16,9 +17,9 @@ use super::transport::Transport;
 /// All the layers as one service; its clones share connections and tokens.
 pub(super) type Stack = BoxCloneSyncService<Request, Answer, Failure>;
 
-/// Puts the layers on top of each other: record · authorize · retry · time out · transport. Tokens are asked for
+/// Puts the layers on top of each other: record · gate · authorize · retry · time out · transport. Tokens are asked for
 /// through the same layers without the one that needs them.
-pub(super) fn stack(timeouts: Timeouts) -> Stack {
+pub(super) fn stack(timeouts: Timeouts, gates: Gates) -> Stack {
     let transport = Transport::new(timeouts.connect);
     let time_out = move |inner| TimeOut::new(inner, timeouts.headers);
     let for_tokens = ServiceBuilder::new()
@@ -29,6 +30,7 @@ pub(super) fn stack(timeouts: Timeouts) -> Stack {
     let tokens = Tokens::new(BoxCloneSyncService::new(for_tokens), timeouts.idle);
     let whole = ServiceBuilder::new()
         .layer_fn(Record::new)
+        .layer_fn(move |inner| Gated::new(inner, gates.clone()))
         .layer_fn(move |inner| Authorize::new(inner, tokens.clone()))
         .layer_fn(Retry::new)
         .layer_fn(time_out)

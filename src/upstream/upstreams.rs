@@ -8,22 +8,27 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, StatusCode};
+use tokio::time::timeout;
 use tower::ServiceExt;
 
 use super::asked::{Answer, Asked, Kind, Place, standing_of};
-use super::asker::Asker;
+use super::asker::{Asker, Credential};
 use super::body::{self, BlobBody, Extent};
-use super::failure::Failure;
+use super::failure::{Failure, Wait};
+use super::gate::Shut;
+use super::gates::{Gates, View};
+use super::limits::Left;
 use super::redirect;
-use super::settings::{Settings, SettingsError};
+use super::settings::{Role, Settings, SettingsError, Upstream};
 use super::stack::{Stack, stack};
 use crate::clock;
-use crate::oci::{Digest, MAX_MANIFEST_BYTES, Reference, Repository};
+use crate::oci::{Digest, MAX_MANIFEST_BYTES, Reference, Registry, Repository};
 
 /// Every registry there is. Cheap to clone; clones share connections and tokens.
 #[derive(Clone)]
 pub struct Upstreams {
     settings: Arc<Settings>,
+    gates: Gates,
     stack: Stack,
 }
 
@@ -40,6 +45,19 @@ pub struct Described {
     pub digest: Option<Digest>,
     /// Its length in bytes.
     pub size: Option<u64>,
+    /// Its media type, as the registry says.
+    pub media_type: Option<String>,
+    /// What is left to pull, where the registry has a limit.
+    pub left: Option<Left>,
+}
+
+/// Whether somebody's requests would be let through, and if not, why.
+#[derive(Debug, Clone)]
+pub struct Open {
+    /// Any at all.
+    pub all: Result<(), Failure>,
+    /// Pulls: those that a pull limit counts.
+    pub pulls: Result<(), Failure>,
 }
 
 impl Upstreams {
@@ -49,7 +67,8 @@ impl Upstreams {
     /// When a listed address can't be the base of a registry's API.
     pub fn new(settings: Settings) -> Result<Self, SettingsError> {
         let settings = Arc::new(settings.checked()?);
-        Ok(Self { stack: stack(settings.timeouts), settings })
+        let gates = Gates::default();
+        Ok(Self { stack: stack(settings.timeouts, gates.clone()), gates, settings })
     }
 
     /// What a manifest is right now, at no cost: registries with a pull limit do not count a HEAD.
@@ -67,7 +86,11 @@ impl Upstreams {
         refuse_html(answer.headers())?;
         let digest = answer.headers().get("docker-content-digest");
         let digest = digest.and_then(|digest| digest.to_str().ok()?.trim().parse().ok());
-        Ok(Described { digest, size: body::length(answer.headers()) })
+        let media_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let media_type =
+            media_type.and_then(|value| value.split(';').next()).map(|value| value.trim().to_owned());
+        let left = Left::among(answer.headers());
+        Ok(Described { digest, size: body::length(answer.headers()), media_type, left })
     }
 
     /// A manifest's bytes, [`MAX_MANIFEST_BYTES`] of them at most, unverified. This counts as a pull.
@@ -120,7 +143,38 @@ impl Upstreams {
         Ok(BlobBody { total, starts_at, body })
     }
 
-    /// Asks, goes where it is sent, and answers with 200, or with 206 to a request for later bytes.
+    /// Whether the configuration names logins of the hold's own for a registry.
+    pub fn has_login(&self, registry: &Registry) -> bool {
+        self.settings.listed.get(registry).is_some_and(|listed| listed.credentials.is_some())
+    }
+
+    /// Whether requests as somebody for a repository would be let through to one of its upstreams at least.
+    pub fn open(&self, credential: &Credential, repository: &Repository) -> Open {
+        let Ok(upstreams) = self.settings.upstreams(repository.registry()) else {
+            // Asking tells why not.
+            return Open { all: Ok(()), pulls: Ok(()) };
+        };
+        let now = clock::instant();
+        let views: Vec<View> = upstreams
+            .iter()
+            .filter(|upstream| upstream.answers(credential))
+            .map(|upstream| self.gates.view(&upstream.base, credential, repository, now))
+            .collect();
+        let any = |of: fn(&View) -> Result<(), Shut>| {
+            let mut found = Ok(());
+            for view in &views {
+                found = of(view);
+                if found.is_ok() {
+                    break;
+                }
+            }
+            found.map_err(|Shut { because, opens_in }| Failure::Shut { because, opens_in })
+        };
+        Open { all: any(|view| view.all), pulls: any(|view| view.pulls) }
+    }
+
+    /// Asks one upstream after the other until one has it, and answers with 200, or with 206 to a request for later
+    /// bytes. What the last one says holds: it is the registry itself.
     async fn ask(
         &self,
         asker: &Asker,
@@ -129,15 +183,48 @@ impl Upstreams {
         kind: Kind,
         from: u64,
     ) -> Result<Answer, Failure> {
-        let upstream = self.settings.upstream(repository.registry())?;
-        let mut url = upstream.address(repository, &kind);
-        let mut asked = Asked {
-            repository: repository.clone(),
-            kind,
-            place: Place::Upstream,
-            reach: upstream.reach,
-            asker: asker.clone(),
-        };
+        let mut failure = Failure::unusable("no upstream to ask");
+        for upstream in self.settings.upstreams(repository.registry())? {
+            if !upstream.answers(&asker.credential) {
+                continue;
+            }
+            let asked = Asked {
+                repository: repository.clone(),
+                kind: kind.clone(),
+                place: Place::Upstream,
+                reach: upstream.reach,
+                asker: asker.clone(),
+            };
+            let asking = self.ask_one(&upstream, asked, &method, from);
+            let answered = match upstream.role {
+                Role::Home => asking.await,
+                // There is another one to ask, and somebody waits.
+                Role::Mirror => timeout(self.settings.timeouts.mirror, asking)
+                    .await
+                    .unwrap_or(Err(Failure::TimedOut(Wait::Headers))),
+            };
+            match answered {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => {
+                    if upstream.role == Role::Mirror {
+                        tracing::debug!(%repository, %kind, why = %failed, "the next upstream is asked");
+                    }
+                    failure = failed;
+                }
+            }
+        }
+        Err(failure)
+    }
+
+    /// Asks one upstream and goes where it sends us.
+    async fn ask_one(
+        &self,
+        upstream: &Upstream,
+        mut asked: Asked,
+        method: &Method,
+        from: u64,
+    ) -> Result<Answer, Failure> {
+        let mut url = upstream.address(&asked.repository, &asked.kind);
         for _ in 0..=redirect::MOST {
             let request = asked.request(method.clone(), &url, from)?;
             let answer = self.stack.clone().oneshot(request).await?;
@@ -151,7 +238,7 @@ impl Upstreams {
                         StatusCode::OK => Ok(answer),
                         StatusCode::PARTIAL_CONTENT if from > 0 => Ok(answer),
                         status => Err(Failure::of_status(
-                            &method,
+                            method,
                             asked.place,
                             status,
                             answer.headers(),

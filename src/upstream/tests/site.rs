@@ -14,7 +14,7 @@ use http::{HeaderMap, Method};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::oci::{Digest, Reference, Repository};
-use crate::upstream::{Asker, Credential, Listed, Settings, Timeouts, Upstreams};
+use crate::upstream::{Account, Asker, Credential, Listed, Settings, Timeouts, Upstreams};
 
 /// The name under which a site is listed.
 pub(super) const REGISTRY: &str = "reg.test";
@@ -90,7 +90,7 @@ impl Site {
 pub(super) fn upstreams_at(url: &str, timeouts: Timeouts) -> Upstreams {
     let listed = BTreeMap::from([(
         REGISTRY.parse().unwrap(),
-        Listed { url: url.parse().unwrap(), credentials: None },
+        Listed { urls: vec![url.parse().unwrap()], credentials: None },
     )]);
     Upstreams::new(Settings { allow_any: true, listed, timeouts }).unwrap()
 }
@@ -98,7 +98,7 @@ pub(super) fn upstreams_at(url: &str, timeouts: Timeouts) -> Upstreams {
 /// Patience for tests in which a wait is the point.
 pub(super) fn impatient() -> Timeouts {
     let short = Duration::from_millis(80);
-    Timeouts { connect: Duration::from_secs(5), headers: short, idle: short }
+    Timeouts { connect: Duration::from_secs(5), headers: short, mirror: short, idle: short }
 }
 
 pub(super) fn repository(name: &str) -> Repository {
@@ -175,5 +175,5 @@ async fn write_all(stream: &TcpStream, mut bytes: &[u8]) {
 
 /// Somebody with no right of their own.
 pub(super) fn anyone() -> Asker {
-    Asker::new(Credential::Anonymous)
+    Asker { credential: Credential::Anonymous, account: Account::default() }
 }
