@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock;
-use crate::config::Config;
-use crate::resolve::{Ages, Freshness, Resolver};
+use crate::config::{Config, Registry};
+use crate::resolve::{Access, Ages, Freshness, Resolver};
 use crate::serve::content::{self, ContentService, Pending};
 use crate::serve::listen::{ListenError, Listeners, Socket};
 use crate::serve::{http, mirror};
@@ -63,7 +63,7 @@ impl App {
         let data_dir = config.data_dir.clone();
         let (hold, recovered) = blocking(move || Hold::open(&data_dir, clock::now())).await?;
         report(&config, &recovered);
-        let resolver = Resolver::new(hold.clone(), upstreams, freshness(&config));
+        let resolver = Resolver::new(hold.clone(), upstreams, freshness(&config), access(&config)?);
         let mut writers = Vec::new();
         for (containerd, opened) in config.containerds.iter().zip(openings) {
             let (hold, resolver) = (hold.clone(), resolver.clone());
@@ -204,12 +204,18 @@ fn upstream_settings(config: &Config) -> Result<Settings, BuildError> {
     let mut listed = BTreeMap::new();
     for (name, registry) in &config.registries.listed {
         let name = name.parse().map_err(BuildError::Registry)?;
-        // The registry itself: its mirrors are not asked yet.
-        listed.extend(registry.upstreams.last().map(|url| {
-            (name, Listed { url: url.clone(), credentials: registry.credentials.clone() })
-        }));
+        let Registry { upstreams, credentials, .. } = registry.clone();
+        listed.insert(name, Listed { urls: upstreams, credentials });
     }
     Ok(Settings { allow_any: config.registries.allow_any, listed, timeouts: Timeouts::default() })
+}
+
+fn access(config: &Config) -> Result<Access, BuildError> {
+    let crate::config::Access { fresh_for, stale_for } = config.access;
+    let shared = config.registries.listed.iter().filter(|(_, registry)| registry.share_private);
+    let shared = shared.map(|(name, _)| name.parse().map_err(BuildError::Registry));
+    let ages = crate::access::Ages { fresh_for, stale_for };
+    Ok(Access { ages, shared: shared.collect::<Result<_, _>>()? })
 }
 
 fn freshness(config: &Config) -> Freshness {

@@ -1,6 +1,7 @@
 //! Tidehold: a node's one image cache, plugged into containerd as its content store and as its resolver.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic"))]
 
+pub mod access;
 pub mod app;
 pub mod clock;
 pub mod config;

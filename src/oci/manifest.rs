@@ -33,6 +33,17 @@ pub enum Kind {
     Image,
 }
 
+impl Kind {
+    /// Whether a media type is that of an index, as a registry's header says; what it really is, its bytes tell.
+    pub fn is_index(media_type: &str) -> bool {
+        matches!(
+            media_type,
+            "application/vnd.oci.image.index.v1+json"
+                | "application/vnd.docker.distribution.manifest.list.v2+json"
+        )
+    }
+}
+
 /// A blob or manifest that a manifest points at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Child {

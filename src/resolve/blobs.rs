@@ -9,12 +9,15 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
+use super::callers::{Caller, Guise};
 use super::flight::Flights;
-use super::{Client, Inner, Refusal};
+use super::manifests::shown;
+use super::{Inner, Refusal};
+use crate::access::Admission;
 use crate::clock;
-use crate::oci::{Digest, Repository};
+use crate::oci::{Digest, Reference, Repository};
 use crate::store::{Download, DownloadState, Follower, OpenBlob, Reading, StoreError, blocking};
-use crate::upstream::{Asker, BlobBody, Credential, Failure};
+use crate::upstream::{Asker, BlobBody, Failure};
 
 /// How many chunks may wait for the disk before the registry is read no further.
 const QUEUED_CHUNKS: usize = 32;
@@ -40,10 +43,19 @@ pub enum BlobBytes {
 /// The downloads under way.
 pub(super) struct Downloads {
     /// Requests that were sent and not answered yet.
-    starting: Flights<Digest, Result<Started, Refusal>>,
+    starting: Flights<(Digest, Guise), Result<Started, Refusal>>,
     /// Downloads from their first byte on. One that has failed is nobody's any more, although it may stand here for
     /// another moment.
     running: Mutex<HashMap<Digest, Started>>,
+}
+
+/// Somebody who wants a blob of a repository.
+#[derive(Clone, Copy)]
+struct Visit<'a> {
+    caller: &'a Caller,
+    guise: &'a Guise,
+    repository: &'a Repository,
+    digest: &'a Digest,
 }
 
 /// A blob that is here or coming.
@@ -96,53 +108,162 @@ impl Started {
 impl Inner {
     pub(super) async fn blob(
         self: &Arc<Self>,
-        client: &Client,
+        caller: &Caller,
         repository: &Repository,
         digest: &Digest,
     ) -> Result<BlobBytes, Refusal> {
+        let mut refused = Refusal::Internal;
+        for guise in self.guises(&caller.client, repository)? {
+            let visit = Visit { caller, guise: &guise, repository, digest };
+            match self.noted_refusal(&visit, self.blob_as(&visit)).await {
+                Err(refusal) if refusal.may_differ_for_others() => refused = refusal,
+                answered => return answered,
+            }
+        }
+        Err(refused)
+    }
+
+    pub(super) async fn blob_size(
+        self: &Arc<Self>,
+        caller: &Caller,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<u64>, Refusal> {
+        let mut refused = Refusal::Internal;
+        for guise in self.guises(&caller.client, repository)? {
+            let visit = Visit { caller, guise: &guise, repository, digest };
+            match self.noted_refusal(&visit, self.blob_size_as(&visit)).await {
+                Err(refusal) if refusal.may_differ_for_others() => refused = refusal,
+                answered => return answered,
+            }
+        }
+        Err(refused)
+    }
+
+    /// What the registry said a short while ago that it does not have, or does not give, it is not asked for again.
+    async fn noted_refusal<T>(
+        &self,
+        visit: &Visit<'_>,
+        answer: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let reference = Reference::Digest(visit.digest.clone());
+        let key = (visit.repository.clone(), reference, visit.guise.clone());
+        // As a manifest it may be missing and be a blob.
+        if let Some(refusal @ (Refusal::MissingBlob(_) | Refusal::Denied { .. })) =
+            self.refused.find(&key, clock::instant())
+        {
+            return Err(refusal);
+        }
+        let answered = answer.await;
+        if let Err(refusal @ (Refusal::MissingBlob(_) | Refusal::Denied { .. })) = &answered {
+            self.refused.note(key, refusal.clone(), clock::instant());
+        }
+        answered
+    }
+
+    async fn blob_as(self: &Arc<Self>, visit: &Visit<'_>) -> Result<BlobBytes, Refusal> {
+        let Visit { caller, guise, repository, digest } = *visit;
         let started = match self.at_hand(digest).await? {
             Some(started) => started,
             None => {
-                let (inner, repository, key) = (Arc::clone(self), repository.clone(), digest.clone());
-                let start = || async move { inner.start(repository, key).await };
-                let started = self.downloads.starting.join(digest.clone(), start).await;
+                let start = || {
+                    let (inner, caller, guise) = (Arc::clone(self), caller.clone(), guise.clone());
+                    let (repository, digest) = (repository.clone(), digest.clone());
+                    async move {
+                        let visit = Visit {
+                            caller: &caller,
+                            guise: &guise,
+                            repository: &repository,
+                            digest: &digest,
+                        };
+                        inner.start(&visit).await
+                    }
+                };
+                let key = (digest.clone(), guise.clone());
+                let started = self.downloads.starting.join(key, start).await;
                 started.unwrap_or(Err(Refusal::Internal))?
             }
         };
-        if started.from.as_ref() != Some(repository) {
-            self.prove(repository, digest).await?;
+        let admission = self.admission(guise, repository, clock::now())?;
+        if admission != Admission::Granted || started.from.as_ref() != Some(repository) {
+            self.prove(visit, admission).await?;
         }
         Ok(started.bytes)
     }
 
-    pub(super) async fn blob_size(
-        &self,
-        client: &Client,
-        repository: &Repository,
-        digest: &Digest,
-    ) -> Result<Option<u64>, Refusal> {
+    async fn blob_size_as(&self, visit: &Visit<'_>) -> Result<Option<u64>, Refusal> {
+        let Visit { caller, guise, repository, digest } = *visit;
+        let admission = self.admission(guise, repository, clock::now())?;
         match self.hold.blob(digest)? {
             Some(blob) => {
-                self.prove(repository, digest).await?;
+                self.prove(visit, admission).await?;
                 Ok(Some(blob.size))
             }
             None => {
-                let size =
-                    self.upstreams.head_blob(&Asker::new(Credential::Anonymous), repository, digest).await;
-                size.map_err(|failure| Refusal::of_blob(failure, repository, digest))
+                let asker = Self::asker(caller, guise.credential.clone());
+                let size = self.head_of_blob(&asker, repository, digest).await;
+                let size = size.map_err(|failure| self.refused(visit, admission, failure))?;
+                self.note_reader(guise, &guise.credential, repository, clock::now());
+                Ok(size)
             }
         }
     }
 
-    /// Holds a repository to having a blob that came here from elsewhere: its registry has to say so once.
-    async fn prove(&self, repository: &Repository, digest: &Digest) -> Result<(), Refusal> {
-        if self.hold.seen_in(digest, repository)? {
+    /// Holds a blob that is here to what its registry says: that it is in this repository, once, and that whoever asks
+    /// may read that. Where the registry cannot be asked, what it said before holds for those who could read then.
+    async fn prove(&self, visit: &Visit<'_>, admission: Admission) -> Result<(), Refusal> {
+        let Visit { caller, guise, repository, digest } = *visit;
+        let seen = self.hold.seen_in(digest, repository)?;
+        if seen && admission == Admission::Granted {
             return Ok(());
         }
-        let said = self.upstreams.head_blob(&Asker::new(Credential::Anonymous), repository, digest).await;
-        said.map_err(|failure| Refusal::of_blob(failure, repository, digest))?;
-        self.unnoted.tell(self.hold.note_source(digest, repository));
-        Ok(())
+        let asker = Self::asker(caller, guise.credential.clone());
+        match self.head_of_blob(&asker, repository, digest).await {
+            Ok(_) => {
+                self.note_reader(guise, &guise.credential, repository, clock::now());
+                if !seen {
+                    self.unnoted.tell(self.hold.note_source(digest, repository));
+                }
+                Ok(())
+            }
+            Err(failure) => match (admission, &failure) {
+                (_, Failure::Denied { .. } | Failure::NoToken { .. }) => {
+                    Err(self.refused(visit, admission, failure))
+                }
+                (Admission::WasPublic, _) if seen => Ok(()),
+                (_, Failure::Missing) => Err(self.refused(visit, admission, failure)),
+                (Admission::Lapsed, _) if seen => Ok(()),
+                _ => Err(self.refused(visit, admission, failure)),
+            },
+        }
+    }
+
+    /// Asks for the head of a blob; where only a GET can tell, for that, of which no more is read.
+    async fn head_of_blob(
+        &self,
+        asker: &Asker,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<u64>, Failure> {
+        match self.upstreams.head_blob(asker, repository, digest).await {
+            Err(Failure::NoHead { .. }) => {
+                self.upstreams.get_blob(asker, repository, digest, 0).await.map(|body| body.total)
+            }
+            said => said,
+        }
+    }
+
+    /// What a registry's failure comes to, for a blob.
+    fn refused(&self, visit: &Visit<'_>, admission: Admission, failure: Failure) -> Refusal {
+        let Visit { guise, repository, digest, .. } = *visit;
+        let what = shown(repository, &Reference::Digest(digest.clone()));
+        self.note_denial(guise, repository, &failure, clock::now());
+        match (failure, admission) {
+            (Failure::Missing, _) => Refusal::MissingBlob(what),
+            (failure @ (Failure::Denied { .. } | Failure::NoToken { .. }), _)
+            | (failure, Admission::Barred) => self.denied(what, repository, Some(&failure)),
+            (failure, _) => Refusal::Unanswered { what, failure },
+        }
     }
 
     /// What needs no request: a blob that is held, or a download under way.
@@ -159,30 +280,50 @@ impl Inner {
         })
     }
 
-    async fn start(self: Arc<Self>, from: Repository, digest: Digest) -> Result<Started, Refusal> {
-        if let Some(started) = self.at_hand(&digest).await? {
+    async fn start(self: Arc<Self>, visit: &Visit<'_>) -> Result<Started, Refusal> {
+        let Visit { caller, guise, repository, digest } = *visit;
+        if let Some(started) = self.at_hand(digest).await? {
             return Ok(started);
         }
-        let answered = self.first_answer(&from, &digest).await;
-        let body = answered.map_err(|failure| Refusal::of_blob(failure, &from, &digest))?;
+        let admission = self.admission(guise, repository, clock::now())?;
+        let mut asker = Self::asker(caller, self.fetching(guise, admission, repository));
+        let mut answered = self.first_answer(&asker, repository, digest).await;
+        if let (Err(Failure::Denied { .. } | Failure::NoToken { .. }), true) =
+            (&answered, asker.credential != guise.credential)
+        {
+            // Our login does not serve, but what it was to fetch is anyone's.
+            asker.credential = guise.credential.clone();
+            answered = self.first_answer(&asker, repository, digest).await;
+        }
+        let body = answered.map_err(|failure| self.refused(visit, admission, failure))?;
+        self.note_reader(guise, &asker.credential, repository, clock::now());
+        // Somebody with another right may have asked at the same time.
+        if let Some(started) = self.at_hand(digest).await? {
+            return Ok(Started { from: Some(repository.clone()), ..started });
+        }
         let (hold, of, total) = (self.hold.clone(), digest.clone(), body.total);
         let download = blocking(move || Download::begin(&hold, of, total)).await?;
         let bytes = BlobBytes::Coming(download.follow());
-        let started = Started { bytes, from: Some(from.clone()) };
+        let started = Started { bytes, from: Some(repository.clone()) };
         self.downloads.running().insert(digest.clone(), started.clone());
-        let inner = Arc::clone(&self);
+        let (inner, from, digest) = (Arc::clone(&self), repository.clone(), digest.clone());
         self.tasks.spawn(async move {
-            inner.run(&from, &digest, body, download).await;
+            inner.run(&asker, &from, &digest, body, download).await;
             inner.downloads.remove_ended(&digest);
         });
         Ok(started)
     }
 
     /// Asks for a blob, and again where that may help: containerd 1.7 gives up the whole pull at the first 503.
-    async fn first_answer(&self, from: &Repository, digest: &Digest) -> Result<BlobBody, Failure> {
+    async fn first_answer(
+        &self,
+        asker: &Asker,
+        from: &Repository,
+        digest: &Digest,
+    ) -> Result<BlobBody, Failure> {
         let mut retries = 0;
         loop {
-            match self.upstreams.get_blob(&Asker::new(Credential::Anonymous), from, digest, 0).await {
+            match self.upstreams.get_blob(asker, from, digest, 0).await {
                 Err(failure @ (Failure::Unavailable { .. } | Failure::Broken(_)))
                     if retries < FIRST_RETRIES =>
                 {
@@ -196,10 +337,17 @@ impl Inner {
     }
 
     /// Reads the registry into the disk's queue until the blob is whole or nothing helps any more.
-    async fn run(&self, from: &Repository, digest: &Digest, body: BlobBody, download: Download) {
+    async fn run(
+        &self,
+        asker: &Asker,
+        from: &Repository,
+        digest: &Digest,
+        body: BlobBody,
+        download: Download,
+    ) {
         let (queue, pieces) = mpsc::channel(QUEUED_CHUNKS);
         let writer = tokio::task::spawn_blocking(move || write(download, pieces));
-        let last = match self.receive(from, digest, body, &queue).await {
+        let last = match self.receive(asker, from, digest, body, &queue).await {
             Ok(()) => {
                 // Before the end is written: whoever finds the blob held finds its source too.
                 self.unnoted.tell(self.hold.note_source(digest, from));
@@ -223,6 +371,7 @@ impl Inner {
 
     async fn receive(
         &self,
+        asker: &Asker,
         from: &Repository,
         digest: &Digest,
         mut body: BlobBody,
@@ -245,17 +394,17 @@ impl Inner {
                 None => Failure::Unusable("its body ended early".into()),
                 Some(Err(failure)) => failure,
             };
-            (body, resumes) = self.resume(from, digest, offset, resumes, broken).await?;
+            (body, resumes) = self.resume(asker, from, digest, (offset, resumes), broken).await?;
         }
     }
 
     /// Asks again for what is missing.
     async fn resume(
         &self,
+        asker: &Asker,
         from: &Repository,
         digest: &Digest,
-        offset: u64,
-        mut resumes: u32,
+        (offset, mut resumes): (u64, u32),
         mut broken: Failure,
     ) -> Result<(BlobBody, u32), Failure> {
         loop {
@@ -267,7 +416,7 @@ impl Inner {
             }
             resumes += 1;
             tracing::info!(repository = %from, %digest, offset, why = %broken, "a download broke and is resumed");
-            match self.upstreams.get_blob(&Asker::new(Credential::Anonymous), from, digest, offset).await {
+            match self.upstreams.get_blob(asker, from, digest, offset).await {
                 Ok(body) => match skipping(body, offset) {
                     Some(body) => return Ok((body, resumes)),
                     None => broken = Failure::Unusable("it answered with another range".into()),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BlobBytes, Client, Inner, Refusal, Resolver};
+use super::{BlobBytes, Caller, Client, Inner, Refusal, Resolver};
 use crate::oci::{Digest, Reference, Repository};
 use crate::store::{DownloadState, FollowError, Follower, Listed};
 
@@ -46,7 +46,8 @@ impl Inner {
     }
 
     async fn bring_manifest(self: &Arc<Self>, from: &Repository, digest: &Digest) -> Result<u64, Refusal> {
-        let served = self.manifest(&Client::Operator, from, &Reference::Digest(digest.clone())).await?;
+        let served =
+            self.manifest(&Caller::new(Client::Operator), from, &Reference::Digest(digest.clone())).await?;
         Ok(served.bytes.len() as u64)
     }
 
@@ -56,7 +57,7 @@ impl Inner {
         digest: &Digest,
         progress: &(impl Fn(u64) + Send),
     ) -> Result<u64, Refusal> {
-        match self.blob(&Client::Operator, from, digest).await? {
+        match self.blob(&Caller::new(Client::Operator), from, digest).await? {
             BlobBytes::Held(blob) => Ok(blob.size()),
             BlobBytes::Coming(follower) => followed(follower, progress).await.map_err(Refusal::Interrupted),
         }

@@ -29,29 +29,35 @@ where
         Self { under_way: Arc::default(), tasks }
     }
 
-    /// Joins the flight for this key, or starts it. `None` only where the work panicked.
-    pub(super) async fn join<F>(&self, key: K, work: impl FnOnce() -> F) -> Option<V>
+    /// Joins the flight for this key, or starts it. Where the work panics, one of those who waited starts it anew, once:
+    /// `None` only where that one panicked too.
+    pub(super) async fn join<F>(&self, key: K, work: impl Fn() -> F) -> Option<V>
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let flight = {
-            let mut under_way = lock(&self.under_way);
-            match under_way.get(&key) {
-                Some(flight) => flight.clone(),
-                None => {
-                    let landing = Landing { under_way: Arc::clone(&self.under_way), key: key.clone() };
-                    let work = work();
-                    let task = self.tasks.spawn(async move {
-                        let _landing = landing;
-                        work.await
-                    });
-                    let flight = task.map(Result::ok).boxed().shared();
-                    under_way.insert(key, flight.clone());
-                    flight
-                }
-            }
-        };
-        flight.await
+        match self.find_or_start(&key, &work).await {
+            Some(landed) => Some(landed),
+            None => self.find_or_start(&key, &work).await,
+        }
+    }
+
+    fn find_or_start<F>(&self, key: &K, work: &impl Fn() -> F) -> Flight<V>
+    where
+        F: Future<Output = V> + Send + 'static,
+    {
+        let mut under_way = lock(&self.under_way);
+        if let Some(flight) = under_way.get(key) {
+            return flight.clone();
+        }
+        let landing = Landing { under_way: Arc::clone(&self.under_way), key: key.clone() };
+        let work = work();
+        let task = self.tasks.spawn(async move {
+            let _landing = landing;
+            work.await
+        });
+        let flight = task.map(Result::ok).boxed().shared();
+        under_way.insert(key.clone(), flight.clone());
+        flight
     }
 }
 
@@ -75,27 +81,27 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tokio::sync::oneshot;
+    use tokio::sync::Semaphore;
 
     use super::*;
 
     #[tokio::test]
     async fn askers_share_one_flight_and_the_next_one_is_new() {
-        let flights = Arc::new(Flights::<&str, usize>::new(TaskTracker::new()));
-        let runs = Arc::new(AtomicUsize::new(0));
-        let (land, landed) = oneshot::channel::<()>();
-        let first = {
-            let runs = Arc::clone(&runs);
-            flights.join("tide", move || async move {
+        let flights = Flights::<&str, usize>::new(TaskTracker::new());
+        let (runs, landed) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+        let work = || {
+            let (runs, landed) = (Arc::clone(&runs), Arc::clone(&landed));
+            async move {
                 let run = runs.fetch_add(1, Ordering::SeqCst);
-                let _ = landed.await;
+                landed.acquire().await.unwrap().forget();
                 run
-            })
+            }
         };
-        let second = flights.join("tide", || async { panic!("a second flight was started") });
+        let first = flights.join("tide", work);
+        let second = flights.join("tide", work);
         let mut both = Box::pin(futures_util::future::join(first, second));
         assert!(futures_util::poll!(both.as_mut()).is_pending());
-        land.send(()).unwrap();
+        landed.add_permits(1);
         assert_eq!(both.await, (Some(0), Some(0)));
         assert_eq!(flights.join("tide", || async { 7 }).await, Some(7));
     }
@@ -103,23 +109,36 @@ mod tests {
     #[tokio::test]
     async fn a_flight_goes_on_when_the_first_asker_leaves() {
         let flights = Flights::<&str, &str>::new(TaskTracker::new());
-        let (land, landed) = oneshot::channel::<()>();
-        let mut first = Box::pin(flights.join("tide", move || async move {
-            let _ = landed.await;
-            "in"
+        let landed = Arc::new(Semaphore::new(0));
+        let mut first = Box::pin(flights.join("tide", || {
+            let landed = Arc::clone(&landed);
+            async move {
+                landed.acquire().await.unwrap().forget();
+                "in"
+            }
         }));
         assert!(futures_util::poll!(first.as_mut()).is_pending());
         drop(first);
         let mut second = Box::pin(flights.join("tide", || async { "anew" }));
         assert!(futures_util::poll!(second.as_mut()).is_pending());
-        land.send(()).unwrap();
+        landed.add_permits(1);
         assert_eq!(second.await, Some("in"));
     }
 
     #[tokio::test]
-    async fn a_flight_that_panics_strands_nobody() {
-        let flights = Flights::<&str, ()>::new(TaskTracker::new());
-        assert_eq!(flights.join("tide", || async { panic!("for the test") }).await, None);
-        assert_eq!(flights.join("tide", || async {}).await, Some(()));
+    async fn a_flight_that_panics_is_taken_up_by_another_and_strands_nobody() {
+        let flights = Flights::<&str, &str>::new(TaskTracker::new());
+        let runs = Arc::new(AtomicUsize::new(0));
+        let work = || {
+            let runs = Arc::clone(&runs);
+            async move {
+                assert!(runs.fetch_add(1, Ordering::SeqCst) > 0, "for the test");
+                "in"
+            }
+        };
+        let both = futures_util::future::join(flights.join("tide", work), flights.join("tide", work));
+        assert_eq!(both.await, (Some("in"), Some("in")));
+        assert_eq!(flights.join("rock", || async { panic!("for the test") }).await, None);
+        assert_eq!(flights.join("rock", || async { "in" }).await, Some("in"));
     }
 }

@@ -5,81 +5,196 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::decide::{Ask, Held, LastSeen, Question, Reply, Standing, Step, Why, decide};
-use super::{Client, Inner, Refusal, Served};
+use super::callers::{Caller, Guise};
+use super::decide::{
+    self, Ask, Gate, Gates, Held, LastSeen, Question, Reply, Standing, Step, Way, Why, decide,
+};
+use super::{Inner, Refusal, Served};
+use crate::access::Admission;
 use crate::clock;
-use crate::oci::{Digest, Kind, MAX_MANIFEST_BYTES, Manifest, Reference, Repository};
-use crate::store::{CommitError, Listed, Reading, StoreError, TagEntry, blocking};
-use crate::upstream::{Asker, Cost, Failure, Wait};
+use crate::oci::{Digest, Kind, Manifest, Reference, Repository};
+use crate::store::{CommitError, Listed, StoreError, TagEntry, blocking};
+use crate::upstream::{Asker, Credential, Described, Failure, Wait};
 
 /// How long one request to a registry may take, with all that it needs before it is answered.
 const ASK_DEADLINE: Duration = Duration::from_secs(12);
 
+/// How long somebody waits for an answer, whoever else waits for it too: containerd gives up after 30 s and would then
+/// go past us. Better a stale answer before that.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(25);
+
+/// The most children of a manifest that are remembered as such: no image has as many.
+const MOST_LISTED: usize = 4096;
+
 impl Inner {
     pub(super) async fn manifest(
         self: &Arc<Self>,
-        client: &Client,
+        caller: &Caller,
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Served, Refusal> {
-        let now = clock::now();
-        let question = self.question(repository, reference)?;
-        if let Step::Serve(digest, standing) = decide(&question, None, now) {
-            return self.served(digest, standing, age(&question, standing, now), Cost::default()).await;
+        let mut refused = Refusal::Internal;
+        for guise in self.guises(&caller.client, repository)? {
+            match self.manifest_as(caller, guise, repository, reference).await {
+                Err(refusal) if refusal.may_differ_for_others() => refused = refusal,
+                answered => return answered,
+            }
         }
-        let (inner, repository, reference) = (Arc::clone(self), repository.clone(), reference.clone());
-        let key = (repository.clone(), reference.clone());
-        let asker = Asker::new(client.credential());
-        let flight =
-            self.manifests.join(key, || async move { inner.drive(&asker, &repository, &reference).await });
-        flight.await.unwrap_or(Err(Refusal::Internal))
+        Err(refused)
+    }
+
+    async fn manifest_as(
+        self: &Arc<Self>,
+        caller: &Caller,
+        guise: Guise,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Served, Refusal> {
+        let mut question = self.question(&guise, repository, reference).await?;
+        let now = clock::now();
+        if let Step::Serve(digest, standing) =
+            decide(&question, None, self.gates(&question, &guise, repository), now)
+        {
+            return self.served(digest.clone(), standing, age(&question, &digest, standing, now)).await;
+        }
+        let key = (repository.clone(), reference.clone(), guise.clone());
+        if let Some(refusal) = self.refused.find(&key, clock::instant()) {
+            return Err(refusal);
+        }
+        let flight = || {
+            let (inner, caller, key) = (Arc::clone(self), caller.clone(), key.clone());
+            async move { inner.drive(&caller, &key.2, &key.0, &key.1).await }
+        };
+        let landed = tokio::time::timeout(ANSWER_DEADLINE, self.manifests.join(key.clone(), flight)).await;
+        if let Ok(answered) = landed {
+            return answered.unwrap_or(Err(Refusal::Internal));
+        }
+        // It goes on; this client does not wait for it.
+        let now = clock::now();
+        let gates = Gates { all: Gate::Shut, pulls: Gate::Shut };
+        question = self.question(&guise, repository, reference).await.unwrap_or(question);
+        match decide(&question, Some(&Reply::Failed), gates, now) {
+            Step::Serve(digest, standing) => {
+                self.served(digest.clone(), standing, age(&question, &digest, standing, now)).await
+            }
+            Step::Ask(_) | Step::Refuse(_) => {
+                let failure = Failure::TimedOut(Wait::Headers);
+                Err(Refusal::Unanswered { what: shown(repository, reference), failure })
+            }
+        }
     }
 
     async fn drive(
-        &self,
-        asker: &Asker,
+        self: &Arc<Self>,
+        caller: &Caller,
+        guise: &Guise,
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Served, Refusal> {
-        let question = self.question(repository, reference)?;
+        let mut question = self.question(guise, repository, reference).await?;
         let mut reply = None;
         let mut failure = None;
         loop {
             let now = clock::now();
-            match decide(&question, reply.as_ref(), now) {
-                Step::Ask(ask) => match self.ask_in_time(asker, repository, reference, &ask).await {
-                    Ok(answered) => reply = Some(answered),
-                    Err(Unanswered::Upstream(failed)) => {
-                        reply = Some(reply_of(&failed, &ask));
-                        failure = Some(failed);
+            let gates = self.gates(&question, guise, repository);
+            match decide(&question, reply.as_ref(), gates, now) {
+                Step::Ask(ask) => {
+                    let errand =
+                        Errand { caller, guise, admission: question.admission(), repository, reference };
+                    match self.ask_in_time(&errand, &ask).await {
+                        Ok(answered) => {
+                            let shown = match ask {
+                                Ask::Head | Ask::List => guise.credential.clone(),
+                                Ask::Get | Ask::GetDigest(_) => {
+                                    self.fetching(guise, question.admission(), repository)
+                                }
+                            };
+                            self.note_reader(guise, &shown, repository, now);
+                            question = question.granted();
+                            reply = Some(answered);
+                        }
+                        Err(Unanswered::Upstream(failed)) => {
+                            self.note_denial(guise, repository, &failed, now);
+                            reply = Some(reply_of(&failed, &ask));
+                            failure = Some(failed);
+                        }
+                        Err(Unanswered::Store(error)) => return Err(error.into()),
                     }
-                    Err(Unanswered::Store(error)) => return Err(error.into()),
-                },
+                }
                 Step::Serve(digest, standing) => {
                     self.unnoted.tell(self.note(repository, reference, &digest, standing, now));
-                    let age = age(&question, standing, now);
-                    let served = self.served(digest, standing, age, asker.cost()).await?;
+                    let age = age(&question, &digest, standing, now);
+                    let served = self.served(digest, standing, age).await?;
                     self.unnoted.tell(self.note_children(repository, &served, now));
                     self.settle(standing).await;
                     return Ok(served);
                 }
                 Step::Refuse(why) => {
-                    let what = shown(repository, reference);
-                    let failure = failure.unwrap_or(Failure::Missing);
-                    if is_gone(&failure, why) {
-                        self.unnoted.tell(self.forget(repository, reference));
+                    let no_token = matches!(failure, Some(Failure::NoToken { .. }));
+                    let refusal = self.refusal(&question, why, failure, guise, repository, reference);
+                    // A token service that is locked out is soon asked again.
+                    if let Some(Reply::Missing | Reply::Denied) = reply
+                        && !no_token
+                    {
+                        let key = (repository.clone(), reference.clone(), guise.clone());
+                        self.refused.note(key, refusal.clone(), clock::instant());
                     }
-                    return Err(match why {
-                        Why::Missing => Refusal::MissingManifest(what),
-                        Why::Denied => Refusal::Denied(what),
-                        Why::Failed => Refusal::Unanswered { what, failure },
-                    });
+                    return Err(refusal);
                 }
             }
         }
     }
 
-    fn question(&self, repository: &Repository, reference: &Reference) -> Result<Question, StoreError> {
+    fn refusal(
+        &self,
+        question: &Question,
+        why: Why,
+        failure: Option<Failure>,
+        guise: &Guise,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Refusal {
+        let what = shown(repository, reference);
+        match why {
+            Why::Missing => {
+                // A registry may say so to whoever may not know.
+                match question.admission() {
+                    Admission::Granted | Admission::WasPublic | Admission::Lapsed => {
+                        self.unnoted.tell(self.forget(repository, reference));
+                    }
+                    Admission::Unknown | Admission::Barred => {}
+                }
+                Refusal::MissingManifest(what)
+            }
+            Why::Denied => self.denied(what, repository, failure.as_ref()),
+            Why::Failed => {
+                let shut = || {
+                    let credential = self.fetching(guise, question.admission(), repository);
+                    self.upstreams
+                        .open(&guise.credential, repository)
+                        .all
+                        .err()
+                        .or_else(|| self.upstreams.open(&credential, repository).pulls.err())
+                };
+                // A gate that shut meanwhile knows best when it is worth trying again.
+                let failure = match failure {
+                    Some(failure @ Failure::Limited { retry_after: Some(_) }) => failure,
+                    Some(failure @ Failure::Limited { retry_after: None }) => shut().unwrap_or(failure),
+                    Some(failure) => failure,
+                    None => shut().unwrap_or(Failure::TimedOut(Wait::Headers)),
+                };
+                Refusal::Unanswered { what, failure }
+            }
+        }
+    }
+
+    async fn question(
+        &self,
+        guise: &Guise,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Question, Refusal> {
+        let admission = self.admission(guise, repository, clock::now())?;
         Ok(match reference {
             Reference::Digest(digest) => {
                 let held = match self.hold.blob(digest)? {
@@ -87,75 +202,142 @@ impl Inner {
                     Some(_) if self.hold.seen_in(digest, repository)? => Held::Here,
                     Some(_) => Held::Elsewhere,
                 };
-                Question::Digest { digest: digest.clone(), held }
+                Question::Digest { digest: digest.clone(), held, admission }
             }
             Reference::Tag(tag) => {
-                let last = match self.hold.tag(repository, tag)? {
-                    None => None,
-                    Some(TagEntry { digest, confirmed_at }) => {
-                        let held = self.hold.blob(&digest)?.is_some();
-                        Some(LastSeen { digest, confirmed_at, held })
+                let mut seen = Vec::new();
+                for TagEntry { digest, confirmed_at } in self.hold.tag(repository, tag)? {
+                    let bytes = self.bytes_of(&digest).await?;
+                    let whole = bytes == decide::Bytes::Whole;
+                    seen.push(LastSeen { digest, confirmed_at, bytes });
+                    if whole {
+                        break;
                     }
+                }
+                let mut seen = seen.into_iter();
+                let last = seen.next();
+                let before = seen.last().filter(|before| before.bytes == decide::Bytes::Whole);
+                let way = match self.without_head.find(repository.registry(), clock::instant()) {
+                    Some(()) => Way::Get,
+                    None => Way::Head,
                 };
-                let gate = self.gates.of(repository.registry(), clock::instant());
-                Question::Tag { last, ages: self.freshness.of(tag), gate }
+                Question::Tag { last, before, ages: self.freshness.of(tag), way, admission }
             }
         })
     }
 
-    /// A cold question may need a token first and meet a slow registry at each turn. containerd gives up after
-    /// 30 s and would then go past us: better a stale answer before that.
-    async fn ask_in_time(
-        &self,
-        asker: &Asker,
-        repository: &Repository,
-        reference: &Reference,
-        ask: &Ask,
-    ) -> Result<Reply, Unanswered> {
-        let asked = tokio::time::timeout(ASK_DEADLINE, self.ask(asker, repository, reference, ask)).await;
-        let asked = asked.unwrap_or_else(|_| Err(Failure::TimedOut(Wait::Headers).into()));
-        let failure = match &asked {
-            Ok(_) => None,
-            Err(Unanswered::Upstream(failure)) => Some(failure),
-            Err(Unanswered::Store(_)) => return asked,
-        };
-        self.gates.learn(repository.registry(), failure, clock::instant());
-        asked
+    /// Which gates are open to whoever asks; pulls are fetched by whoever fetches.
+    fn gates(&self, question: &Question, guise: &Guise, repository: &Repository) -> Gates {
+        let gate = |open: Result<(), Failure>| if open.is_ok() { Gate::Open } else { Gate::Shut };
+        let fetching = self.fetching(guise, question.admission(), repository);
+        Gates {
+            all: gate(self.upstreams.open(&guise.credential, repository).all),
+            pulls: gate(self.upstreams.open(&fetching, repository).pulls),
+        }
     }
 
-    async fn ask(
-        &self,
-        asker: &Asker,
-        repository: &Repository,
-        reference: &Reference,
-        ask: &Ask,
-    ) -> Result<Reply, Unanswered> {
+    /// A cold question may need a token first and meet a slow registry at each turn.
+    async fn ask_in_time(self: &Arc<Self>, errand: &Errand<'_>, ask: &Ask) -> Result<Reply, Unanswered> {
+        let asked = tokio::time::timeout(ASK_DEADLINE, self.ask(errand, ask)).await;
+        asked.unwrap_or_else(|_| Err(Failure::TimedOut(Wait::Headers).into()))
+    }
+
+    async fn ask(self: &Arc<Self>, errand: &Errand<'_>, ask: &Ask) -> Result<Reply, Unanswered> {
         match ask {
-            Ask::Head => {
-                let described = self.upstreams.head_manifest(asker, repository, reference).await?;
-                let digest = match reference {
-                    // A registry that has it under its digest need not repeat the digest.
-                    Reference::Digest(digest) => Some(described.digest.unwrap_or_else(|| digest.clone())),
-                    Reference::Tag(_) => described.digest,
-                };
-                let Some(to) = digest else { return Ok(Reply::NoDigest) };
-                let held = self.hold.blob(&to)?.is_some();
-                Ok(Reply::Points { to, held })
-            }
-            Ask::Get => {
-                let bytes = self.upstreams.get_manifest(asker, repository, reference).await?;
-                let digest = match reference {
-                    Reference::Digest(digest) => digest.clone(),
-                    Reference::Tag(_) => Digest::of(&bytes),
-                };
-                self.keep(bytes, digest).await
-            }
-            Ask::GetDigest(digest) => {
-                let reference = Reference::Digest(digest.clone());
-                let bytes = self.upstreams.get_manifest(asker, repository, &reference).await?;
-                self.keep(bytes, digest.clone()).await
-            }
+            Ask::Head => self.head(errand).await,
+            Ask::Get => match errand.reference {
+                Reference::Digest(digest) => self.fetched(errand, digest).await,
+                Reference::Tag(_) => {
+                    let bytes = self.get(errand, errand.reference).await?;
+                    let digest = Digest::of(&bytes);
+                    self.keep(bytes, digest).await
+                }
+            },
+            Ask::GetDigest(digest) => self.fetched(errand, digest).await,
+            Ask::List => Err(Failure::Missing.into()),
         }
+    }
+
+    async fn head(&self, errand: &Errand<'_>) -> Result<Reply, Unanswered> {
+        let Errand { caller, guise, repository, reference, .. } = errand;
+        let asker = Self::asker(caller, guise.credential.clone());
+        let described = self.upstreams.head_manifest(&asker, repository, reference).await;
+        if let (Ok(Described { digest: None, .. }) | Err(Failure::NoHead { .. }), Reference::Tag(_)) =
+            (&described, reference)
+        {
+            self.without_head.note(repository.registry().clone(), (), clock::instant());
+        }
+        let Described { digest, media_type, left, .. } = described?;
+        let digest = match reference {
+            // A registry that has it under its digest need not repeat the digest.
+            Reference::Digest(digest) => Some(digest.clone()),
+            Reference::Tag(_) => digest,
+        };
+        let Some(to) = digest else { return Ok(Reply::NoDigest) };
+        let bytes = match self.bytes_of(&to).await {
+            Ok(bytes) => bytes,
+            Err(Refusal::Store(error)) => return Err(error.into()),
+            Err(_) => decide::Bytes::Absent,
+        };
+        // An index is of no use without one of the images it lists, which is another pull.
+        let index = media_type.is_some_and(|media_type| Kind::is_index(&media_type));
+        let needed = if index { 2 } else { 1 };
+        let short = left.is_some_and(|left| left.remaining < needed);
+        Ok(Reply::Points { to, bytes, short })
+    }
+
+    /// Fetches a manifest by its digest, once for all who want it from this repository. Whoever was not first in line
+    /// and finds that this one's right did not suffice tries with their own.
+    async fn fetched(self: &Arc<Self>, errand: &Errand<'_>, digest: &Digest) -> Result<Reply, Unanswered> {
+        let asker =
+            Self::asker(errand.caller, self.fetching(errand.guise, errand.admission, errand.repository));
+        let fetch = || {
+            let (inner, asker) = (Arc::clone(self), asker.clone());
+            let (repository, digest) = (errand.repository.clone(), digest.clone());
+            async move {
+                let fetched = inner.fetch(&asker, &repository, &digest).await;
+                (asker.credential, fetched)
+            }
+        };
+        let key = (errand.repository.clone(), digest.clone());
+        let (by, fetched) = match self.fetches.join(key, fetch).await {
+            Some(landed) => landed,
+            None => return Err(Failure::TimedOut(Wait::Body).into()),
+        };
+        let admitted = matches!(errand.admission, Admission::Granted);
+        if fetched.is_ok() && by != asker.credential && !admitted {
+            // Somebody else's right has brought it in, which says nothing of this one's.
+            let reference = Reference::Digest(digest.clone());
+            self.upstreams.head_manifest(&asker, errand.repository, &reference).await?;
+        }
+        match fetched {
+            Err(Unanswered::Upstream(_)) if by != asker.credential && by != Credential::Anonymous => {
+                self.fetch(&asker, errand.repository, digest).await?;
+            }
+            fetched => fetched?,
+        }
+        Ok(Reply::Got(digest.clone()))
+    }
+
+    async fn fetch(&self, asker: &Asker, repository: &Repository, digest: &Digest) -> Result<(), Unanswered> {
+        let reference = Reference::Digest(digest.clone());
+        let mut fetched = self.upstreams.get_manifest(asker, repository, &reference).await;
+        if let (Err(Failure::Denied { .. } | Failure::NoToken { .. }), Credential::Own) =
+            (&fetched, &asker.credential)
+        {
+            // Our login does not serve, but what it was to fetch may be anyone's.
+            let nobody = Asker { credential: Credential::Anonymous, ..asker.clone() };
+            fetched = self.upstreams.get_manifest(&nobody, repository, &reference).await;
+        }
+        self.keep(fetched?, digest.clone()).await.map(drop)
+    }
+
+    /// The manifest that a reference stands for at the registry.
+    async fn get(&self, errand: &Errand<'_>, reference: &Reference) -> Result<Bytes, Failure> {
+        let credential = self.fetching(errand.guise, errand.admission, errand.repository);
+        self.upstreams
+            .get_manifest(&Self::asker(errand.caller, credential), errand.repository, reference)
+            .await
     }
 
     async fn keep(&self, bytes: Bytes, digest: Digest) -> Result<Reply, Unanswered> {
@@ -227,48 +409,33 @@ impl Inner {
             Kind::Index => Listed::Manifest,
             Kind::Image => Listed::Blob,
         };
-        for child in served.children.iter() {
+        for child in served.children.iter().take(MOST_LISTED) {
             self.hold.note_listed(child, repository, kind, now)?;
         }
         Ok(())
     }
 
-    /// A tag that its registry no longer has, or no longer shows us, is not served in the next outage either.
+    /// A tag that its registry no longer has is not served in the next outage either.
     fn forget(&self, repository: &Repository, reference: &Reference) -> Result<(), StoreError> {
         match reference {
             Reference::Tag(tag) => self.hold.forget_tag(repository, tag),
             Reference::Digest(_) => Ok(()),
         }
     }
+}
 
-    async fn served(
-        &self,
-        digest: Digest,
-        standing: Standing,
-        age: Duration,
-        cost: Cost,
-    ) -> Result<Served, Refusal> {
-        let blob = match self.hold.reading(&digest).await? {
-            Reading::Open(blob) => blob,
-            Reading::Lost { .. } | Reading::No => return Err(Refusal::Internal),
-        };
-        if blob.size() > MAX_MANIFEST_BYTES {
-            return Err(Refusal::NotAManifest(digest));
-        }
-        let read = blocking(move || blob.read_at(0, usize::MAX)).await;
-        let bytes = read.map_err(|error| {
-            tracing::error!(%digest, %error, "a manifest could not be read");
-            Refusal::Internal
-        })?;
-        let Ok(manifest) = Manifest::parse(&bytes) else { return Err(Refusal::NotAManifest(digest)) };
-        let children = manifest.children().iter().map(|child| child.digest.clone()).collect();
-        let media_type = manifest.media_type().to_owned();
-        Ok(Served { kind: manifest.kind(), children, media_type, digest, bytes, standing, age, cost })
-    }
+/// What is asked for, by whom, and with what right.
+struct Errand<'a> {
+    caller: &'a Caller,
+    guise: &'a Guise,
+    admission: Admission,
+    repository: &'a Repository,
+    reference: &'a Reference,
 }
 
 /// Why there is no reply to decide on, or only a bad one.
-enum Unanswered {
+#[derive(Clone)]
+pub(super) enum Unanswered {
     Upstream(Failure),
     Store(StoreError),
 }
@@ -289,11 +456,12 @@ fn reply_of(failure: &Failure, ask: &Ask) -> Reply {
     match (failure, ask) {
         // It was announced a moment ago: the registry is not at one with itself, and the tag not gone.
         (Failure::Missing, Ask::GetDigest(_)) => Reply::Failed,
-        (Failure::Missing, Ask::Head | Ask::Get) => Reply::Missing,
+        (Failure::Missing, Ask::Head | Ask::Get | Ask::List) => Reply::Missing,
         (Failure::Denied { .. } | Failure::NoToken { .. }, _) => Reply::Denied,
         (Failure::NoHead { .. }, _) => Reply::NoDigest,
         (
             Failure::Limited { .. }
+            | Failure::Shut { .. }
             | Failure::Unavailable { .. }
             | Failure::Unreachable(_)
             | Failure::Broken(_)
@@ -305,24 +473,15 @@ fn reply_of(failure: &Failure, ask: &Ask) -> Reply {
     }
 }
 
-/// Whether the registry itself said that it is no longer to be had. A token service that gives no token may say so
-/// of everything for an hour.
-fn is_gone(failure: &Failure, why: Why) -> bool {
-    match why {
-        Why::Missing => true,
-        Why::Denied => !matches!(failure, Failure::NoToken { .. }),
-        Why::Failed => false,
-    }
-}
-
 /// How long ago the registry confirmed what is served.
-fn age(question: &Question, standing: Standing, now: SystemTime) -> Duration {
-    match (question, standing) {
-        (Question::Tag { last: Some(last), .. }, Standing::Fresh | Standing::Stale) => {
-            now.duration_since(last.confirmed_at).unwrap_or_default()
+fn age(question: &Question, served: &Digest, standing: Standing, now: SystemTime) -> Duration {
+    let seen = match (question, standing) {
+        (Question::Tag { last, before, .. }, Standing::Fresh | Standing::Stale) => {
+            [last, before].into_iter().flatten().find(|seen| seen.digest == *served)
         }
-        _ => Duration::ZERO,
-    }
+        _ => None,
+    };
+    seen.map_or(Duration::ZERO, |seen| now.duration_since(seen.confirmed_at).unwrap_or_default())
 }
 
 /// A reference the way that people write it.

@@ -8,30 +8,46 @@
 
 mod blobs;
 mod bring_in;
+mod callers;
 mod decide;
 mod flight;
-mod gates;
+mod held;
 mod manifests;
+mod recent;
 mod unnoted;
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use regex::Regex;
 use tokio_util::task::TaskTracker;
 
 pub use blobs::BlobBytes;
-pub use decide::{Ages, Ask, Gate, Held, LastSeen, Question, Reply, Standing, Step, Why, decide};
+pub use callers::{Access, Caller, Client};
+pub use decide::{
+    Ages, Ask, Bytes, Gate, Gates, Held, LastSeen, Question, Reply, Standing, Step, Way, Why, decide,
+};
 
-use crate::oci::{Digest, Kind, Reference, Repository, Tag};
+use crate::oci::{Digest, Kind, Reference, Registry, Repository, Tag};
 use crate::store::{FollowError, Hold, StoreError};
-pub use crate::upstream::{ClientToken, Cost, Failure};
+pub use crate::upstream::{BearerChallenge, Because, ClientToken, Cost, Failure};
 use crate::upstream::{Credential, Upstreams};
 use blobs::Downloads;
+use callers::Guise;
 use flight::Flights;
-use gates::Gates;
+use held::KnownManifests;
+use manifests::Unanswered;
+use recent::Recent;
 use unnoted::Unnoted;
+
+/// How long it is remembered that a registry does not answer HEAD with a digest, and of how many registries.
+const WITHOUT_HEAD_FOR: Duration = Duration::from_secs(60 * 60);
+const MOST_REGISTRIES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
+/// How long it is remembered that a registry does not have something: whoever pushes it next is not to wait for it.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+const MOST_REFUSED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// Answers for manifests and blobs. Cheap to clone.
 #[derive(Clone)]
@@ -43,24 +59,34 @@ struct Inner {
     hold: Hold,
     upstreams: Upstreams,
     freshness: Freshness,
+    access: Access,
     unnoted: Unnoted,
-    gates: Gates,
+    /// The registries that are asked by GET about a tag.
+    without_head: Recent<Registry, ()>,
+    /// What registries do not have, or do not let somebody have.
+    refused: Recent<(Repository, Reference, Guise), Refusal>,
+    known: KnownManifests,
     tasks: TaskTracker,
-    manifests: Flights<(Repository, Reference), Result<Served, Refusal>>,
+    manifests: Flights<(Repository, Reference, Guise), Result<Served, Refusal>>,
+    fetches: Flights<(Repository, Digest), (Credential, Result<(), Unanswered>)>,
     downloads: Downloads,
 }
 
 impl Resolver {
     /// A resolver over a hold and the registries.
-    pub fn new(hold: Hold, upstreams: Upstreams, freshness: Freshness) -> Self {
+    pub fn new(hold: Hold, upstreams: Upstreams, freshness: Freshness, access: Access) -> Self {
         let tasks = TaskTracker::new();
         let inner = Inner {
             hold,
             upstreams,
             freshness,
+            access,
             unnoted: Unnoted::default(),
-            gates: Gates::default(),
+            without_head: Recent::new(MOST_REGISTRIES, WITHOUT_HEAD_FOR),
+            refused: Recent::new(MOST_REFUSED, REFUSED_FOR),
+            known: KnownManifests::default(),
             manifests: Flights::new(tasks.clone()),
+            fetches: Flights::new(tasks.clone()),
             downloads: Downloads::new(tasks.clone()),
             tasks,
         };
@@ -73,11 +99,11 @@ impl Resolver {
     /// When there is nothing to answer with.
     pub async fn manifest(
         &self,
-        client: &Client,
+        caller: &Caller,
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Served, Refusal> {
-        self.inner.manifest(client, repository, reference).await
+        self.inner.manifest(caller, repository, reference).await
     }
 
     /// A blob's bytes, held or on their way.
@@ -86,11 +112,11 @@ impl Resolver {
     /// When there is nothing to answer with.
     pub async fn blob(
         &self,
-        client: &Client,
+        caller: &Caller,
         repository: &Repository,
         digest: &Digest,
     ) -> Result<BlobBytes, Refusal> {
-        self.inner.blob(client, repository, digest).await
+        self.inner.blob(caller, repository, digest).await
     }
 
     /// A blob's length in bytes, without fetching it. `None` where its registry does not say.
@@ -99,34 +125,17 @@ impl Resolver {
     /// When there is nothing to answer with.
     pub async fn blob_size(
         &self,
-        client: &Client,
+        caller: &Caller,
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Option<u64>, Refusal> {
-        self.inner.blob_size(client, repository, digest).await
+        self.inner.blob_size(caller, repository, digest).await
     }
 
     /// Waits until everything under way has ended; nothing new is to be asked meanwhile.
     pub async fn drain(&self) {
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
-    }
-}
-
-/// Who wants an answer, which decides as whom a registry is asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Client {
-    /// Whoever runs this node: over the control socket, or containerd by its own.
-    Operator,
-    /// Somebody without credentials.
-    Anyone,
-    /// Somebody with a token of the registry.
-    Token(ClientToken),
-}
-
-impl Client {
-    fn credential(&self) -> Credential {
-        Credential::Anonymous
     }
 }
 
@@ -142,13 +151,11 @@ pub struct Served {
     /// What it points at.
     pub children: Arc<[Digest]>,
     /// All of it.
-    pub bytes: Bytes,
+    pub bytes: bytes::Bytes,
     /// In what way it was found to be good.
     pub standing: Standing,
     /// How long ago the registry last confirmed it.
     pub age: Duration,
-    /// What this answer took of the registry; nothing where somebody else's request was waited for.
-    pub cost: Cost,
 }
 
 /// For how long tags are good: a default, and rules by pattern, of which the first match wins.
@@ -176,9 +183,14 @@ pub enum Refusal {
     /// The registry does not have this blob.
     #[error("{0} is not known to its registry")]
     MissingBlob(String),
-    /// The registry does not let us have it.
-    #[error("{0} is not to be had without credentials: its registry denies it")]
-    Denied(String),
+    /// The registry does not let whoever asked have it.
+    #[error("{what} is not to be had without credentials that its registry accepts for it")]
+    Denied {
+        /// What was asked for.
+        what: String,
+        /// How a client gets a token of its own, where its registry says so.
+        challenge: Option<BearerChallenge>,
+    },
     /// The registry could not be asked, and nothing is held that could stand in.
     #[error("{what} is not held here, and {failure}")]
     Unanswered {
@@ -202,13 +214,14 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// What a registry's failure comes to, for a blob that is not held.
-    fn of_blob(failure: Failure, repository: &Repository, digest: &Digest) -> Self {
-        let what = format!("{repository}@{digest}");
-        match failure {
-            Failure::Missing => Self::MissingBlob(what),
-            Failure::Denied { .. } | Failure::NoToken { .. } => Self::Denied(what),
-            failure => Self::Unanswered { what, failure },
+    /// Whether somebody else might have been answered.
+    fn may_differ_for_others(&self) -> bool {
+        match self {
+            Self::MissingManifest(_) | Self::MissingBlob(_) | Self::Denied { .. } => true,
+            Self::Unanswered { failure, .. } => {
+                matches!(failure, Failure::Limited { .. } | Failure::Shut { because: Because::Limited, .. })
+            }
+            Self::NotAManifest(_) | Self::Store(_) | Self::Interrupted(_) | Self::Internal => false,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! stop; an answer that has begun may end.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -37,6 +38,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// on its way.
 const PARTING: Duration = Duration::from_millis(500);
 
+/// Who sent a request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
 /// Serves until it is told to stop and the last answer has ended.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
@@ -51,8 +56,8 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
             () = stop.cancelled() => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let connection = connection(stream, router.clone(), stop.clone());
+            Ok((stream, peer)) => {
+                let connection = connection(stream, peer, router.clone(), stop.clone());
                 connections.spawn(async move {
                     let _place = place;
                     connection.await;
@@ -72,14 +77,15 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     connections.wait().await;
 }
 
-async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn connection(stream: TcpStream, peer: SocketAddr, router: Router, stop: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection is gone already");
     }
     // One is held by the service; each answer under way holds another.
     let answering = Arc::new(());
     let counted = Arc::downgrade(&answering);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Peer(peer));
         let (router, answering) = (router.clone(), Arc::clone(&answering));
         async move {
             let Ok(response) = router.oneshot(request).await;

@@ -15,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
 use super::disk::{Disk, Step};
-use super::records::{AdoptionRecord, BlobRecord, IngestRecord, ListedRecord, TagRecord};
+use super::records::{
+    AdoptionRecord, BlobRecord, IngestRecord, ListedRecord, ProofRecord, ReadersRecord, TagRecord,
+};
 use crate::oci::Digest;
 
 /// How long to wait for an earlier use of the database in this process to end, which its threads do in their own
@@ -41,6 +43,8 @@ pub(super) struct Index {
     tags: Table,
     sources: Table,
     listed: Table,
+    readers: Table,
+    proofs: Table,
     ingests: Table,
 }
 
@@ -68,6 +72,8 @@ impl Index {
             tags: table("tags")?,
             sources: table("sources")?,
             listed: table("listed")?,
+            readers: table("readers")?,
+            proofs: table("proofs")?,
             ingests: table("ingests")?,
             db,
         })
@@ -213,6 +219,42 @@ impl Index {
         self.put(&self.listed, child.as_str().as_bytes(), record)
     }
 
+    pub(super) fn readers(&self, repository: &str) -> Result<Option<ReadersRecord>, StoreError> {
+        self.find(&self.readers, repository.as_bytes())
+    }
+
+    pub(super) fn put_readers(&self, repository: &str, record: &ReadersRecord) -> Result<(), StoreError> {
+        self.put(&self.readers, repository.as_bytes(), record)
+    }
+
+    pub(super) fn proof(&self, repository: &str, who: &str) -> Result<Option<ProofRecord>, StoreError> {
+        self.find(&self.proofs, &key([repository, who]))
+    }
+
+    pub(super) fn put_proof(
+        &self,
+        repository: &str,
+        who: &str,
+        record: &ProofRecord,
+    ) -> Result<(), StoreError> {
+        self.put(&self.proofs, &key([repository, who]), record)
+    }
+
+    pub(super) fn remove_proof(&self, repository: &str, who: &str) -> Result<(), StoreError> {
+        self.remove(&self.proofs, &key([repository, who]))
+    }
+
+    /// Removes the proofs that this picks.
+    pub(super) fn prune_proofs(&self, picks: impl Fn(&ProofRecord) -> bool) -> Result<(), StoreError> {
+        for entry in self.proofs.tree.iter() {
+            let (key, value) = entry.map_err(|source| wrapped(&self.path, source))?;
+            if picks(&decoded(&value, "a proof")?) {
+                self.remove(&self.proofs, &key)?;
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn put_ingest(
         &self,
         owner: &str,
@@ -334,7 +376,16 @@ pub(super) type Entries = std::collections::BTreeMap<(String, Vec<u8>), Vec<u8>>
 #[cfg(test)]
 impl Index {
     pub(super) fn dump(&self) -> Entries {
-        let tables = [&self.blobs, &self.adoptions, &self.tags, &self.sources, &self.listed, &self.ingests];
+        let tables = [
+            &self.blobs,
+            &self.adoptions,
+            &self.tags,
+            &self.sources,
+            &self.listed,
+            &self.readers,
+            &self.proofs,
+            &self.ingests,
+        ];
         let of = |table: &Table| {
             let name = table.name.to_owned();
             table

@@ -58,6 +58,28 @@ pub(super) struct TagRecord {
     pub(super) digest: String,
     #[prost(message, required, tag = "2")]
     pub(super) confirmed_at: Time,
+    /// What it pointed at before, the latest first; without pasts of their own.
+    #[prost(message, repeated, tag = "3")]
+    pub(super) past: Vec<TagRecord>,
+}
+
+/// Who may read a repository, as its registry said last.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ReadersRecord {
+    #[prost(bool, tag = "1")]
+    pub(super) anyone: bool,
+    /// How somebody proves themselves, where not anyone may.
+    #[prost(string, tag = "2")]
+    pub(super) challenge: String,
+    #[prost(message, required, tag = "3")]
+    pub(super) said_at: Time,
+}
+
+/// That somebody has proven to be a reader.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ProofRecord {
+    #[prost(message, required, tag = "1")]
+    pub(super) proven_at: Time,
 }
 
 /// Where to ask for a blob that a manifest lists.

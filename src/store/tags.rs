@@ -1,34 +1,38 @@
-//! What tags pointed at when they were last asked about.
+//! What tags pointed at when they were last asked about, and before.
 
 use std::time::SystemTime;
 
 use super::records::TagRecord;
 use super::{Hold, StoreError};
-use crate::oci::{Digest, Repository, Tag};
+use crate::oci::{Repository, Tag};
+
+/// How many of a tag's former manifests are remembered.
+const MOST_PAST: usize = 8;
 
 /// A tag as it was last confirmed by its registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagEntry {
     /// The manifest that it pointed at.
-    pub digest: Digest,
+    pub digest: crate::oci::Digest,
     /// When the registry said so.
     pub confirmed_at: SystemTime,
 }
 
 impl Hold {
-    /// What a tag pointed at, if it was ever asked about.
+    /// What a tag pointed at, if it was ever asked about: the latest first, then what it pointed at before, each once.
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn tag(&self, repository: &Repository, tag: &Tag) -> Result<Option<TagEntry>, StoreError> {
+    pub fn tag(&self, repository: &Repository, tag: &Tag) -> Result<Vec<TagEntry>, StoreError> {
         let Some(record) = self.inner.index.tag(&repository.to_string(), tag.as_str())? else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
-        let digest = record
-            .digest
-            .parse()
-            .map_err(|_| StoreError::Damaged(format!("the record of the tag {repository}:{tag}")))?;
-        Ok(Some(TagEntry { digest, confirmed_at: record.confirmed_at.into() }))
+        let entry = |record: &TagRecord| {
+            let digest = record.digest.parse();
+            let damaged = |_| StoreError::Damaged(format!("the record of the tag {repository}:{tag}"));
+            Ok(TagEntry { digest: digest.map_err(damaged)?, confirmed_at: record.confirmed_at.into() })
+        };
+        std::iter::once(&record).chain(&record.past).map(entry).collect()
     }
 
     /// Points a tag at a manifest, or confirms that it still does. Durable within a tenth of a second: a tag that a
@@ -37,8 +41,18 @@ impl Hold {
     /// # Errors
     /// When the index fails.
     pub fn point_tag(&self, repository: &Repository, tag: &Tag, entry: &TagEntry) -> Result<(), StoreError> {
-        let record = TagRecord { digest: entry.digest.to_string(), confirmed_at: entry.confirmed_at.into() };
-        self.inner.index.put_tag(&repository.to_string(), tag.as_str(), &record)
+        let index = &self.inner.index;
+        let repository = repository.to_string();
+        let digest = entry.digest.to_string();
+        let mut past = Vec::new();
+        if let Some(mut old) = index.tag(&repository, tag.as_str())? {
+            past = std::mem::take(&mut old.past);
+            past.insert(0, old);
+            past.retain(|old| old.digest != digest);
+            past.truncate(MOST_PAST);
+        }
+        let record = TagRecord { digest, confirmed_at: entry.confirmed_at.into(), past };
+        index.put_tag(&repository, tag.as_str(), &record)
     }
 
     /// Forgets a tag that its registry no longer has.
@@ -47,5 +61,47 @@ impl Hold {
     /// When the index fails.
     pub fn forget_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), StoreError> {
         self.inner.index.remove_tag(&repository.to_string(), tag.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock;
+    use crate::oci::{Digest, Registry};
+
+    #[test]
+    fn a_tag_remembers_what_it_pointed_at_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let hold = Hold::open(folder.path(), clock::now()).unwrap().0;
+        let repository = Repository::new(Registry::docker_hub(), "nginx").unwrap();
+        let tag = "latest".parse().unwrap();
+        let start = clock::now();
+        let mut seconds = 0;
+        let mut point = |name: &str| {
+            seconds += 1;
+            let confirmed_at = start + Duration::from_secs(seconds);
+            let entry = TagEntry { digest: Digest::of(name.as_bytes()), confirmed_at };
+            hold.point_tag(&repository, &tag, &entry).unwrap();
+        };
+        let pointed_at = || -> Vec<Digest> {
+            hold.tag(&repository, &tag).unwrap().into_iter().map(|entry| entry.digest).collect()
+        };
+        let digests = |names: &[&str]| -> Vec<Digest> {
+            names.iter().map(|name| Digest::of(name.as_bytes())).collect()
+        };
+        assert_eq!(pointed_at(), []);
+        ["a", "a", "b"].into_iter().for_each(&mut point);
+        assert_eq!(pointed_at(), digests(&["b", "a"]));
+        // A roll-back is no third manifest.
+        point("a");
+        assert_eq!(pointed_at(), digests(&["a", "b"]));
+        let many: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+        many.iter().for_each(|name| point(name));
+        assert_eq!(pointed_at().len(), 1 + MOST_PAST);
+        hold.forget_tag(&repository, &tag).unwrap();
+        assert_eq!(pointed_at(), []);
     }
 }

@@ -10,7 +10,7 @@ use futures_util::{Stream, stream};
 use super::error::Problem;
 use super::{CONTENT_DIGEST, STANDING, ascii};
 use crate::oci::{ByteRange, Digest, Repository};
-use crate::resolve::{BlobBytes, Client, Resolver, Standing};
+use crate::resolve::{BlobBytes, Caller, Resolver, Standing};
 use crate::store::blocking;
 
 /// How much of a blob is read at a time, in bytes: one of these is in memory for each client.
@@ -18,11 +18,11 @@ const CHUNK_BYTES: u64 = 256 << 10;
 
 pub(super) async fn describe(
     resolver: &Resolver,
-    client: &Client,
+    caller: &Caller,
     repository: &Repository,
     digest: &Digest,
 ) -> Result<Response<Body>, Problem> {
-    let size = resolver.blob_size(client, repository, digest).await?;
+    let size = resolver.blob_size(caller, repository, digest).await?;
     let mut response = Response::new(Body::empty());
     put_headers(&mut response, digest);
     if let Some(size) = size {
@@ -33,12 +33,12 @@ pub(super) async fn describe(
 
 pub(super) async fn answer(
     resolver: &Resolver,
-    client: &Client,
+    caller: &Caller,
     repository: &Repository,
     digest: &Digest,
     range: Option<&str>,
 ) -> Result<Response<Body>, Problem> {
-    let mut blob = resolver.blob(client, repository, digest).await?;
+    let mut blob = resolver.blob(caller, repository, digest).await?;
     let total = match &mut blob {
         BlobBytes::Held(blob) => blob.size(),
         BlobBytes::Coming(follower) => follower.total().await?,

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{CONTENT_DIGEST, ascii};
 use crate::oci::{DigestError, NameError, RangeError};
-use crate::resolve::{Failure, Refusal};
+use crate::resolve::{BearerChallenge, Because, Failure, Refusal};
 use crate::store::FollowError;
 
 /// When to try again where the registry did not say, in seconds.
@@ -21,12 +21,16 @@ pub(super) enum Problem {
     ReadOnly,
     /// A path that the pull side of the specification does not have.
     NoSuchRoute,
+    /// Two registries named at once.
+    Ambiguous(String),
     /// A malformed name, tag or digest.
     BadName(NameError),
     /// A malformed digest.
     BadDigest(DigestError),
     /// A range outside the blob.
     BadRange(RangeError),
+    /// A manifest of a type that the client does not accept.
+    NotAccepted(String),
     /// The resolver has nothing to answer with.
     Refused(Refusal),
     /// A download failed before its length was known.
@@ -56,6 +60,9 @@ impl Problem {
             // RFC 9110, section 15.5.6.
             headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
+        if let Self::Refused(Refusal::Denied { challenge: Some(challenge), .. }) = &self {
+            headers.insert(header::WWW_AUTHENTICATE, BearerChallenge::to_header(challenge));
+        }
         if let Self::BadRange(RangeError { total }) = self {
             headers.insert(header::CONTENT_RANGE, ascii(&format!("bytes */{total}")));
         }
@@ -68,7 +75,7 @@ impl Problem {
         match self {
             Self::ReadOnly => (StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", None),
             Self::NoSuchRoute => (StatusCode::NOT_FOUND, "UNSUPPORTED", None),
-            Self::BadName(NameError::Registry(_) | NameError::Repository(_)) => {
+            Self::Ambiguous(_) | Self::BadName(NameError::Registry(_) | NameError::Repository(_)) => {
                 (StatusCode::BAD_REQUEST, "NAME_INVALID", None)
             }
             Self::BadName(NameError::Tag(_)) => (StatusCode::BAD_REQUEST, "MANIFEST_INVALID", None),
@@ -76,6 +83,7 @@ impl Problem {
                 (StatusCode::BAD_REQUEST, "DIGEST_INVALID", None)
             }
             Self::BadRange(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID", None),
+            Self::NotAccepted(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", None),
             Self::Refused(refusal) => of_refusal(refusal),
             Self::Interrupted(_) => (StatusCode::BAD_GATEWAY, "UNAVAILABLE", retry_after(None)),
         }
@@ -85,9 +93,15 @@ impl Problem {
         match self {
             Self::ReadOnly => "this is a mirror to pull from: push to the registry itself".to_owned(),
             Self::NoSuchRoute => "the mirror serves /v2/<name>/manifests/… and /v2/<name>/blobs/…".to_owned(),
+            Self::Ambiguous(registries) => format!("ns= names two registries, {registries}: name one"),
             Self::BadName(error) => error.to_string(),
             Self::BadDigest(error) => error.to_string(),
             Self::BadRange(error) => error.to_string(),
+            Self::NotAccepted(media_type) => {
+                format!(
+                    "the tag stands for a manifest of type {media_type}, which the Accept header does not name"
+                )
+            }
             Self::Refused(refusal) => refusal.to_string(),
             Self::Interrupted(error) => error.to_string(),
         }
@@ -100,7 +114,9 @@ fn of_refusal(refusal: &Refusal) -> (StatusCode, &'static str, Option<Duration>)
         Refusal::MissingManifest(_) | Refusal::NotAManifest(_) => {
             (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", None)
         }
-        Refusal::Denied(_) => (StatusCode::FORBIDDEN, "DENIED", None),
+        // Whoever is told how to get a token may come again; nobody is ever asked for a password.
+        Refusal::Denied { challenge: Some(_), .. } => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED", None),
+        Refusal::Denied { challenge: None, .. } => (StatusCode::FORBIDDEN, "DENIED", None),
         Refusal::Unanswered { failure, .. } => of_failure(failure),
         Refusal::Interrupted(_) => (StatusCode::BAD_GATEWAY, "UNAVAILABLE", retry_after(None)),
         Refusal::Store(_) | Refusal::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", None),
@@ -115,6 +131,12 @@ fn of_failure(failure: &Failure) -> (StatusCode, &'static str, Option<Duration>)
         }
         Failure::Limited { retry_after: after } => {
             (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", retry_after(*after))
+        }
+        Failure::Shut { because: Because::Limited, opens_in } => {
+            (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", retry_after(Some(*opens_in)))
+        }
+        Failure::Shut { because: Because::Failing, opens_in } => {
+            (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", retry_after(Some(*opens_in)))
         }
         Failure::Unavailable { retry_after: after, .. } => {
             (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", retry_after(*after))

@@ -3,20 +3,40 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, header};
 
+use super::accept::Accept;
 use super::error::Problem;
 use super::{CONTENT_DIGEST, STANDING, ascii};
-use crate::oci::{Reference, Repository};
-use crate::resolve::{Client, Resolver, Standing};
+use crate::oci::{Digest, Kind, Manifest, Platform, Reference, Repository};
+use crate::resolve::{Caller, Resolver, Served, Standing};
+
+/// The media types of an image's manifest.
+const IMAGES: [&str; 2] =
+    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
 
 /// Answers a HEAD only for what a GET could then have: the manifest is here by then.
 pub(super) async fn answer(
     resolver: &Resolver,
-    client: &Client,
+    caller: &Caller,
     repository: &Repository,
     reference: &Reference,
+    accept: &Accept,
     head: bool,
 ) -> Result<Response<Body>, Problem> {
-    let served = resolver.manifest(client, repository, reference).await?;
+    let mut served = resolver.manifest(caller, repository, reference).await?;
+    match reference {
+        // A digest is its own answer.
+        Reference::Digest(_) => {}
+        Reference::Tag(_) if accept.takes(&served.media_type) => {}
+        Reference::Tag(_) => {
+            let child = only_image(&served, accept);
+            let child = child.ok_or_else(|| Problem::NotAccepted(served.media_type.clone()))?;
+            let image = resolver.manifest(caller, repository, &Reference::Digest(child)).await?;
+            if !accept.takes(&image.media_type) {
+                return Err(Problem::NotAccepted(image.media_type));
+            }
+            served = Served { standing: served.standing, age: served.age, ..image };
+        }
+    }
     let length = served.bytes.len();
     let body = if head { Body::empty() } else { Body::from(served.bytes) };
     let mut response = Response::new(body);
@@ -32,4 +52,16 @@ pub(super) async fn answer(
         headers.insert(header::WARNING, HeaderValue::from_static("110 tidehold \"Response is Stale\""));
     }
     Ok(response)
+}
+
+/// The image that a client means which knows of no indexes: the one for `linux/amd64`, as registries have it.
+fn only_image(served: &Served, accept: &Accept) -> Option<Digest> {
+    match served.kind {
+        Kind::Index if IMAGES.iter().any(|image| accept.takes(image)) => {}
+        Kind::Index | Kind::Image => return None,
+    }
+    let index = Manifest::parse(&served.bytes).ok()?;
+    let platform: Platform = "linux/amd64".parse().ok()?;
+    let fits = |child: &&crate::oci::Child| child.platform.as_ref() == Some(&platform);
+    index.children().iter().find(fits).map(|child| child.digest.clone())
 }

@@ -3,6 +3,7 @@
 //! Turns paths into names, calls the resolver, and turns its answers into HTTP. Answers `identity`, whatever
 //! encodings a client accepts, since a digest is over the bytes themselves.
 
+mod accept;
 mod blob;
 mod error;
 mod manifest;
@@ -17,7 +18,9 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::clock;
-use crate::resolve::{Client, ClientToken, Resolver};
+use crate::resolve::{Caller, Client, ClientToken, Cost, Resolver};
+use crate::serve::http::Peer;
+use accept::Accept;
 use error::Problem;
 use route::Route;
 
@@ -36,30 +39,38 @@ async fn answer(State(resolver): State<Resolver>, request: Request) -> Response<
     let begun = clock::instant();
     // A body that came with a GET or HEAD means nothing and is not read.
     let (parts, _) = request.into_parts();
-    let answered = respond(&resolver, &parts).await;
+    let caller = Caller::new(client(&parts));
+    let route = Route::parse(parts.uri.path(), parts.uri.query());
+    let reference = route.as_ref().map(ToString::to_string).unwrap_or_default();
+    let answered = match route {
+        _ if !matches!(parts.method, Method::GET | Method::HEAD) => Err(Problem::ReadOnly),
+        Ok(route) => respond(&resolver, &caller, route, &parts).await,
+        Err(problem) => Err(problem),
+    };
     let response = answered.unwrap_or_else(|problem| problem.into_response(&parts.method));
-    log(&parts.method, parts.uri.path(), parts.uri.query(), &response, begun);
+    log(&parts, &reference, &caller, &response, begun);
     response
 }
 
-async fn respond(resolver: &Resolver, request: &Parts) -> Result<Response<Body>, Problem> {
-    let head = match request.method {
-        Method::GET => false,
-        Method::HEAD => true,
-        _ => return Err(Problem::ReadOnly),
-    };
-    let client = client(request);
-    match Route::parse(request.uri.path(), request.uri.query())? {
+async fn respond(
+    resolver: &Resolver,
+    caller: &Caller,
+    route: Route,
+    request: &Parts,
+) -> Result<Response<Body>, Problem> {
+    let head = request.method == Method::HEAD;
+    match route {
         Route::Base => Ok(base()),
         Route::Manifest(repository, reference) => {
-            manifest::answer(resolver, &client, &repository, &reference, head).await
+            let accept = Accept::of(&request.headers);
+            manifest::answer(resolver, caller, &repository, &reference, &accept, head).await
         }
         Route::Blob(repository, digest) if head => {
-            blob::describe(resolver, &client, &repository, &digest).await
+            blob::describe(resolver, caller, &repository, &digest).await
         }
         Route::Blob(repository, digest) => {
             let range = request.headers.get(header::RANGE).and_then(|range| range.to_str().ok());
-            blob::answer(resolver, &client, &repository, &digest, range).await
+            blob::answer(resolver, caller, &repository, &digest, range).await
         }
     }
 }
@@ -81,16 +92,26 @@ fn base() -> Response<Body> {
 }
 
 /// One line a request. A body that streams has only begun by then.
-fn log(method: &Method, path: &str, query: Option<&str>, response: &Response<Body>, begun: Instant) {
+fn log(request: &Parts, reference: &str, caller: &Caller, response: &Response<Body>, begun: Instant) {
     let standing = response.headers().get(STANDING).and_then(|value| value.to_str().ok()).unwrap_or("-");
     let status = response.status().as_u16();
-    let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let ns = query.unwrap_or("-");
-    if response.status() >= StatusCode::INTERNAL_SERVER_ERROR {
-        tracing::warn!(target: "tidehold::mirror", %method, path, ns, status, standing, ms, "answered");
-    } else {
-        tracing::info!(target: "tidehold::mirror", %method, path, ns, status, standing, ms, "answered");
+    let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let ns = request.uri.query().unwrap_or("-");
+    let (method, path) = (&request.method, request.uri.path());
+    let client =
+        request.extensions.get::<Peer>().map(|Peer(address)| address.to_string()).unwrap_or_default();
+    let agent = request.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("-");
+    let agent: String = agent.chars().take(80).collect();
+    let Cost { requests, counted } = caller.cost();
+    macro_rules! answered {
+        ($level:ident) => {
+            tracing::$level!(
+                target: "tidehold::mirror", %method, path, ns, reference, status, standing, requests, counted,
+                milliseconds, client, agent, "answered"
+            )
+        };
     }
+    if response.status() >= StatusCode::INTERNAL_SERVER_ERROR { answered!(warn) } else { answered!(info) }
 }
 
 /// A header value made of text that is known to be visible ASCII.

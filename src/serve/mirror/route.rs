@@ -1,5 +1,7 @@
 //! What a path and its `ns=` ask for.
 
+use std::fmt;
+
 use url::form_urlencoded;
 
 use super::error::Problem;
@@ -14,6 +16,18 @@ pub(super) enum Route {
     Manifest(Repository, Reference),
     /// `/v2/<name>/blobs/<digest>`
     Blob(Repository, Digest),
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Base => f.write_str("-"),
+            Self::Manifest(repository, Reference::Tag(tag)) => write!(f, "{repository}:{tag}"),
+            Self::Manifest(repository, Reference::Digest(digest)) | Self::Blob(repository, digest) => {
+                write!(f, "{repository}@{digest}")
+            }
+        }
+    }
 }
 
 impl Route {
@@ -38,9 +52,12 @@ impl Route {
 }
 
 fn repository(name: &str, query: Option<&str>) -> Result<Repository, Problem> {
-    let named = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
-        .find_map(|(key, value)| (key == "ns").then_some(value));
-    if let Some(ns) = named {
+    let query = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    let mut named = query.filter_map(|(key, value)| (key == "ns").then_some(value));
+    if let Some(ns) = named.next() {
+        if let Some(other) = named.find(|other| *other != ns) {
+            return Err(Problem::Ambiguous(format!("{ns:.100} and {other:.100}")));
+        }
         return Ok(Repository::new(ns.parse()?, name)?);
     }
     match name.split_once('/') {

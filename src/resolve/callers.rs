@@ -1,0 +1,216 @@
+//! Who asks, as whom its registry is asked for that, and what the answer says of who may read.
+//!
+//! The rule itself is [`admit`]'s. Here stands what it is applied to: whose proof counts, where it is kept, and in
+//! which order somebody's ways of being let in are tried. Invariant: a client's token is in memory for as long as its
+//! request, and only its hash is remembered.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use super::{Inner, Refusal};
+use crate::access::{self, Admission, Said, admit};
+use crate::oci::{Digest, Registry, Repository};
+use crate::store::{Readers, StoreError};
+use crate::upstream::{Account, Asker, ClientToken, Cost, Credential, Failure};
+
+/// How long a note that somebody may read is not written down anew.
+const NOTED_FOR: Duration = Duration::from_secs(20);
+
+/// Who wants an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Client {
+    /// Whoever runs this node: over the control socket, or containerd by its own.
+    Operator,
+    /// Somebody without credentials.
+    Anyone,
+    /// Somebody with a token of the registry.
+    Token(ClientToken),
+}
+
+/// A client with one request, and what that has taken of registries so far.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub(super) client: Client,
+    pub(super) account: Account,
+}
+
+impl Caller {
+    /// Somebody who has just come.
+    pub fn new(client: Client) -> Self {
+        Self { client, account: Account::default() }
+    }
+
+    /// What the answer took; nothing where somebody else's request was waited for.
+    pub fn cost(&self) -> Cost {
+        self.account.cost()
+    }
+}
+
+/// Who may have what.
+#[derive(Debug, Clone)]
+pub struct Access {
+    /// For how long a proof is good.
+    pub ages: access::Ages,
+    /// The registries of which everybody may have what the hold's own login can read.
+    pub shared: BTreeSet<Registry>,
+}
+
+/// As whom a registry is asked for somebody.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Guise {
+    pub(super) credential: Credential,
+    /// Whether what is held may be had without the registry's word.
+    trusted: bool,
+}
+
+impl Guise {
+    fn new(credential: Credential) -> Self {
+        Self { credential, trusted: false }
+    }
+
+    /// Whose proof it is.
+    fn who(&self) -> Option<Digest> {
+        match &self.credential {
+            Credential::Anonymous => None,
+            Credential::Own => Some(Digest::of(b"the hold's own login")),
+            Credential::Client(token) => Some(token.hash().clone()),
+        }
+    }
+}
+
+impl Inner {
+    /// The guises to ask in, one after the other, until one is let in. A client's token is kept for what not anyone
+    /// may read: what is everybody's is asked for once for all.
+    pub(super) fn guises(&self, client: &Client, repository: &Repository) -> Result<Vec<Guise>, StoreError> {
+        let shared = self.access.shared.contains(repository.registry());
+        let everybody = Guise::new(if shared { Credential::Own } else { Credential::Anonymous });
+        Ok(match client {
+            Client::Operator => vec![Guise { credential: Credential::Own, trusted: true }],
+            Client::Anyone => vec![everybody],
+            Client::Token(token) => {
+                let own = Guise::new(Credential::Client(token.clone()));
+                match self.hold.readers(repository)? {
+                    Some(Readers::Proven { .. }) if !shared => vec![own],
+                    Some(Readers::Proven { .. } | Readers::Anyone { .. }) | None => vec![everybody, own],
+                }
+            }
+        })
+    }
+
+    /// Whether somebody in this guise may have what is held of a repository.
+    pub(super) fn admission(
+        &self,
+        guise: &Guise,
+        repository: &Repository,
+        now: SystemTime,
+    ) -> Result<Admission, StoreError> {
+        if guise.trusted {
+            return Ok(Admission::Granted);
+        }
+        let said = match self.hold.readers(repository)? {
+            None => Said::Nothing,
+            Some(Readers::Anyone { said_at }) => Said::Anyone { at: said_at },
+            Some(Readers::Proven { .. }) => Said::Proven,
+        };
+        let proven_at = match guise.who() {
+            Some(who) => self.hold.proven_at(repository, &who)?,
+            None => None,
+        };
+        Ok(admit(said, proven_at, self.access.ages, now))
+    }
+
+    /// As whom bytes are fetched for somebody who may have them: what anyone may read, by the hold's own login where
+    /// it has one, whose limit is larger; and as nobody while that one's limit is reached.
+    pub(super) fn fetching(
+        &self,
+        guise: &Guise,
+        admission: Admission,
+        repository: &Repository,
+    ) -> Credential {
+        let public = match admission {
+            Admission::Granted => guise.credential == Credential::Anonymous,
+            Admission::WasPublic | Admission::Lapsed | Admission::Unknown | Admission::Barred => false,
+        };
+        let own = Credential::Own;
+        if public
+            && self.upstreams.has_login(repository.registry())
+            && self.upstreams.open(&own, repository).pulls.is_ok()
+        {
+            return own;
+        }
+        guise.credential.clone()
+    }
+
+    /// Remembers that the registry has let somebody read; `shown` is the credential that it let read.
+    pub(super) fn note_reader(
+        &self,
+        guise: &Guise,
+        shown: &Credential,
+        repository: &Repository,
+        now: SystemTime,
+    ) {
+        if *shown != guise.credential {
+            return;
+        }
+        let recent = |at: SystemTime| now.duration_since(at).is_ok_and(|age| age < NOTED_FOR);
+        let note = || match guise.who() {
+            None => match self.hold.readers(repository)? {
+                Some(Readers::Anyone { said_at }) if recent(said_at) => Ok(()),
+                Some(Readers::Anyone { .. } | Readers::Proven { .. }) | None => {
+                    self.hold.note_readers(repository, &Readers::Anyone { said_at: now }, now)
+                }
+            },
+            Some(who) => match self.hold.proven_at(repository, &who)? {
+                Some(at) if recent(at) => Ok(()),
+                Some(_) | None => self.hold.note_proof(repository, &who, now),
+            },
+        };
+        self.unnoted.tell(note());
+    }
+
+    /// Remembers that the registry has turned somebody away.
+    pub(super) fn note_denial(
+        &self,
+        guise: &Guise,
+        repository: &Repository,
+        failure: &Failure,
+        now: SystemTime,
+    ) {
+        let (challenge, by_registry) = match failure {
+            Failure::Denied { challenge, .. } => (challenge, true),
+            // A token service that is locked out says so of everything: it takes nothing back.
+            Failure::NoToken { challenge, .. } => (challenge, false),
+            _ => return,
+        };
+        let note = || match guise.who() {
+            None => {
+                if !by_registry && self.hold.readers(repository)?.is_some() {
+                    return Ok(());
+                }
+                let challenge = challenge.as_ref().map(ToString::to_string).unwrap_or_default();
+                self.hold.note_readers(repository, &Readers::Proven { challenge }, now)
+            }
+            Some(who) if by_registry => self.hold.forget_proof(repository, &who),
+            Some(_) => Ok(()),
+        };
+        self.unnoted.tell(note());
+    }
+
+    /// A refusal to somebody whom the registry turned away, now or when it could last be asked, with the way to prove
+    /// oneself.
+    pub(super) fn denied(&self, what: String, repository: &Repository, failure: Option<&Failure>) -> Refusal {
+        let said = match failure {
+            Some(Failure::Denied { challenge, .. } | Failure::NoToken { challenge, .. }) => challenge.clone(),
+            Some(_) | None => None,
+        };
+        let kept = || match self.hold.readers(repository) {
+            Ok(Some(Readers::Proven { challenge })) => challenge.parse().ok(),
+            Ok(Some(Readers::Anyone { .. }) | None) | Err(_) => None,
+        };
+        Refusal::Denied { what, challenge: said.or_else(kept) }
+    }
+
+    pub(super) fn asker(caller: &Caller, credential: Credential) -> Asker {
+        Asker { credential, account: caller.account.clone() }
+    }
+}

@@ -1,0 +1,122 @@
+//! What the hold has of a manifest: its bytes with what they say, and how much of an image is there with them.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lru::LruCache;
+
+use super::decide::{Bytes, Standing};
+use super::{Inner, Refusal, Served};
+use crate::oci::{Digest, Kind, MAX_MANIFEST_BYTES, Manifest};
+use crate::store::{Reading, StoreError, blocking};
+
+/// How many manifests' contents are kept in mind, and of how many children each at most.
+const MOST_KNOWN: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+const MOST_CHILDREN: usize = 128;
+
+/// What manifests say, as long as it is short. What a digest stands for never changes.
+pub(super) struct KnownManifests(Mutex<LruCache<Digest, Arc<Known>>>);
+
+#[derive(Debug)]
+struct Known {
+    kind: Kind,
+    media_type: String,
+    children: Arc<[Digest]>,
+}
+
+impl Default for KnownManifests {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MOST_KNOWN)))
+    }
+}
+
+impl KnownManifests {
+    fn find(&self, digest: &Digest) -> Option<Arc<Known>> {
+        self.lock().get(digest).cloned()
+    }
+
+    fn learn(&self, digest: &Digest, bytes: &[u8]) -> Option<Arc<Known>> {
+        if let Some(known) = self.find(digest) {
+            return Some(known);
+        }
+        let manifest = Manifest::parse(bytes).ok()?;
+        let known = Arc::new(Known {
+            kind: manifest.kind(),
+            media_type: manifest.media_type().to_owned(),
+            children: manifest.children().iter().map(|child| child.digest.clone()).collect(),
+        });
+        if known.children.len() <= MOST_CHILDREN {
+            self.lock().put(digest.clone(), Arc::clone(&known));
+        }
+        Some(known)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LruCache<Digest, Arc<Known>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// A manifest that is held, to answer with.
+    pub(super) async fn served(
+        &self,
+        digest: Digest,
+        standing: Standing,
+        age: Duration,
+    ) -> Result<Served, Refusal> {
+        let bytes = self.manifest_bytes(&digest).await?.ok_or(Refusal::Internal)?;
+        let Some(known) = self.known.learn(&digest, &bytes) else {
+            return Err(Refusal::NotAManifest(digest));
+        };
+        let (children, media_type) = (Arc::clone(&known.children), known.media_type.clone());
+        Ok(Served { kind: known.kind, children, media_type, digest, bytes, standing, age })
+    }
+
+    /// How much is here of the image that a digest stands for.
+    pub(super) async fn bytes_of(&self, digest: &Digest) -> Result<Bytes, Refusal> {
+        if self.hold.blob(digest)?.is_none() {
+            return Ok(Bytes::Absent);
+        }
+        let known = match self.known.find(digest) {
+            Some(known) => Some(known),
+            None => match self.manifest_bytes(digest).await {
+                Ok(Some(bytes)) => self.known.learn(digest, &bytes),
+                Ok(None) => return Ok(Bytes::Absent),
+                Err(Refusal::NotAManifest(_)) => None,
+                Err(refusal) => return Err(refusal),
+            },
+        };
+        let Some(known) = known else { return Ok(Bytes::Whole) };
+        match known.kind {
+            Kind::Image => Ok(Bytes::Whole),
+            Kind::Index => Ok(if self.any_held(&known.children)? { Bytes::Whole } else { Bytes::Hollow }),
+        }
+    }
+
+    fn any_held(&self, children: &[Digest]) -> Result<bool, StoreError> {
+        for child in children {
+            if self.hold.blob(child)?.is_some() {
+                return Ok(true);
+            }
+        }
+        // An index of nothing lacks nothing.
+        Ok(children.is_empty())
+    }
+
+    /// The bytes of a manifest that is held. Nothing where they have been lost.
+    async fn manifest_bytes(&self, digest: &Digest) -> Result<Option<bytes::Bytes>, Refusal> {
+        let blob = match self.hold.reading(digest).await? {
+            Reading::Open(blob) => blob,
+            Reading::Lost { .. } | Reading::No => return Ok(None),
+        };
+        if blob.size() > MAX_MANIFEST_BYTES {
+            return Err(Refusal::NotAManifest(digest.clone()));
+        }
+        let read = blocking(move || blob.read_at(0, usize::MAX)).await;
+        read.map(Some).map_err(|error| {
+            tracing::error!(%digest, %error, "a manifest could not be read");
+            Refusal::Internal
+        })
+    }
+}
