@@ -12,6 +12,7 @@
 pub(crate) mod activation;
 pub(crate) mod containerd;
 pub(crate) mod daemon;
+pub(crate) mod go;
 pub(crate) mod hub;
 pub(crate) mod parts;
 pub(crate) mod process;
