@@ -2,18 +2,19 @@
 # What the scripts need from the machine: Debian's and Ubuntu's own packages.
 #
 # Two kinds, never mixed. Build tools are installed, as any package is. The real parts that the tests run
-# (several containerds, runc, a registry) are only fetched and unpacked into a cache folder: nothing of
+# (several containerds, runc, a registry, clients) are only fetched and unpacked into a cache folder: nothing of
 # them is installed or started, and a containerd that the machine already has is left alone.
 #
 # Source it, then:
 #   install_prerequisites      installs what the build and the tests lack; asks apt only if something is missing
 #   fetch_parts                fills the cache; quick and without the network once it is full
+#   fetch_parts_and_clients    the same, and the clients of registries that only the tests run
 #   parts_cache                prints the cache folder
 #   newest_containerd          prints the folder of the newest containerd that was had
 #
 # The cache holds one folder for each part (containerd-1.6, containerd-1.7, containerd-2, runc,
-# docker-registry) with the package's tree in it, and NAME.missing, with the reason in words, for each
-# part that could not be had.
+# docker-registry, skopeo, podman) with the package's tree in it, and NAME.missing, with the reason in words, for
+# each part that could not be had.
 
 parts_cache() {
   printf '%s\n' "${TIDEHOLD_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/tidehold-tests}"
@@ -85,9 +86,21 @@ install_prerequisites() {
 
 # --- the parts -----------------------------------------------------------------------------------------
 
+# A client is linked to libraries that a machine without it lacks: its tree has those too.
 readonly PARTS="containerd-1.6 containerd-1.7 containerd-2 runc docker-registry"
+readonly CLIENTS="skopeo podman"
 
 fetch_parts() {
+  WANTED=$PARTS
+  fetch_wanted
+}
+
+fetch_parts_and_clients() {
+  WANTED="$PARTS $CLIENTS"
+  fetch_wanted
+}
+
+fetch_wanted() {
   local cache part
   cache=$(parts_cache)
   mkdir -p "$cache"
@@ -99,7 +112,7 @@ fetch_parts() {
       fetch_open_parts "$cache"
     fi
   ) 9>"$cache/lock"
-  for part in $PARTS; do
+  for part in $WANTED; do
     [ ! -e "$cache/$part.missing" ] || say "not available: $part: $(cat "$cache/$part.missing")"
   done
 }
@@ -116,10 +129,10 @@ newest_containerd() {
   return 1
 }
 
-# The parts that are neither there nor known not to be had.
+# The wanted parts that are neither there nor known not to be had.
 parts_open() {
   local part
-  for part in $PARTS; do
+  for part in $WANTED; do
     [ -d "$1/$part" ] || [ -e "$1/$part.missing" ] || printf '%s\n' "$part"
   done
 }
@@ -168,12 +181,16 @@ fetch_open_parts() {
     try_suites "$cache" "containerd-2" containerd sid testing
     try_suites "$cache" runc runc bookworm "$codename"
     try_suites "$cache" docker-registry docker-registry "$codename" bookworm trixie
+    try_suites "$cache" skopeo skopeo "$codename"
+    try_suites "$cache" podman podman "$codename"
   else
     try_suites "$cache" "containerd-1.6" containerd "$codename-updates" "$codename"
     try_suites "$cache" "containerd-1.7" containerd "$codename-updates" "$codename" noble-updates jammy-updates
     try_suites "$cache" "containerd-2" containerd "$codename-updates" "$codename" devel
     try_suites "$cache" runc runc "$codename-updates" "$codename"
     try_suites "$cache" docker-registry docker-registry "$codename" noble jammy
+    try_suites "$cache" skopeo skopeo "$codename"
+    try_suites "$cache" podman podman "$codename"
   fi
   rm -rf "$work"
 }
@@ -190,6 +207,7 @@ own_mirror() {
 try_suites() {
   local cache=$1 part=$2 package=$3 suite tried="" again="" reason
   shift 3
+  case " $WANTED " in *" $part "*) ;; *) return 0 ;; esac
   [ ! -d "$cache/$part" ] && [ ! -e "$cache/$part.missing" ] || return 0
   for suite in "$@"; do
     if ! open_suite "$cache/work" "$suite"; then
@@ -272,23 +290,41 @@ unpack_from() {
   [ ! -d "$folder/tree-$package" ] || return 0
   say "fetching $package from $2"
   (cd "$folder" && apt-get -c "$folder/apt.conf" -qq download "$package" >>"$folder/log" 2>&1) || return 1
+  case " $CLIENTS " in
+    *" $package "*) unpack_needs "$folder" "$package" || return 1 ;;
+  esac
   dpkg -x "$folder/$package"_*.deb "$folder/tree-$package"
+}
+
+# What this machine would have to install with the package, beneath it. apt locks where the package state is: a copy
+# needs no root and waits for nobody.
+unpack_needs() {
+  local folder=$1 package=$2 needs=$1/needs-$2 deb
+  mkdir -p "$needs/partial"
+  cp /var/lib/dpkg/status "$needs/status"
+  apt-get -c "$folder/apt.conf" -qq -y -o Dir::State::status="$needs/status" -o Dir::Cache::archives="$needs" \
+    --no-install-recommends --download-only install "$package" >>"$folder/log" 2>&1 || return 1
+  for deb in "$needs"/*.deb; do
+    [ ! -e "$deb" ] || dpkg -x "$deb" "$folder/tree-$package" || return 1
+  done
 }
 
 # Succeeds, with the reason, when the tree is not the part: another version, or one that cannot run here.
 unfit() {
-  local part=$1 tree=$2 program version lacks
+  local part=$1 tree=$2 program version lacks libraries
+  libraries=$(find "$tree/usr/lib" "$tree/lib" -maxdepth 1 -name '*-linux-gnu*' 2>/dev/null | tr '\n' :)
   program=$(find "$tree/usr/bin" "$tree/usr/sbin" -name "${part%%-[0-9]*}" 2>/dev/null | head -n 1)
   if [ ! -x "$program" ]; then
     echo "no $part program in the package"
     return 0
   fi
-  lacks=$(ldd "$program" 2>&1 | sed -n 's/^[[:space:]]*\(.*\) => not found.*/\1/p; s/.*version .\(GLIBC_[0-9.]*\). not found.*/\1/p' | sort -u | tr '\n' ' ')
+  lacks=$(LD_LIBRARY_PATH=$libraries ldd "$program" 2>&1 | sed -n 's/^[[:space:]]*\(.*\) => not found.*/\1/p; s/.*version .\(GLIBC_[0-9.]*\). not found.*/\1/p' | sort -u | tr '\n' ' ')
   if [ -n "$lacks" ]; then
     echo "needs ${lacks% }, which this machine lacks"
     return 0
   fi
-  if ! version=$("$program" --version 2>&1); then
+  # podman makes itself a folder for even this.
+  if ! version=$(XDG_RUNTIME_DIR=${tree%/*} LD_LIBRARY_PATH=$libraries "$program" --version 2>&1); then
     echo "does not run here: $(printf '%s' "$version" | head -n 1)"
     return 0
   fi

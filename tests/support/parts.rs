@@ -27,13 +27,13 @@ pub(crate) fn programs(part: &Path) -> PathBuf {
     )
 }
 
-/// Whether a containerd can be run privately here, which takes namespaces of its own.
+/// Whether a program can be run privately here, in namespaces of its own.
 pub(crate) fn namespaces() -> Available<()> {
     static TRIED: OnceLock<Available<()>> = OnceLock::new();
     TRIED
         .get_or_init(|| {
             if !nix::unistd::geteuid().is_root() {
-                return Err("a containerd needs root (tests/run.sh asks sudo for it)".to_owned());
+                return Err("it takes root (tests/run.sh asks sudo for it)".to_owned());
             }
             let tried = Command::new("unshare")
                 .args(["--mount", "--pid", "--fork", "mount", "-t", "proc", "proc", "/proc"])
