@@ -1,11 +1,20 @@
 //! Generates the gRPC services from `proto/`. Needs `protoc`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let content = "proto/containerd/services/content/v1/content.proto";
     println!("cargo:rerun-if-changed=proto");
-    let mut prost = tonic_prost_build::Config::new();
-    // The bytes of a message are handed on without being copied.
-    prost.bytes([".containerd.services.content.v1"]);
-    tonic_prost_build::configure().build_client(false).compile_with_config(prost, &[content], &["proto"])?;
+    // containerd is the only client of its content service.
+    let content = "proto/containerd/services/content/v1/content.proto";
+    let services = tonic_prost_build::configure().build_client(false);
+    services.compile_with_config(config("containerd.services.content.v1"), &[content], &["proto"])?;
+    // The commands are clients of our own.
+    let resolver = "proto/tidehold/v1/resolver.proto";
+    tonic_prost_build::configure().compile_with_config(config("tidehold.v1"), &[resolver], &["proto"])?;
     Ok(())
+}
+
+/// The bytes of a package's messages are handed on without being copied.
+fn config(package: &str) -> tonic_prost_build::Config {
+    let mut prost = tonic_prost_build::Config::new();
+    prost.bytes([format!(".{package}")]);
+    prost
 }

@@ -14,7 +14,8 @@ use crate::clock;
 use crate::config::{Config, Registry};
 use crate::resolve::{Access, Ages, Freshness, Resolver};
 use crate::serve::content::{self, ContentService, Pending};
-use crate::serve::listen::{ListenError, Listeners, Socket};
+use crate::serve::control::{self, ControlService};
+use crate::serve::listen::{ListenError, Listeners, Socket, SocketFile};
 use crate::serve::{http, mirror};
 use crate::store::{Hold, Owner, Recovered, StoreError, blocking};
 use crate::upstream::{Listed, Settings, SettingsError, Timeouts, Upstreams};
@@ -30,6 +31,7 @@ pub struct App {
     hold: Hold,
     resolver: Resolver,
     mirror: TcpListener,
+    control: Socket,
     /// The content listeners serve already.
     servers: TaskTracker,
     /// The streams of writes of each containerd.
@@ -52,6 +54,7 @@ impl App {
         for containerd in &config.containerds {
             sockets.push(listeners.unix(&containerd.socket)?);
         }
+        let control = listeners.unix(&config.control.socket)?;
         listeners.all_taken()?;
         let (servers, stop) = (TaskTracker::new(), CancellationToken::new());
         let mut openings = Vec::new();
@@ -73,7 +76,7 @@ impl App {
             // Its server ends only with us.
             let _ = opened.send(service);
         }
-        Ok(Self { hold, resolver, mirror, servers, writers, stop })
+        Ok(Self { hold, resolver, mirror, control, servers, writers, stop })
     }
 
     /// Serves until SIGTERM or SIGINT, then lets what runs end. Ends as well, to be started anew, where the index
@@ -85,9 +88,10 @@ impl App {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let Self { hold, resolver, mirror, servers, writers, stop } = self;
+        let Self { hold, resolver, mirror, control, servers, writers, stop } = self;
         let router = mirror::router(resolver.clone());
         servers.spawn(http::serve(mirror, router, stop.clone()));
+        servers.spawn(serve_control(control, resolver.clone(), stop.clone()));
         servers.close();
         notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!("ready");
@@ -142,15 +146,25 @@ impl App {
 
 async fn serve_content(socket: Socket, opening: oneshot::Receiver<ContentService>, stop: CancellationToken) {
     let Socket { listener, file } = socket;
-    let stopped = async move {
-        stop.cancelled().await;
-        // Before the drain: whoever connects now is for the next daemon.
-        drop(file);
-    };
     let served = content::server()
         .add_service(Pending::new(async { opening.await.ok().map(ContentService::into_server) }))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped);
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped(stop, file));
     ended("content", served.await);
+}
+
+async fn serve_control(socket: Socket, resolver: Resolver, stop: CancellationToken) {
+    let Socket { listener, file } = socket;
+    let served = control::server()
+        .add_service(ControlService::new(resolver, stop.clone()).into_server())
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped(stop, file));
+    ended("control", served.await);
+}
+
+/// The end of listening on a unix socket.
+async fn stopped(stop: CancellationToken, file: Option<SocketFile>) {
+    stop.cancelled().await;
+    // Before the drain: whoever connects now is for the next daemon.
+    drop(file);
 }
 
 /// Waits for the index to fail and then for the disk to take writes again. Ending before that would bring nothing:

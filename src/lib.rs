@@ -6,6 +6,7 @@ pub mod app;
 pub mod clock;
 pub mod config;
 pub mod oci;
+pub mod proto;
 pub mod resolve;
 pub mod serve;
 pub mod store;

@@ -2,6 +2,7 @@
 //! resolver, and their answers and errors back; none of them decides anything about a tag or a blob.
 
 pub mod content;
+pub mod control;
 pub mod http;
 pub mod listen;
 pub mod mirror;
