@@ -2,12 +2,24 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage, 78 bad configuration.
 
+mod control;
 mod doctor;
+mod resolve;
 mod serve;
+mod warm;
+mod warm_shown;
+mod words;
 
+use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use tidehold::config::{Config, LoadError};
+
+/// Where the configuration is read from where no file is named, if it is there.
+const DEFAULT_CONFIG: &str = "/etc/tidehold/config.toml";
 
 /// A node's one image cache, plugged into containerd as its content store and as its resolver.
 #[derive(Parser)]
@@ -23,6 +35,10 @@ enum Command {
     Serve(serve::Serve),
     /// Check that this node's containerd uses Tidehold, and say what to mend
     Doctor(doctor::Doctor),
+    /// Say what an image stands for now, how the daemon knows, and what it cost to find out
+    Resolve(resolve::Resolve),
+    /// Fetch images ahead of those who will pull them
+    Warm(warm::Warm),
 }
 
 /// How a command ended where it did not do what it was asked to.
@@ -31,6 +47,8 @@ enum Failed {
     Error(anyhow::Error),
     /// The configuration has faults.
     Configuration(String),
+    /// It was asked for in a way that makes no sense.
+    Usage(String),
 }
 
 impl From<anyhow::Error> for Failed {
@@ -39,11 +57,14 @@ impl From<anyhow::Error> for Failed {
     }
 }
 
-/// Runs the command that was asked for. Usage errors have ended the process with 2 by then.
+/// Runs the command that was asked for. What the command line alone shows to be wrong has ended the process with 2 by
+/// then.
 pub(crate) fn run() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Resolve(resolve) => resolve.run(),
+        Command::Warm(warm) => warm.run(),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,6 +75,10 @@ pub(crate) fn run() -> ExitCode {
         Err(Failed::Configuration(faults)) => {
             eprintln!("{faults}");
             ExitCode::from(78)
+        }
+        Err(Failed::Usage(faults)) => {
+            eprintln!("{faults}");
+            ExitCode::from(2)
         }
     }
 }
@@ -71,8 +96,27 @@ fn in_one_line(error: &anyhow::Error) -> String {
     line
 }
 
+/// The configuration of a file, or of the usual one if it is there, or else the defaults.
+fn load(file: Option<&Path>) -> Result<Config, Failed> {
+    let default = Path::new(DEFAULT_CONFIG);
+    let path = match file {
+        Some(path) => path,
+        None if default.exists() => default,
+        None => return Ok(Config::default()),
+    };
+    Config::load(path).map_err(|error| match error {
+        LoadError::Faulty(faults) => Failed::Configuration(faults.to_string()),
+        LoadError::Unreadable { .. } => Failed::Configuration(format!("tidehold: {error}")),
+    })
+}
+
+/// Writes a line to standard output. Whoever read it may have gone, which is no reason to panic.
+fn print(line: &str) -> Result<(), Failed> {
+    let written = writeln!(std::io::stdout().lock(), "{line}");
+    Ok(written.context("write to standard output")?)
+}
+
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    use anyhow::Context;
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")
 }
 

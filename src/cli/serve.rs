@@ -5,13 +5,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::Args;
 use tidehold::app::App;
-use tidehold::config::{Config, LoadError};
 use tracing_subscriber::EnvFilter;
 
 use super::Failed;
-
-/// Where the configuration is read from where no file is named, if it is there.
-const DEFAULT_CONFIG: &str = "/etc/tidehold/config.toml";
 
 #[derive(Args)]
 pub(crate) struct Serve {
@@ -28,7 +24,7 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) fn run(self) -> Result<(), Failed> {
-        let config = self.load()?;
+        let config = super::load(self.config.as_deref())?;
         if self.check {
             for warning in config.warnings() {
                 eprintln!("warning: {warning}");
@@ -46,19 +42,6 @@ impl Serve {
             app.run().await.context("stop")
         });
         Ok(served?)
-    }
-
-    fn load(&self) -> Result<Config, Failed> {
-        let default = PathBuf::from(DEFAULT_CONFIG);
-        let path = match &self.config {
-            Some(path) => path,
-            None if default.exists() => &default,
-            None => return Ok(Config::default()),
-        };
-        Config::load(path).map_err(|error| match error {
-            LoadError::Faulty(faults) => Failed::Configuration(faults.to_string()),
-            LoadError::Unreadable { .. } => Failed::Configuration(format!("tidehold: {error}")),
-        })
     }
 
     /// To standard error, at `info` where `RUST_LOG` does not say otherwise.

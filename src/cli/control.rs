@@ -1,0 +1,73 @@
+//! The way to the daemon: which socket, and what is wrong where nobody answers.
+
+use std::io;
+use std::path::PathBuf;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use hyper_util::rt::TokioIo;
+use tidehold::proto::v1::resolver_client::ResolverClient;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tower::service_fn;
+
+use super::Failed;
+use super::words::plain;
+
+/// Which daemon is meant.
+#[derive(Args)]
+pub(super) struct Control {
+    /// The daemon's control socket; without it, the one that the configuration names
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// The daemon's configuration; without one, /etc/tidehold/config.toml where it is there, else the defaults
+    #[arg(long, env = "TIDEHOLD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Control {
+    /// A connection to it.
+    pub(super) async fn connect(&self) -> Result<ResolverClient<Channel>, Failed> {
+        let socket = match &self.socket {
+            Some(socket) => socket.clone(),
+            None => super::load(self.config.as_deref())?.control.socket,
+        };
+        let stream = match UnixStream::connect(&socket).await {
+            Ok(stream) => stream,
+            Err(error) => return Err(unanswered(&socket.display().to_string(), &error).into()),
+        };
+        // One connection is all there is: where it ends, so does the command.
+        let mut stream = Some(TokioIo::new(stream));
+        let connector = service_fn(move |_| {
+            let stream = stream.take().ok_or(io::ErrorKind::NotConnected);
+            std::future::ready(stream.map_err(io::Error::from))
+        });
+        // The name is never looked up; HTTP asks for one.
+        let channel =
+            Endpoint::from_static("http://tidehold.invalid").connect_with_connector(connector).await;
+        Ok(ResolverClient::new(channel.with_context(|| format!("talk to {}", socket.display()))?))
+    }
+}
+
+fn unanswered(socket: &str, error: &io::Error) -> anyhow::Error {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => anyhow!(
+            "nobody answers at {socket} ({error}): is `tidehold serve` running, and is this its control socket? Name \
+             another with --socket, or the daemon's configuration with --config"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            anyhow!("{socket} is only for the daemon's own user ({error}): run this as that user, or as root")
+        }
+        _ => anyhow!("connect to {socket}: {error}"),
+    }
+}
+
+/// What the daemon says is wrong, for people.
+pub(super) fn said(status: &Status) -> String {
+    match status.code() {
+        Code::Unimplemented => "this is a socket of another service: is it the control socket?".to_owned(),
+        _ if status.message().is_empty() => format!("the daemon did not answer ({})", status.code()),
+        _ => plain(status.message()),
+    }
+}

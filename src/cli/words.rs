@@ -1,0 +1,92 @@
+//! How the commands say things: sizes, times, costs, standings. One word for one thing, the same as in the log.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde_json::{Value, json};
+use tidehold::proto::v1;
+use tonic::Code;
+
+/// A size in bytes, in units that a person reads.
+pub(super) fn size(bytes: u64) -> String {
+    ByteSize(bytes).display().iec().to_string()
+}
+
+/// A length of time in whole seconds, nothing of it below none.
+pub(super) fn seconds(time: Option<prost_types::Duration>) -> u64 {
+    time.and_then(|time| u64::try_from(time.seconds).ok()).unwrap_or(0)
+}
+
+/// How long something took or is ago, to the second.
+pub(super) fn length(seconds: u64) -> String {
+    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}
+
+/// What an answer took.
+pub(super) fn cost(cost: v1::Cost) -> String {
+    let v1::Cost { requests, counted } = cost;
+    match requests {
+        0 => "no request".to_owned(),
+        1 => format!("1 request, {counted} counted"),
+        _ => format!("{requests} requests, {counted} counted"),
+    }
+}
+
+pub(super) fn cost_json(cost: Option<v1::Cost>) -> Value {
+    let v1::Cost { requests, counted } = cost.unwrap_or_default();
+    json!({ "requests": requests, "counted": counted })
+}
+
+pub(super) fn standing(standing: v1::Standing) -> &'static str {
+    match standing {
+        v1::Standing::Unspecified => "unknown",
+        v1::Standing::Immutable => "immutable",
+        v1::Standing::Fresh => "fresh",
+        v1::Standing::Unchanged => "unchanged",
+        v1::Standing::Changed => "changed",
+        v1::Standing::Stale => "stale",
+    }
+}
+
+/// The name that gRPC gives a code.
+pub(super) fn code(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// What a registry may have had a word in, without what a terminal would act on.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_person_reads_has_units() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(length(3661), "1h 1m 1s");
+        assert_eq!(cost(v1::Cost { requests: 0, counted: 0 }), "no request");
+        assert_eq!(cost(v1::Cost { requests: 3, counted: 2 }), "3 requests, 2 counted");
+        assert_eq!(plain("a\u{1b}[31m\nb"), "a\u{fffd}[31m\u{fffd}b");
+    }
+}
