@@ -27,16 +27,16 @@ pub(crate) enum Door<'a> {
 #[derive(Debug)]
 pub(crate) struct Activation {
     mirror: TcpListener,
-    contents: Vec<(String, UnixListener)>,
+    sockets: Vec<(String, UnixListener)>,
 }
 
 impl Activation {
-    /// Listens on the mirror's port and on the socket of each named containerd.
-    pub(crate) fn listen(mirror_port: u16, contents: impl Iterator<Item = (String, PathBuf)>) -> Self {
+    /// Listens on the mirror's port and on each named socket.
+    pub(crate) fn listen(mirror_port: u16, sockets: impl Iterator<Item = (String, PathBuf)>) -> Self {
         let unix = |path| UnixListener::bind(path).expect("a socket's path that is free");
         Self {
             mirror: TcpListener::bind(("127.0.0.1", mirror_port)).expect("a port that is free"),
-            contents: contents.map(|(name, path)| (name, unix(path))).collect(),
+            sockets: sockets.map(|(name, path)| (name, unix(path))).collect(),
         }
     }
 
@@ -45,8 +45,8 @@ impl Activation {
         // Only the process itself knows the id that it has to be told.
         let mut command = Command::new("sh");
         command.args(["-c", r#"LISTEN_PID=$$ exec "$0" "$@""#, program]);
-        let contents = self.contents.iter().map(|(_, socket)| socket.as_fd());
-        let sockets: Vec<_> = std::iter::once(self.mirror.as_fd()).chain(contents).collect();
+        let sockets = self.sockets.iter().map(|(_, socket)| socket.as_fd());
+        let sockets: Vec<_> = std::iter::once(self.mirror.as_fd()).chain(sockets).collect();
         command.env("LISTEN_FDS", sockets.len().to_string());
         let own = |socket: BorrowedFd<'_>| -> OwnedFd { socket.try_clone_to_owned().unwrap() };
         let mappings =
@@ -60,7 +60,7 @@ impl Activation {
         let socket = match door {
             Door::Mirror => self.mirror.as_fd(),
             Door::Content(wished) => {
-                let found = self.contents.iter().find(|(name, _)| name == wished);
+                let found = self.sockets.iter().find(|(name, _)| name == wished);
                 found.expect("a containerd of this daemon").1.as_fd()
             }
         };

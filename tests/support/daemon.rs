@@ -53,6 +53,16 @@ impl Daemon {
         format!("http://127.0.0.1:{}", self.web_port)
     }
 
+    /// The control socket.
+    pub(crate) fn control(&self) -> PathBuf {
+        self.folder.path().join("control.sock")
+    }
+
+    /// Its configuration.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("tidehold.toml")
+    }
+
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
@@ -148,7 +158,7 @@ impl Plan<'_> {
             .unwrap();
         let activation = self.activated.then(|| {
             let socket = |name: &&str| ((*name).to_owned(), folder.path().join(format!("{name}.sock")));
-            Activation::listen(mirror_port, self.containerds.iter().map(socket))
+            Activation::listen(mirror_port, self.containerds.iter().chain(&["control"]).map(socket))
         });
         Daemon {
             process: launch(folder.path(), activation.as_ref()),

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::future::ready;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -38,6 +38,9 @@ const MOST_NESTED: usize = 3;
 
 /// After how many more bytes of a blob its progress is told again.
 const PROGRESS_BYTES: u64 = 256 << 10;
+
+/// How many blobs of one call are known to have come in; beyond them, one may be told of twice.
+const MOST_FETCHED: usize = 1 << 16;
 
 /// How many steps may wait for the client.
 const QUEUED_STEPS: usize = 64;
@@ -90,7 +93,7 @@ pub(super) fn answer(
         wanted: asked.wanted,
         queue,
         places: Semaphore::new(BLOBS_AT_ONCE),
-        coming: Mutex::default(),
+        fetched: Mutex::default(),
     };
     let work = async move {
         Arc::new(warming).all(asked.references).await;
@@ -110,8 +113,8 @@ struct Warming {
     queue: mpsc::Sender<v1::WarmResponse>,
     /// One for each blob that may come in now.
     places: Semaphore,
-    /// The blobs that are coming in, so that none is told of by two references.
-    coming: Mutex<HashSet<Digest>>,
+    /// The blobs that came in, or are about to, so that none is told of by two references.
+    fetched: Mutex<HashSet<Digest>>,
 }
 
 impl Warming {
@@ -236,12 +239,28 @@ impl Warming {
         let (size, fetched) = match self.resolver.blob(&Client::Operator, repository, &blob.digest).await? {
             BlobBytes::Held(held) => (held.size(), false),
             BlobBytes::Coming(follower) => {
-                let own = Coming::begin(&self.coming, &blob.digest);
-                (follow(steps, &blob, follower, own.is_some()).await?, own.is_some())
+                let own = self.is_first(&blob.digest);
+                match follow(steps, &blob, follower, own).await {
+                    Ok(size) => (size, own),
+                    Err(problem) => {
+                        self.fetched().remove(&blob.digest);
+                        return Err(problem);
+                    }
+                }
             }
         };
         steps.send(done(&blob, size, fetched)).await;
         Ok((size, fetched))
+    }
+
+    /// Whether no other reference of this call tells of this blob that is coming in.
+    fn is_first(&self, digest: &Digest) -> bool {
+        let mut fetched = self.fetched();
+        if fetched.len() < MOST_FETCHED { fetched.insert(digest.clone()) } else { !fetched.contains(digest) }
+    }
+
+    fn fetched(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -278,22 +297,5 @@ impl Parts {
     }
 }
 
-/// A blob that one reference tells of while it comes in.
-struct Coming<'a> {
-    all: &'a Mutex<HashSet<Digest>>,
-    digest: Digest,
-}
-
-impl<'a> Coming<'a> {
-    /// Nothing where another reference tells of it already.
-    fn begin(all: &'a Mutex<HashSet<Digest>>, digest: &Digest) -> Option<Self> {
-        let new = all.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.clone());
-        new.then(|| Self { all, digest: digest.clone() })
-    }
-}
-
-impl Drop for Coming<'_> {
-    fn drop(&mut self) {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.digest);
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! The commands as a person or a script runs them, with neither a terminal nor anything of the tester's environment.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::bench::{Bench, images_only, soon};
+use crate::support::hub::{HubConfig, RetryAfter};
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    /// It did all that it was asked to.
+    #[track_caller]
+    pub(crate) fn done(self) -> Self {
+        assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{self:?}");
+        self
+    }
+
+    /// It failed, and said why with these words.
+    #[track_caller]
+    pub(crate) fn failed_with(self, code: i32, words: &[&str]) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?} is not in {self:?}");
+        }
+        self
+    }
+
+    /// Its lines, each of which is a JSON object.
+    pub(crate) fn objects(&self) -> Vec<Value> {
+        let object = |line: &str| -> Value {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+        };
+        self.stdout.lines().map(object).collect()
+    }
+
+    /// Its one line, which is a JSON object.
+    #[track_caller]
+    pub(crate) fn object(&self) -> Value {
+        let mut objects = self.objects();
+        assert_eq!(objects.len(), 1, "{self:?}");
+        objects.remove(0)
+    }
+}
+
+/// A registry that says when its limit ends.
+pub(crate) fn says_when() -> HubConfig {
+    HubConfig { retry_after: Some(RetryAfter::Seconds), ..images_only() }
+}
+
+/// Runs `tidehold` with the control socket of the bench's daemon.
+pub(crate) async fn tidehold(bench: &Bench, arguments: &[&str]) -> Ran {
+    let socket = bench.daemon.control();
+    let (command, rest) = arguments.split_first().expect("a command");
+    let all = [&[*command, "--socket", socket.to_str().unwrap()], rest].concat();
+    run(&all, None, "").await
+}
+
+/// Runs `tidehold`, perhaps with a configuration in its environment, and gives it its input.
+pub(crate) async fn run(arguments: &[&str], config: Option<&Path>, input: &str) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
+    command.args(arguments).env_remove("TIDEHOLD_CONFIG");
+    if let Some(config) = config {
+        command.env("TIDEHOLD_CONFIG", config);
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let input = input.to_owned();
+    let ended = tokio::task::spawn_blocking(move || {
+        let mut child = command.spawn().unwrap();
+        // Dropped, so that the input ends. A command that does not read it may have ended before.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    });
+    let output = soon(ended).await.unwrap();
+    Ran {
+        code: output.status.code().expect("no signal ended it"),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
