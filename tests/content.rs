@@ -18,7 +18,7 @@ use sha2::Digest as _;
 use tempfile::TempDir;
 use tidehold::clock;
 use tidehold::oci::Digest;
-use tidehold::resolve::{Ages, Freshness, Resolver};
+use tidehold::resolve::{Access, Ages, Freshness, Resolver};
 use tidehold::serve::content::{self, ContentService};
 use tidehold::store::{Hold, Owner};
 use tidehold::upstream::{Settings, Timeouts, Upstreams};
@@ -848,5 +848,7 @@ fn no_resolver(hold: &Hold) -> Resolver {
     let settings = Settings { allow_any: false, listed: BTreeMap::new(), timeouts: Timeouts::default() };
     let ages = Ages { fresh_for: Duration::ZERO, stale_for: Duration::ZERO };
     let freshness = Freshness { default: ages, rules: vec![] };
-    Resolver::new(hold.clone(), Upstreams::new(settings).unwrap(), freshness)
+    let ages = tidehold::access::Ages { fresh_for: Duration::ZERO, stale_for: Duration::ZERO };
+    let access = Access { ages, shared: BTreeSet::new() };
+    Resolver::new(hold.clone(), Upstreams::new(settings).unwrap(), freshness, access)
 }
