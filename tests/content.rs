@@ -8,7 +8,7 @@
     reason = "a panic is how a test fails"
 )]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use containerd_client::services::v1 as api;

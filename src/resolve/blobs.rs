@@ -17,7 +17,7 @@ use crate::access::Admission;
 use crate::clock;
 use crate::oci::{Digest, Reference, Repository};
 use crate::store::{Download, DownloadState, Follower, OpenBlob, Reading, StoreError, blocking};
-use crate::upstream::{Asker, BlobBody, Failure};
+use crate::upstream::{Asker, BlobBody, Credential, Failure};
 
 /// How many chunks may wait for the disk before the registry is read no further.
 const QUEUED_CHUNKS: usize = 32;
@@ -43,7 +43,7 @@ pub enum BlobBytes {
 /// The downloads under way.
 pub(super) struct Downloads {
     /// Requests that were sent and not answered yet.
-    starting: Flights<(Digest, Guise), Result<Started, Refusal>>,
+    starting: Flights<(Digest, Credential), Result<Started, Refusal>>,
     /// Downloads from their first byte on. One that has failed is nobody's any more, although it may stand here for
     /// another moment.
     running: Mutex<HashMap<Digest, Started>>,
@@ -179,7 +179,7 @@ impl Inner {
                         inner.start(&visit).await
                     }
                 };
-                let key = (digest.clone(), guise.clone());
+                let key = (digest.clone(), guise.credential.clone());
                 let started = self.downloads.starting.join(key, start).await;
                 started.unwrap_or(Err(Refusal::Internal))?
             }

@@ -18,6 +18,10 @@ impl Resolver {
         }
         let mut refused = Refusal::MissingBlob(format!("{digest}, of which no repository is known,"));
         for (repository, kind) in self.inner.whereabouts(digest)? {
+            if self.inner.is_clients_alone(&repository)? {
+                // containerd fetches it through the mirror, with the token of its client.
+                continue;
+            }
             let brought = match kind {
                 Listed::Manifest => self.inner.bring_manifest(&repository, digest).await,
                 Listed::Blob => self.inner.bring_blob(&repository, digest, &progress).await,

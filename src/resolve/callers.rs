@@ -85,7 +85,17 @@ impl Inner {
         let shared = self.access.shared.contains(repository.registry());
         let everybody = Guise::new(if shared { Credential::Own } else { Credential::Anonymous });
         Ok(match client {
-            Client::Operator => vec![Guise { credential: Credential::Own, trusted: true }],
+            Client::Operator => {
+                let trusted = |credential| Guise { credential, trusted: true };
+                let nobody = trusted(Credential::Anonymous);
+                let own = trusted(Credential::Own);
+                match (self.upstreams.has_login(repository.registry()), self.hold.readers(repository)?) {
+                    (false, _) => vec![nobody],
+                    (true, Some(Readers::Proven { .. })) => vec![own],
+                    // As nobody first: that it is everybody's is worth knowing in the next outage.
+                    (true, Some(Readers::Anyone { .. }) | None) => vec![nobody, own],
+                }
+            }
             Client::Anyone => vec![everybody],
             Client::Token(token) => {
                 let own = Guise::new(Credential::Client(token.clone()));
@@ -208,6 +218,12 @@ impl Inner {
             Ok(Some(Readers::Anyone { .. }) | None) | Err(_) => None,
         };
         Refusal::Denied { what, challenge: said.or_else(kept) }
+    }
+
+    /// Whether there is no use in asking a registry without a client: only its clients may read this.
+    pub(super) fn is_clients_alone(&self, repository: &Repository) -> Result<bool, StoreError> {
+        let proven = matches!(self.hold.readers(repository)?, Some(Readers::Proven { .. }));
+        Ok(proven && !self.upstreams.has_login(repository.registry()))
     }
 
     pub(super) fn asker(caller: &Caller, credential: Credential) -> Asker {

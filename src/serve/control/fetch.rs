@@ -8,7 +8,7 @@ use super::problem::Problem;
 use super::{Replies, image_name};
 use crate::oci::{ACCEPT_MANIFESTS, Digest, DigestError, Reference};
 use crate::proto::v1;
-use crate::resolve::{BlobBytes, Client, Resolver};
+use crate::resolve::{BlobBytes, Caller, Client, Resolver};
 use crate::store::blocking;
 
 /// How much is read at a time, in bytes: one of these is in memory for each call.
@@ -28,11 +28,12 @@ pub(super) async fn answer(
     let target = request.target.unwrap_or_default();
     let malformed = |error: DigestError| Problem::malformed(error.to_string());
     let digest: Digest = target.digest.parse().map_err(malformed)?;
+    let caller = Caller::new(Client::Operator);
     let source = if is_manifest(&target.media_type) {
         let reference = Reference::Digest(digest.clone());
-        Source::Manifest(resolver.manifest(&Client::Operator, &repository, &reference).await?.bytes)
+        Source::Manifest(resolver.manifest(&caller, &repository, &reference).await?.bytes)
     } else {
-        Source::Blob(resolver.blob(&Client::Operator, &repository, &digest).await?)
+        Source::Blob(resolver.blob(&caller, &repository, &digest).await?)
     };
     let mut source = source;
     let total = source.total().await?;

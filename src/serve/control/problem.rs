@@ -6,7 +6,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use crate::proto::v1::warm_response::Failed;
-use crate::resolve::{Failure, Refusal};
+use crate::resolve::{Because, Failure, Refusal};
 use crate::store::FollowError;
 
 /// The trailer with the seconds after which to try again.
@@ -77,7 +77,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let (code, retry_after) = match &refusal {
             Refusal::MissingManifest(_) | Refusal::MissingBlob(_) => (Code::NotFound, None),
-            Refusal::Denied(_) => (Code::PermissionDenied, None),
+            Refusal::Denied { .. } => (Code::PermissionDenied, None),
             Refusal::Unanswered { failure, .. } => of_failure(failure),
             Refusal::NotAManifest(_) => (Code::InvalidArgument, None),
             Refusal::Interrupted(_) => (Code::Unavailable, None),
@@ -93,6 +93,8 @@ fn of_failure(failure: &Failure) -> (Code, Option<Duration>) {
         Failure::Denied { .. } | Failure::Forbidden(_) => (Code::PermissionDenied, None),
         Failure::NoToken { .. } => (Code::Unauthenticated, None),
         Failure::Limited { retry_after } => (Code::ResourceExhausted, *retry_after),
+        Failure::Shut { because: Because::Limited, opens_in } => (Code::ResourceExhausted, Some(*opens_in)),
+        Failure::Shut { because: Because::Failing, opens_in } => (Code::Unavailable, Some(*opens_in)),
         Failure::Unavailable { retry_after, .. } => (Code::Unavailable, *retry_after),
         Failure::Unreachable(_)
         | Failure::Broken(_)
@@ -150,9 +152,12 @@ mod tests {
         for (refusal, code) in [
             (Refusal::MissingManifest(String::new()), Code::NotFound),
             (Refusal::MissingBlob(String::new()), Code::NotFound),
-            (Refusal::Denied(String::new()), Code::PermissionDenied),
+            (Refusal::Denied { what: String::new(), challenge: None }, Code::PermissionDenied),
             (Refusal::Internal, Code::Internal),
-            (unanswered(Failure::NoToken { status: 401 }), Code::Unauthenticated),
+            (
+                unanswered(Failure::NoToken { status: 401, challenge: None, login: None }),
+                Code::Unauthenticated,
+            ),
             (unanswered(Failure::Limited { retry_after: None }), Code::ResourceExhausted),
             (unanswered(Failure::Unavailable { status: 503, retry_after: None }), Code::Unavailable),
             (unanswered(Failure::Unusable("html".into())), Code::Unavailable),

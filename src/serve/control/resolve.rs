@@ -5,7 +5,7 @@ use super::problem::Problem;
 use super::{cost, descriptor, duration, image_name, standing};
 use crate::oci::{Child, Kind, Manifest, Platform};
 use crate::proto::v1;
-use crate::resolve::{Client, Resolver, Served};
+use crate::resolve::{Caller, Client, Resolver, Served};
 
 pub(super) async fn answer(
     resolver: &Resolver,
@@ -13,13 +13,14 @@ pub(super) async fn answer(
 ) -> Result<v1::ResolveResponse, Problem> {
     let name = image_name(&request.reference)?;
     let platform = Some(&*request.platform).filter(|text| !text.is_empty()).map(platform).transpose()?;
-    let served = resolver.manifest(&Client::Operator, &name.repository, &name.reference).await?;
+    let caller = Caller::new(Client::Operator);
+    let served = resolver.manifest(&caller, &name.repository, &name.reference).await?;
     tracing::info!(
         target: "tidehold::control",
         reference = %name,
         standing = served.standing.as_str(),
-        requests = served.cost.requests,
-        counted = served.cost.counted,
+        requests = caller.cost().requests,
+        counted = caller.cost().counted,
         "resolved"
     );
     let manifest = match platform {
@@ -31,7 +32,7 @@ pub(super) async fn answer(
         target: Some(descriptor(&served)),
         standing: standing(served.standing).into(),
         age: Some(duration(served.age)),
-        cost: Some(cost(served.cost)),
+        cost: Some(cost(caller.cost())),
         manifest,
     })
 }

@@ -21,7 +21,7 @@ use super::{Replies, image_name};
 use crate::oci::{Child, Digest, ImageName, Kind, Reference, Repository};
 use crate::proto::v1::warm_response::Step;
 use crate::proto::{MOST_REFERENCES, v1};
-use crate::resolve::{BlobBytes, Client, Resolver, Served};
+use crate::resolve::{BlobBytes, Caller, Client, Resolver, Served};
 use crate::store::{DownloadState, Follower};
 
 /// How many references are at work at a time.
@@ -222,8 +222,9 @@ impl Warming {
         reference: &Reference,
         tally: &mut Tally,
     ) -> Result<Served, Problem> {
-        let served = self.resolver.manifest(&Client::Operator, repository, reference).await?;
-        tally.spend(served.cost);
+        let caller = Caller::new(Client::Operator);
+        let served = self.resolver.manifest(&caller, repository, reference).await?;
+        tally.spend(caller.cost());
         Ok(served)
     }
 
@@ -236,7 +237,8 @@ impl Warming {
     ) -> Result<(u64, bool), Problem> {
         // Nobody closes it.
         let _place = self.places.acquire().await;
-        let (size, fetched) = match self.resolver.blob(&Client::Operator, repository, &blob.digest).await? {
+        let caller = Caller::new(Client::Operator);
+        let (size, fetched) = match self.resolver.blob(&caller, repository, &blob.digest).await? {
             BlobBytes::Held(held) => (held.size(), false),
             BlobBytes::Coming(follower) => {
                 let own = self.is_first(&blob.digest);

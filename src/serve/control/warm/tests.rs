@@ -1,11 +1,11 @@
 //! The bounds of a `Warm`, over a hold whose blobs are all there is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::*;
 use crate::clock;
-use crate::resolve::{Ages, Freshness};
+use crate::resolve::{Access, Ages, Freshness};
 use crate::store::Hold;
 use crate::upstream::{Settings, Timeouts, Upstreams};
 
@@ -25,7 +25,9 @@ impl Island {
         let settings = Settings { allow_any: false, listed: BTreeMap::new(), timeouts: Timeouts::default() };
         let ages = Ages { fresh_for: Duration::ZERO, stale_for: Duration::ZERO };
         let freshness = Freshness { default: ages, rules: vec![] };
-        let resolver = Resolver::new(hold.clone(), Upstreams::new(settings).unwrap(), freshness);
+        let ages = crate::access::Ages { fresh_for: Duration::ZERO, stale_for: Duration::ZERO };
+        let access = Access { ages, shared: BTreeSet::new() };
+        let resolver = Resolver::new(hold.clone(), Upstreams::new(settings).unwrap(), freshness, access);
         Self { hold, resolver, _folder: folder }
     }
 
