@@ -43,7 +43,7 @@ pub enum BlobBytes {
 /// The downloads under way.
 pub(super) struct Downloads {
     /// Requests that were sent and not answered yet.
-    starting: Flights<(Digest, Credential), Result<Started, Refusal>>,
+    starting: Flights<(Repository, Digest, Credential), Result<Started, Refusal>>,
     /// Downloads from their first byte on. One that has failed is nobody's any more, although it may stand here for
     /// another moment.
     running: Mutex<HashMap<Digest, Started>>,
@@ -179,7 +179,7 @@ impl Inner {
                         inner.start(&visit).await
                     }
                 };
-                let key = (digest.clone(), guise.credential.clone());
+                let key = (repository.clone(), digest.clone(), guise.credential.clone());
                 let started = self.downloads.starting.join(key, start).await;
                 started.unwrap_or(Err(Refusal::Internal))?
             }
