@@ -28,6 +28,9 @@ const RESUMES_WITHOUT_PROGRESS: u32 = 5;
 /// How long to wait before the second resume in a row; doubled for each further one.
 const RESUME_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long to wait at most for a registry that is not asked at all for a while.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
 /// How often a blob is asked for again whose first answer failed.
 const FIRST_RETRIES: u32 = 2;
 
@@ -411,7 +414,9 @@ impl Inner {
             if resumes == RESUMES_WITHOUT_PROGRESS {
                 return Err(broken);
             }
-            if resumes > 0 {
+            if let Failure::Shut { opens_in, .. } = broken {
+                tokio::time::sleep(opens_in.min(LONGEST_PAUSE)).await;
+            } else if resumes > 0 {
                 tokio::time::sleep(RESUME_PAUSE * 2_u32.pow(resumes - 1)).await;
             }
             resumes += 1;

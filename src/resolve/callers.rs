@@ -5,13 +5,23 @@
 //! request, and only its hash is remembered.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
 
 use super::{Inner, Refusal};
 use crate::access::{self, Admission, Said, admit};
+use crate::clock;
 use crate::oci::{Digest, Registry, Repository};
 use crate::store::{Readers, StoreError};
 use crate::upstream::{Account, Asker, ClientToken, Cost, Credential, Failure};
+
+/// How long it is remembered that a repository is only for those who prove themselves, where nothing of it is held, and
+/// of how many; anything may be asked for.
+pub(super) const CLOSED_FOR: Duration = Duration::from_secs(60 * 60);
+pub(super) const MOST_CLOSED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// How often proofs that are too old for anything are removed.
+pub(super) const PRUNE_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// How long a note that somebody may read is not written down anew.
 const NOTED_FOR: Duration = Duration::from_secs(20);
@@ -89,7 +99,7 @@ impl Inner {
                 let trusted = |credential| Guise { credential, trusted: true };
                 let nobody = trusted(Credential::Anonymous);
                 let own = trusted(Credential::Own);
-                match (self.upstreams.has_login(repository.registry()), self.hold.readers(repository)?) {
+                match (self.upstreams.has_login(repository.registry()), self.readers(repository)?) {
                     (false, _) => vec![nobody],
                     (true, Some(Readers::Proven { .. })) => vec![own],
                     // As nobody first: that it is everybody's is worth knowing in the next outage.
@@ -99,7 +109,7 @@ impl Inner {
             Client::Anyone => vec![everybody],
             Client::Token(token) => {
                 let own = Guise::new(Credential::Client(token.clone()));
-                match self.hold.readers(repository)? {
+                match self.readers(repository)? {
                     Some(Readers::Proven { .. }) if !shared => vec![own],
                     Some(Readers::Proven { .. } | Readers::Anyone { .. }) | None => vec![everybody, own],
                 }
@@ -117,7 +127,7 @@ impl Inner {
         if guise.trusted {
             return Ok(Admission::Granted);
         }
-        let said = match self.hold.readers(repository)? {
+        let said = match self.readers(repository)? {
             None => Said::Nothing,
             Some(Readers::Anyone { said_at }) => Said::Anyone { at: said_at },
             Some(Readers::Proven { .. }) => Said::Proven,
@@ -172,7 +182,15 @@ impl Inner {
             },
             Some(who) => match self.hold.proven_at(repository, &who)? {
                 Some(at) if recent(at) => Ok(()),
-                Some(_) | None => self.hold.note_proof(repository, &who, now),
+                Some(_) | None => {
+                    self.prune_proofs(now)?;
+                    // From now on something of it may be held.
+                    if let (None, Some(closed)) = (self.hold.readers(repository)?, self.readers(repository)?)
+                    {
+                        self.hold.note_readers(repository, &closed, now)?;
+                    }
+                    self.hold.note_proof(repository, &who, now)
+                }
             },
         };
         self.unnoted.tell(note());
@@ -194,11 +212,16 @@ impl Inner {
         };
         let note = || match guise.who() {
             None => {
-                if !by_registry && self.hold.readers(repository)?.is_some() {
+                let known = self.hold.readers(repository)?.is_some();
+                if !by_registry && known {
                     return Ok(());
                 }
                 let challenge = challenge.as_ref().map(ToString::to_string).unwrap_or_default();
-                self.hold.note_readers(repository, &Readers::Proven { challenge }, now)
+                if known {
+                    return self.hold.note_readers(repository, &Readers::Proven { challenge }, now);
+                }
+                self.closed.note(repository.clone(), challenge, clock::instant());
+                Ok(())
             }
             Some(who) if by_registry => self.hold.forget_proof(repository, &who),
             Some(_) => Ok(()),
@@ -213,16 +236,33 @@ impl Inner {
             Some(Failure::Denied { challenge, .. } | Failure::NoToken { challenge, .. }) => challenge.clone(),
             Some(_) | None => None,
         };
-        let kept = || match self.hold.readers(repository) {
+        let kept = || match self.readers(repository) {
             Ok(Some(Readers::Proven { challenge })) => challenge.parse().ok(),
             Ok(Some(Readers::Anyone { .. }) | None) | Err(_) => None,
         };
         Refusal::Denied { what, challenge: said.or_else(kept) }
     }
 
+    /// Who may read a repository, as its registry said last.
+    fn readers(&self, repository: &Repository) -> Result<Option<Readers>, StoreError> {
+        let closed = || self.closed.find(repository, clock::instant());
+        let kept = self.hold.readers(repository)?;
+        Ok(kept.or_else(|| closed().map(|challenge| Readers::Proven { challenge })))
+    }
+
+    fn prune_proofs(&self, now: SystemTime) -> Result<(), StoreError> {
+        let instant = clock::instant();
+        if self.pruned.find(&(), instant).is_some() {
+            return Ok(());
+        }
+        self.pruned.note((), (), instant);
+        let longest = self.access.ages.stale_for.max(self.access.ages.fresh_for);
+        now.checked_sub(longest).map_or(Ok(()), |moment| self.hold.forget_proofs_before(moment))
+    }
+
     /// Whether there is no use in asking a registry without a client: only its clients may read this.
     pub(super) fn is_clients_alone(&self, repository: &Repository) -> Result<bool, StoreError> {
-        let proven = matches!(self.hold.readers(repository)?, Some(Readers::Proven { .. }));
+        let proven = matches!(self.readers(repository)?, Some(Readers::Proven { .. }));
         Ok(proven && !self.upstreams.has_login(repository.registry()))
     }
 

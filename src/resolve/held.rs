@@ -95,7 +95,7 @@ impl Inner {
     }
 
     fn any_held(&self, children: &[Digest]) -> Result<bool, StoreError> {
-        for child in children {
+        for child in children.iter().take(MOST_CHILDREN) {
             if self.hold.blob(child)?.is_some() {
                 return Ok(true);
             }

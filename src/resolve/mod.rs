@@ -31,10 +31,10 @@ pub use decide::{
 
 use crate::oci::{Digest, Kind, Reference, Registry, Repository, Tag};
 use crate::store::{FollowError, Hold, StoreError};
-pub use crate::upstream::{BearerChallenge, Because, ClientToken, Cost, Failure};
+pub use crate::upstream::{BearerChallenge, Because, ClientToken, Cost, Failure, whole_seconds};
 use crate::upstream::{Credential, Upstreams};
 use blobs::Downloads;
-use callers::Guise;
+use callers::{CLOSED_FOR, Guise, MOST_CLOSED, PRUNE_EVERY};
 use flight::Flights;
 use held::KnownManifests;
 use manifests::Unanswered;
@@ -65,6 +65,10 @@ struct Inner {
     without_head: Recent<Registry, ()>,
     /// What registries do not have, or do not let somebody have.
     refused: Recent<(Repository, Reference, Guise), Refusal>,
+    /// The challenges of repositories of which nothing is held.
+    closed: Recent<Repository, String>,
+    /// Whether proofs have been looked through lately.
+    pruned: Recent<(), ()>,
     known: KnownManifests,
     tasks: TaskTracker,
     manifests: Flights<(Repository, Reference, Guise), Result<Served, Refusal>>,
@@ -84,6 +88,8 @@ impl Resolver {
             unnoted: Unnoted::default(),
             without_head: Recent::new(MOST_REGISTRIES, WITHOUT_HEAD_FOR),
             refused: Recent::new(MOST_REFUSED, REFUSED_FOR),
+            closed: Recent::new(MOST_CLOSED, CLOSED_FOR),
+            pruned: Recent::new(NonZeroUsize::MIN, PRUNE_EVERY),
             known: KnownManifests::default(),
             manifests: Flights::new(tasks.clone()),
             fetches: Flights::new(tasks.clone()),

@@ -1,7 +1,7 @@
 //! The gates of every upstream, and the layer that no request passes while its gate is shut.
 //!
-//! Each upstream has two for everybody that it is asked as: one for pulls, which are all that a pull limit counts,
-//! and one for everything. Owns what an answer means for them. Where a redirect leads has none: it is somebody
+//! Each upstream has one that its failures shut, and two more for everybody that it is asked as, which its limits shut:
+//! one for pulls, which are all that a pull limit counts, and one for everything. Owns what an answer means for them. Where a redirect leads has none: it is somebody
 //! else's trouble. Invariant: no request goes to an upstream through a shut gate.
 
 use std::num::NonZeroUsize;
@@ -47,6 +47,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 pub(super) struct Gates(Arc<Mutex<Inner>>);
 
 struct Inner {
+    /// By the upstream alone: who asks makes no difference to a failure.
+    failing: LruCache<String, Gate>,
     pairs: LruCache<Key, Pair>,
     unlimited: LruCache<(Key, Repository), Instant>,
 }
@@ -65,6 +67,7 @@ enum Who {
     Client(Digest),
 }
 
+/// What limits shut.
 #[derive(Debug, Default)]
 struct Pair {
     all: Gate,
@@ -84,8 +87,9 @@ pub(super) struct View {
 
 impl Default for Gates {
     fn default() -> Self {
-        let (pairs, unlimited) = (LruCache::new(MOST_GATES), LruCache::new(MOST_UNLIMITED));
-        Self(Arc::new(Mutex::new(Inner { pairs, unlimited })))
+        let (failing, pairs) = (LruCache::new(MOST_GATES), LruCache::new(MOST_GATES));
+        let unlimited = LruCache::new(MOST_UNLIMITED);
+        Self(Arc::new(Mutex::new(Inner { failing, pairs, unlimited })))
     }
 }
 
@@ -101,8 +105,9 @@ impl Gates {
         let origin = base.as_str().parse().map(|uri: Uri| origin(&uri)).unwrap_or_default();
         let key = Key::new(origin, credential);
         let inner = self.lock();
-        let Some(pair) = inner.pairs.peek(&key) else { return View { all: Ok(()), pulls: Ok(()) } };
-        let all = pair.all.state(now).map(drop);
+        let well = inner.failing.peek(&key.origin).map_or(Ok(()), |gate| gate.state(now).map(drop));
+        let Some(pair) = inner.pairs.peek(&key) else { return View { all: well, pulls: well } };
+        let all = well.and(pair.all.state(now).map(drop));
         let pulls = match inner.is_unlimited(&key, repository, now) {
             true => Ok(()),
             false => pair.pulls.state(now).map(drop),
@@ -113,17 +118,20 @@ impl Gates {
     fn enter(&self, way: &Way, now: Instant) -> Result<Passes, Failure> {
         let mut inner = self.lock();
         let unlimited = inner.is_unlimited(&way.key, &way.repository, now);
-        let pair = inner.pairs.get_or_insert_mut(way.key.clone(), Pair::default);
         let limited = way.pull && !unlimited;
-        // Both are looked at first: a place that one gives must not be lost to the other.
-        let open = pair.all.state(now).and_then(|_| match limited {
+        let Inner { failing, pairs, .. } = &mut *inner;
+        let failing = failing.get_or_insert_mut(way.key.origin.clone(), Gate::default);
+        let pair = pairs.get_or_insert_mut(way.key.clone(), Pair::default);
+        // All are looked at first: a place that one gives must not be lost to another.
+        let open = failing.state(now).and(pair.all.state(now)).and_then(|_| match limited {
             true => pair.pulls.state(now).map(drop),
             false => Ok(()),
         });
         let passed = open.and_then(|()| {
+            let failing = failing.enter(now)?;
             let all = pair.all.enter(now)?;
             let pulls = if limited { Some(pair.pulls.enter(now)?) } else { None };
-            Ok(Passes { all, pulls })
+            Ok(Passes { failing, all, pulls })
         });
         passed.map_err(|Shut { because, opens_in }| Failure::Shut { because, opens_in })
     }
@@ -131,20 +139,32 @@ impl Gates {
     fn settle(&self, way: &Way, passes: Passes, all: Outcome, pulls: Outcome, began: Instant) {
         let now = clock::instant();
         let mut inner = self.lock();
-        let pair = inner.pairs.get_or_insert_mut(way.key.clone(), Pair::default);
-        let before = (pair.all, pair.pulls);
-        pair.all.learn(passes.all, all, began, now);
+        let Inner { failing, pairs, .. } = &mut *inner;
+        let failing = failing.get_or_insert_mut(way.key.origin.clone(), Gate::default);
+        let pair = pairs.get_or_insert_mut(way.key.clone(), Pair::default);
+        let before = [*failing, pair.all, pair.pulls];
+        let (of_failing, of_all) = match all {
+            Outcome::Failed(_) | Outcome::TimedOut => (all, Outcome::Dropped),
+            // It lives.
+            Outcome::Limited(_) => (Outcome::Answered, all),
+            Outcome::Answered | Outcome::Dropped => (all, all),
+        };
+        failing.learn(passes.failing, of_failing, began, now);
+        pair.all.learn(passes.all, of_all, began, now);
         if let Some(pass) = passes.pulls {
             pair.pulls.learn(pass, pulls, began, now);
         }
-        let after = (pair.all, pair.pulls);
+        let after = [*failing, pair.all, pair.pulls];
         if let Outcome::Limited(_) = pulls {
             pair.left_when_shut = pair.left;
             inner.unlimited.pop(&(way.key.clone(), way.repository.clone()));
         }
         drop(inner);
-        told(way, "everything", before.0, after.0, now);
-        told(way, "pulls", before.1, after.1, now);
+        for (kind, (before, after)) in
+            ["failing", "everything", "pulls"].into_iter().zip(before.into_iter().zip(after))
+        {
+            told(way, kind, before, after, now);
+        }
     }
 
     /// Notes what was left when a pull was refused, so that only more than that opens the gate early.
@@ -247,6 +267,7 @@ impl Way {
 
 #[derive(Clone, Copy)]
 struct Passes {
+    failing: Pass,
     all: Pass,
     pulls: Option<Pass>,
 }

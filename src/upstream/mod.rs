@@ -44,5 +44,6 @@ pub use failure::{Cause, Failure, Forbidden, LoginName, Wait};
 pub use gate::Because;
 pub use limits::Left;
 pub use reach::Standing;
+pub use retry_after::whole_seconds;
 pub use settings::{Listed, Settings, SettingsError, Timeouts};
 pub use upstreams::{Described, Open, Upstreams};

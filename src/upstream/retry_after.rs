@@ -23,6 +23,11 @@ pub(super) fn among(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
         .find_map(|value| parse(value, now))
 }
 
+/// A wait as it is told: rounded up, so that whoever comes back then is not too early.
+pub fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
+}
+
 /// Reads seconds, an HTTP date or a Unix timestamp.
 fn parse(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();

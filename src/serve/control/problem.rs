@@ -6,7 +6,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use crate::proto::v1::warm_response::Failed;
-use crate::resolve::{Because, Failure, Refusal};
+use crate::resolve::{Because, Failure, Refusal, whole_seconds};
 use crate::store::FollowError;
 
 /// The trailer with the seconds after which to try again.
@@ -68,9 +68,8 @@ impl Problem {
     }
 }
 
-/// Rounded up: who comes back then is not too early.
 fn seconds(time: Duration) -> Duration {
-    Duration::from_secs(time.as_secs() + u64::from(time.subsec_nanos() > 0))
+    Duration::from_secs(whole_seconds(time))
 }
 
 impl From<Refusal> for Problem {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{CONTENT_DIGEST, ascii};
 use crate::oci::{DigestError, NameError, RangeError};
-use crate::resolve::{BearerChallenge, Because, Failure, Refusal};
+use crate::resolve::{BearerChallenge, Because, Failure, Refusal, whole_seconds};
 use crate::store::FollowError;
 
 /// When to try again where the registry did not say, in seconds.
@@ -54,7 +54,7 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::CONTENT_LENGTH, length.into());
         if let Some(after) = retry_after {
-            headers.insert(header::RETRY_AFTER, after.as_secs().max(1).into());
+            headers.insert(header::RETRY_AFTER, whole_seconds(after).max(1).into());
         }
         if let Self::ReadOnly = self {
             // RFC 9110, section 15.5.6.
