@@ -15,6 +15,7 @@ use super::{Failed, print, words};
 #[derive(Args)]
 pub(crate) struct Resolve {
     /// An image, such as nginx, ghcr.io/a/b:1.2 or nginx@sha256:…
+    #[arg(value_name = "REF")]
     reference: ImageName,
     /// Also the manifest for this platform (os/architecture[/variant])
     #[arg(long)]

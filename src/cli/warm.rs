@@ -20,7 +20,7 @@ use super::warm_shown::Shown;
 #[derive(Args)]
 pub(crate) struct Warm {
     /// Images, such as nginx, ghcr.io/a/b:1.2 or nginx@sha256:…
-    #[arg(required_unless_present = "file")]
+    #[arg(value_name = "REF", required_unless_present = "file")]
     references: Vec<String>,
     /// Read images from a file, one a line, # begins a comment; - is standard input
     #[arg(short, long, value_name = "FILE")]

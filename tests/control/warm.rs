@@ -196,7 +196,7 @@ async fn a_file_has_one_image_a_line_and_every_faulty_line_is_told_before_anythi
     fs::write(&file, "# nothing yet\n").unwrap();
     let ran = tidehold(&bench, &["warm", "-f", path, "--json"]).await.done();
     assert_eq!(ran.object()["finished"], 0);
-    tidehold(&bench, &["warm"]).await.failed_with(2, &["REFERENCES"]);
+    tidehold(&bench, &["warm"]).await.failed_with(2, &["<REF>"]);
     tidehold(&bench, &["warm", "-f", "/nowhere/images.txt"])
         .await
         .failed_with(1, &["read /nowhere/images.txt"]);
