@@ -185,8 +185,9 @@ impl Inner {
                 Some(_) | None => {
                     self.prune_proofs(now)?;
                     // From now on something of it may be held.
-                    if let (None, Some(closed)) = (self.hold.readers(repository)?, self.readers(repository)?)
-                    {
+                    if self.hold.readers(repository)?.is_none() {
+                        let unknown = || Readers::Proven { challenge: String::new() };
+                        let closed = self.readers(repository)?.unwrap_or_else(unknown);
                         self.hold.note_readers(repository, &closed, now)?;
                     }
                     self.hold.note_proof(repository, &who, now)
