@@ -26,8 +26,12 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) fn start() -> Self {
+        Self::start_as(HubConfig::default())
+    }
+
+    pub(crate) fn start_as(config: HubConfig) -> Self {
         let runtime = runtime();
-        let hub = runtime.block_on(Hub::start(HubConfig::default()));
+        let hub = runtime.block_on(Hub::start(config));
         Self { hub, runtime }
     }
 
@@ -109,7 +113,15 @@ impl Node {
 
     /// One whose daemon is as planned, except for what it asks.
     pub(crate) fn start_as(version: Version, plan: Plan<'_>) -> Self {
-        let upstream = Upstream::start();
+        Self::planned(version, plan, Upstream::start())
+    }
+
+    /// One before this registry.
+    pub(crate) fn on(version: Version, upstream: Upstream) -> Self {
+        Self::planned(version, Plan::default(), upstream)
+    }
+
+    fn planned(version: Version, plan: Plan<'_>, upstream: Upstream) -> Self {
         let daemon = Plan { rest: &upstream.daemon_config(), ..plan }.start();
         let containerd = Containerd::start(version, Store::Tidehold(&daemon.content()));
         containerd.route("docker.io", &daemon.mirror());

@@ -19,6 +19,7 @@ mod bench;
 mod damage;
 mod handover;
 mod kills;
+mod private;
 mod pulls;
 mod restart;
 mod shared;
@@ -32,6 +33,7 @@ use support::parts::Available;
 
 const CHAPTERS: &[&[Scenario]] = &[
     pulls::SCENARIOS,
+    private::SCENARIOS,
     handover::SCENARIOS,
     waits::SCENARIOS,
     shared::SCENARIOS,

@@ -157,6 +157,10 @@ impl Containerd {
     }
 
     pub(crate) fn try_pull(&self, namespace: &str, reference: &str) -> Output {
+        self.try_pull_as(namespace, reference, None)
+    }
+
+    pub(crate) fn try_pull_as(&self, namespace: &str, reference: &str, login: Option<Login>) -> Output {
         let hosts = self.hosts();
         let mut args: Vec<OsString> = ["-n", namespace, "images", "pull"].map(OsString::from).into();
         args.extend(["--snapshotter", self.snapshotter, "--platform", platform()].map(OsString::from));
@@ -164,6 +168,9 @@ impl Containerd {
         if self.version >= Version::V2 {
             // Else it asks for the manifests and configs of every platform.
             args.push("--skip-metadata".into());
+        }
+        if let Some(Login { name, password }) = login {
+            args.extend(["--user".into(), format!("{name}:{password}").into()]);
         }
         args.push(reference.into());
         self.ctr_output(&args)
@@ -284,6 +291,13 @@ impl Drop for Containerd {
         let _ = kill(self.pid(), Signal::SIGKILL);
         self.process.wait();
     }
+}
+
+/// Somebody at a registry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Login {
+    pub(crate) name: &'static str,
+    pub(crate) password: &'static str,
 }
 
 /// A container that runs. Dropping it ends it.
