@@ -17,11 +17,21 @@ mod authorize;
 mod bearer;
 mod body;
 mod challenge;
+#[allow(dead_code, reason = "the stack asks as nobody so far")]
+mod credentials;
 mod dial;
+#[allow(dead_code, reason = "the stack asks as nobody so far")]
+mod docker_config;
 mod failure;
 mod gate;
 mod gates;
+#[allow(dead_code, reason = "the stack asks as nobody so far")]
+mod helper;
 mod limits;
+#[allow(dead_code, reason = "the stack asks as nobody so far")]
+mod login;
+#[allow(dead_code, reason = "the stack asks as nobody so far")]
+mod login_file;
 mod reach;
 mod record;
 mod redirect;

@@ -1,0 +1,149 @@
+//! The hold's own logins: which one, if any, is for a repository at an upstream.
+//!
+//! Owns which file is for which registry, and under which names a login is looked up. Refuses to know how a login is
+//! shown. Invariant: a registry's login is looked up for an upstream that stands for the registry itself, and for any
+//! other only what the file has for that upstream's own host.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::docker_config::Source;
+use super::helper::{Helpers, PATIENCE};
+use super::login::Login;
+use super::login_file::{Heard, LoginFile};
+use crate::oci::{Registry, Repository};
+
+/// All logins that the configuration names. Cheap to clone; clones share what was read.
+#[derive(Clone)]
+pub(super) struct Credentials(Arc<Inner>);
+
+struct Inner {
+    files: BTreeMap<Registry, Arc<LoginFile>>,
+    helpers: Helpers,
+}
+
+/// For what a login is sought.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sought<'a> {
+    /// The repository, in the registry by whose name it was asked for.
+    pub(super) repository: &'a Repository,
+    /// The host that will be asked, with its port where the address has one.
+    pub(super) upstream: &'a str,
+    /// Whether it is the registry's own, rather than a mirror of it.
+    pub(super) stands_for_registry: bool,
+}
+
+impl Credentials {
+    /// The files of these registries, and helpers in the folders of this search path.
+    pub(super) fn new(files: impl IntoIterator<Item = (Registry, PathBuf)>, search: OsString) -> Self {
+        let mut by_path: BTreeMap<PathBuf, Arc<LoginFile>> = BTreeMap::new();
+        let files = files.into_iter().map(|(registry, path)| {
+            let file = by_path.entry(path).or_insert_with_key(|path| Arc::new(LoginFile::new(path)));
+            (registry, Arc::clone(file))
+        });
+        Self(Arc::new(Inner { files: files.collect(), helpers: Helpers { search, within: PATIENCE } }))
+    }
+
+    /// The login to show, as files and helpers have it now. What goes wrong is in the log, and means none.
+    pub(super) async fn login(&self, sought: Sought<'_>, now: Instant) -> Option<Login> {
+        let registry = sought.repository.registry();
+        let file = self.0.files.get(registry)?;
+        let config = {
+            let file = Arc::clone(file);
+            tokio::task::spawn_blocking(move || file.read()).await.ok()??
+        };
+        let hosts = match sought.stands_for_registry {
+            true => &[registry.as_str(), sought.upstream][..],
+            false => &[sought.upstream],
+        };
+        for source in config.sources(hosts, sought.repository.name()) {
+            match source {
+                Source::Login(login) => return Some(login),
+                Source::Helper(question) => match file.hear(question, &self.0.helpers, now).await {
+                    Heard::Login(login) => return Some(login),
+                    Heard::Nothing => {}
+                    Heard::Failed => return None,
+                },
+            }
+        }
+        None
+    }
+
+    /// Takes note that a login was refused, so that a helper is asked for a newer one.
+    pub(super) fn refused(&self, registry: &Registry, login: &Login) {
+        if let Some(file) = self.0.files.get(registry) {
+            file.refused(login);
+        }
+    }
+}
+
+/// What takes a program to test is in `tests/helpers`.
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::clock;
+
+    /// The entry whose login is found, for each of these.
+    async fn entries(credentials: &Credentials, sought: &[(&str, &str, &str, bool)]) -> Vec<String> {
+        let mut entries = Vec::new();
+        for &(registry, name, upstream, stands_for_registry) in sought {
+            let repository = Repository::new(registry.parse().unwrap(), name).unwrap();
+            let sought = Sought { repository: &repository, upstream, stands_for_registry };
+            let login = credentials.login(sought, clock::instant()).await;
+            entries.push(login.map(|login| login.name().entry.to_string()).unwrap_or_default());
+        }
+        entries
+    }
+
+    fn written(folder: &TempDir, json: &str) -> PathBuf {
+        let path = folder.path().join("logins.json");
+        fs::write(&path, json).unwrap();
+        path
+    }
+
+    #[tokio::test]
+    async fn a_mirror_is_never_shown_its_registrys_login() {
+        let folder = TempDir::new().unwrap();
+        let one = r#"{"username":"u","password":"p"}"#;
+        let path = written(
+            &folder,
+            &format!(r#"{{"auths":{{"reg.test":{one},"mirror.test:5000":{one},"docker.io/me":{one}}}}}"#),
+        );
+        let registries = ["reg.test", "docker.io", "bare.test"];
+        let files = registries.map(|registry| (registry.parse().unwrap(), path.clone()));
+        let credentials = Credentials::new(files, OsString::new());
+        let found = entries(
+            &credentials,
+            &[
+                ("reg.test", "a", "reg.internal", true),
+                ("reg.test", "a", "mirror.test:5000", true),
+                ("reg.test", "a", "mirror.test:5000", false),
+                ("reg.test", "a", "mirror.test", false),
+                ("bare.test", "a", "mirror.test:5000", true),
+                ("bare.test", "a", "bare.test", true),
+                ("docker.io", "me/a", "registry-1.docker.io", true),
+                ("docker.io", "you/a", "registry-1.docker.io", true),
+                ("unlisted.test", "a", "reg.test", true),
+            ],
+        )
+        .await;
+        let expected =
+            ["reg.test", "reg.test", "mirror.test:5000", "", "mirror.test:5000", "", "docker.io/me", "", ""];
+        assert_eq!(found, expected);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_not_there_means_no_login() {
+        let files = [("reg.test".parse().unwrap(), Path::new("/nowhere/logins.json").to_owned())];
+        let credentials = Credentials::new(files, OsString::new());
+        assert_eq!(entries(&credentials, &[("reg.test", "a", "reg.test", true)]).await, [""]);
+    }
+}
