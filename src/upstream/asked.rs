@@ -7,7 +7,7 @@ use std::fmt;
 use bytes::Bytes;
 use http::header::{ACCEPT, HeaderValue, RANGE, USER_AGENT};
 use http::{Method, Uri};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpInfo;
 use url::Url;
@@ -17,8 +17,8 @@ use super::failure::Failure;
 use super::reach::{Reach, Standing};
 use crate::oci::{ACCEPT_MANIFESTS, Digest, Reference, Repository};
 
-/// What the stack takes.
-pub(super) type Request = http::Request<Empty<Bytes>>;
+/// What the stack takes; only a token is ever asked for with a body.
+pub(super) type Request = http::Request<Full<Bytes>>;
 
 /// What the stack answers with: a head, and a body that is still to come.
 pub(super) type Answer = http::Response<Incoming>;
@@ -86,7 +86,7 @@ impl Asked {
     /// Makes the request for it; `from` is the first byte wanted, and only a later one than the first is sent.
     pub(super) fn request(&self, method: Method, url: &Url, from: u64) -> Result<Request, Failure> {
         let uri = uri(url)?;
-        let mut request = http::Request::new(Empty::new());
+        let mut request = http::Request::new(Full::default());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         let headers = request.headers_mut();

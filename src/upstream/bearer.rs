@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use http_auth::ChallengeRef;
 use http_auth::parser::ChallengeParser;
 use url::Url;
@@ -37,6 +37,11 @@ impl BearerChallenge {
             }
         }
         (text.len() <= LONGEST).then(|| Self(text.into()))
+    }
+
+    /// The one that the layer which shows tokens left in an answer: it leaves none but those that may be handed on.
+    pub(super) fn left_in(headers: &HeaderMap) -> Option<Self> {
+        headers.get(WWW_AUTHENTICATE)?.to_str().ok()?.parse().ok()
     }
 
     /// Its text, which [`str::parse`] takes back.

@@ -1,21 +1,76 @@
 //! A registry's challenge, and the token that would answer it (distribution's token specification).
 //!
-//! Owns whom a token may be asked of. Asks for nothing itself, and never answers a challenge with a password.
+//! Owns whom a token may be asked of, and whom a password may be shown. Asks for nothing itself.
 
 use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
+use http_auth::ChallengeRef;
 use http_auth::parser::ChallengeParser;
-use url::Url;
+use url::{Host, Url};
 
 use super::asked::Asked;
 use super::bearer::parameter;
 use super::failure::{Failure, Forbidden};
+use super::grant::Grant;
 use super::reach::{Reach, Standing};
 
 /// Longer challenges are not read: real ones have a few hundred bytes.
 const LONGEST: usize = 8 * 1024;
+
+/// What a registry asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A token of a token service.
+    Bearer(Challenge),
+    /// A user and a password, and no token.
+    Basic,
+}
+
+impl Wanted {
+    /// The first Bearer challenge that names a realm; where there is none, Basic if that will do.
+    pub(super) fn among(headers: &HeaderMap) -> Option<Self> {
+        let values = || {
+            let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
+            values.filter(|value| value.len() <= LONGEST)
+        };
+        let bearer = values().find_map(Challenge::parse).map(Self::Bearer);
+        bearer.or_else(|| {
+            values().any(|value| of_scheme(value, "basic").next().is_some()).then_some(Self::Basic)
+        })
+    }
+
+    /// What is to be done for a registry that wants this; see [`Challenge::terms`].
+    pub(super) fn way(&self, asked: &Asked, over: &Url, stands: Standing) -> Result<Way, Failure> {
+        match self {
+            Self::Bearer(challenge) => challenge.terms(asked, over, stands).map(Way::Bearer),
+            Self::Basic => Ok(Way::Basic),
+        }
+    }
+}
+
+/// How a registry lets itself be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Way {
+    /// With a token that is had on these terms.
+    Bearer(Terms),
+    /// With a user and a password.
+    Basic,
+}
+
+/// Whether an upstream that is asked `over` this is one whose configuration says that it is plain http on loopback:
+/// only then may a login go anywhere unencrypted. A name that merely resolves to loopback may resolve to another
+/// address the next time.
+pub(super) fn is_plain_loopback(over: &Url, reach: Reach) -> bool {
+    let loopback = match over.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    };
+    over.scheme() == "http" && reach == Reach::Anywhere && loopback
+}
 
 /// `WWW-Authenticate: Bearer realm="…",service="…",scope="…"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,22 +81,8 @@ pub(super) struct Challenge {
 }
 
 impl Challenge {
-    /// The first Bearer challenge that names a realm.
-    pub(super) fn among(headers: &HeaderMap) -> Option<Self> {
-        headers
-            .get_all(WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .filter(|value| value.len() <= LONGEST)
-            .find_map(Self::parse)
-    }
-
     fn parse(value: &str) -> Option<Self> {
-        // A part that can't be read ends the list; what came before it stands.
-        let bearers = ChallengeParser::new(value)
-            .map_while(Result::ok)
-            .filter(|challenge| challenge.scheme.eq_ignore_ascii_case("bearer"));
-        for bearer in bearers {
+        for bearer in of_scheme(value, "bearer") {
             let parameter = |name| parameter(&bearer, name);
             if let Some(realm) = parameter("realm") {
                 return Some(Self { realm, service: parameter("service"), scope: parameter("scope") });
@@ -74,6 +115,13 @@ impl Challenge {
     }
 }
 
+/// A header's challenges of one scheme. A part that can't be read ends the list; what came before it stands.
+fn of_scheme<'a>(value: &'a str, scheme: &'static str) -> impl Iterator<Item = ChallengeRef<'a>> {
+    ChallengeParser::new(value)
+        .map_while(Result::ok)
+        .filter(move |challenge| challenge.scheme.eq_ignore_ascii_case(scheme))
+}
+
 /// How a registry wants to be asked for tokens: what of its challenge holds for other repositories too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Terms {
@@ -86,27 +134,13 @@ pub(super) struct Terms {
 impl Terms {
     /// The token that is needed for this repository.
     pub(super) fn grant(&self, asked: &Asked) -> Grant {
-        let mut address = self.realm.clone();
-        {
-            let mut query = address.query_pairs_mut();
-            if let Some(service) = &self.service {
-                query.append_pair("service", service);
-            }
-            for scope in self.scope.text(asked.repository.name()).split_ascii_whitespace() {
-                query.append_pair("scope", scope);
-            }
+        Grant {
+            realm: self.realm.clone(),
+            service: self.service.clone(),
+            scope: self.scope.text(asked.repository.name()),
+            reach: self.reach,
         }
-        Grant { address, reach: self.reach }
     }
-}
-
-/// One token that can be asked for. Two askers with equal grants can share it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Grant {
-    /// The token service's address, with service and scope.
-    pub(super) address: Url,
-    /// How far asking it may go.
-    pub(super) reach: Reach,
 }
 
 /// What tokens of a registry are for.
@@ -168,7 +202,7 @@ mod tests {
             .unwrap()
             .terms(&asked(challenged, Reach::Public), &over, Standing::Public)
             .unwrap();
-        terms.grant(&asked(wanted, Reach::Public)).address.into()
+        terms.grant(&asked(wanted, Reach::Public)).address().into()
     }
 
     #[test]
@@ -207,6 +241,51 @@ mod tests {
         ] {
             let parsed = Challenge::parse(value);
             assert_eq!(parsed.as_ref().map(|challenge| challenge.realm.as_str()), realm, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_bearer_challenge_is_preferred_to_a_password() {
+        let wanted = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(WWW_AUTHENTICATE, value.parse().unwrap());
+            }
+            match Wanted::among(&headers)? {
+                Wanted::Bearer(challenge) => Some(challenge.realm),
+                Wanted::Basic => Some("a password".to_owned()),
+            }
+        };
+        for (values, expected) in [
+            (&[r#"Basic realm="x""#][..], Some("a password")),
+            (&[r#"basic realm="x", bearer realm="https://y""#], Some("https://y")),
+            (&[r#"Basic realm="x""#, r#"Bearer realm="https://y""#], Some("https://y")),
+            (&[r#"Bearer realm="""#, r#"Basic realm="x""#], Some("a password")),
+            (&["Negotiate"], None),
+            (&[], None),
+        ] {
+            assert_eq!(wanted(values).as_deref(), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_plain_loopback_is_one_that_is_written_so() {
+        for (over, reach, may) in [
+            ("https://127.0.0.1/", Reach::Anywhere, false),
+            ("http://127.0.0.1:5000/", Reach::Anywhere, true),
+            ("http://127.9.9.9/", Reach::Anywhere, true),
+            ("http://[::1]:5000/", Reach::Anywhere, true),
+            ("http://localhost/", Reach::Anywhere, true),
+            ("http://reg.localhost/", Reach::Anywhere, true),
+            ("http://127.0.0.1/", Reach::Private, false),
+            ("http://localhost.test/", Reach::Anywhere, false),
+            ("http://notlocalhost/", Reach::Anywhere, false),
+            ("http://10.0.0.1/", Reach::Anywhere, false),
+            ("http://0.0.0.0/", Reach::Anywhere, false),
+            ("http://r/", Reach::Anywhere, false),
+            ("ftp://127.0.0.1/", Reach::Anywhere, false),
+        ] {
+            assert_eq!(is_plain_loopback(&over.parse().unwrap(), reach), may, "{over} {reach:?}");
         }
     }
 

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use url::{Origin, Position, Url};
+
 use super::docker_config::Source;
 use super::helper::{Helpers, PATIENCE};
 use super::login::Login;
@@ -21,8 +23,15 @@ use crate::oci::{Registry, Repository};
 pub(super) struct Credentials(Arc<Inner>);
 
 struct Inner {
-    files: BTreeMap<Registry, Arc<LoginFile>>,
+    named: BTreeMap<Registry, Named>,
     helpers: Helpers,
+}
+
+/// What the configuration names for a registry.
+struct Named {
+    file: Arc<LoginFile>,
+    /// Where the registry itself is asked.
+    home: Origin,
 }
 
 /// For what a login is sought.
@@ -37,20 +46,32 @@ pub(super) struct Sought<'a> {
 }
 
 impl Credentials {
-    /// The files of these registries, and helpers in the folders of this search path.
-    pub(super) fn new(files: impl IntoIterator<Item = (Registry, PathBuf)>, search: OsString) -> Self {
+    /// The files of these registries, each with where it is asked itself, and helpers in the folders of this search
+    /// path.
+    pub(super) fn new(
+        files: impl IntoIterator<Item = (Registry, Origin, PathBuf)>,
+        search: OsString,
+    ) -> Self {
         let mut by_path: BTreeMap<PathBuf, Arc<LoginFile>> = BTreeMap::new();
-        let files = files.into_iter().map(|(registry, path)| {
+        let named = files.into_iter().map(|(registry, home, path)| {
             let file = by_path.entry(path).or_insert_with_key(|path| Arc::new(LoginFile::new(path)));
-            (registry, Arc::clone(file))
+            (registry, Named { file: Arc::clone(file), home })
         });
-        Self(Arc::new(Inner { files: files.collect(), helpers: Helpers { search, within: PATIENCE } }))
+        Self(Arc::new(Inner { named: named.collect(), helpers: Helpers { search, within: PATIENCE } }))
+    }
+
+    /// The login to show to whoever has this address.
+    pub(super) async fn login_at(&self, over: &Url, repository: &Repository, now: Instant) -> Option<Login> {
+        let named = self.0.named.get(repository.registry())?;
+        let upstream = &over[Position::BeforeHost..Position::AfterPort];
+        let stands_for_registry = named.home == over.origin();
+        self.login(Sought { repository, upstream, stands_for_registry }, now).await
     }
 
     /// The login to show, as files and helpers have it now. What goes wrong is in the log, and means none.
     pub(super) async fn login(&self, sought: Sought<'_>, now: Instant) -> Option<Login> {
         let registry = sought.repository.registry();
-        let file = self.0.files.get(registry)?;
+        let file = &self.0.named.get(registry)?.file;
         let config = {
             let file = Arc::clone(file);
             tokio::task::spawn_blocking(move || file.read()).await.ok()??
@@ -74,8 +95,8 @@ impl Credentials {
 
     /// Takes note that a login was refused, so that a helper is asked for a newer one.
     pub(super) fn refused(&self, registry: &Registry, login: &Login) {
-        if let Some(file) = self.0.files.get(registry) {
-            file.refused(login);
+        if let Some(named) = self.0.named.get(registry) {
+            named.file.refused(login);
         }
     }
 }
@@ -109,6 +130,30 @@ mod tests {
         path
     }
 
+    fn home() -> Origin {
+        Url::parse("https://reg.internal/v2/").unwrap().origin()
+    }
+
+    #[tokio::test]
+    async fn a_mirror_is_told_from_its_registry_by_its_address() {
+        let folder = TempDir::new().unwrap();
+        let one = r#"{"username":"u","password":"p"}"#;
+        let json = format!(r#"{{"auths":{{"reg.test":{one},"mirror.test:5000":{one}}}}}"#);
+        let files = [("reg.test".parse().unwrap(), home(), written(&folder, &json))];
+        let credentials = Credentials::new(files, OsString::new());
+        let repository = Repository::new("reg.test".parse().unwrap(), "a").unwrap();
+        for (over, entry) in [
+            ("https://reg.internal/v2/a/manifests/b", Some("reg.test")),
+            ("http://reg.internal/v2/a/manifests/b", None),
+            ("https://reg.internal:444/v2/a/manifests/b", None),
+            ("https://mirror.test:5000/v2/a/manifests/b", Some("mirror.test:5000")),
+            ("https://mirror.test/v2/a/manifests/b", None),
+        ] {
+            let login = credentials.login_at(&over.parse().unwrap(), &repository, clock::instant()).await;
+            assert_eq!(login.as_ref().map(|login| &*login.name().entry), entry, "{over}");
+        }
+    }
+
     #[tokio::test]
     async fn a_mirror_is_never_shown_its_registrys_login() {
         let folder = TempDir::new().unwrap();
@@ -118,7 +163,7 @@ mod tests {
             &format!(r#"{{"auths":{{"reg.test":{one},"mirror.test:5000":{one},"docker.io/me":{one}}}}}"#),
         );
         let registries = ["reg.test", "docker.io", "bare.test"];
-        let files = registries.map(|registry| (registry.parse().unwrap(), path.clone()));
+        let files = registries.map(|registry| (registry.parse().unwrap(), home(), path.clone()));
         let credentials = Credentials::new(files, OsString::new());
         let found = entries(
             &credentials,
@@ -142,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_that_is_not_there_means_no_login() {
-        let files = [("reg.test".parse().unwrap(), Path::new("/nowhere/logins.json").to_owned())];
+        let files = [("reg.test".parse().unwrap(), home(), Path::new("/nowhere/logins.json").to_owned())];
         let credentials = Credentials::new(files, OsString::new());
         assert_eq!(entries(&credentials, &[("reg.test", "a", "reg.test", true)]).await, [""]);
     }

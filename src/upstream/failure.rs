@@ -133,7 +133,10 @@ impl Failure {
             (401 | 403, Place::Redirected) if head => Self::NoHead { status: code },
             // The registry granted it; its storage not honouring that is trouble, not a denial.
             (401 | 403, Place::Redirected) => unavailable(),
-            (401 | 403 | 451, _) => Self::Denied { status: code, challenge: None },
+            (401 | 403, Place::Upstream) => {
+                Self::Denied { status: code, challenge: BearerChallenge::left_in(headers) }
+            }
+            (451, _) => Self::Denied { status: code, challenge: None },
             (404 | 410, _) => Self::Missing,
             (429, _) => Self::Limited { retry_after: retry_after::among(headers, now) },
             (408 | 425 | 500..=599, _) => unavailable(),
@@ -215,6 +218,14 @@ pub enum Forbidden {
         "the token service {0} is not asked: it must be https, or http for a listed http upstream on loopback"
     )]
     Realm(Url),
+    /// A login that would go over the network in clear text.
+    #[error("the login for {login} is not shown to {host}: it must be https, or http on loopback as listed")]
+    ClearText {
+        /// Which login.
+        login: LoginName,
+        /// The upstream's host.
+        host: String,
+    },
 }
 
 /// An error of the network, with all that led to it in one line.

@@ -1,15 +1,20 @@
 //! Upstream registries: everything that asks them for something.
 //!
-//! A request passes through one stack of layers, each in its file: `record` (a line in the log) · `gates`
-//! (whether it may go at all) · `authorize` (tokens) · `retry` (once, for a broken connection) · `time_out` · `transport` (pooled connections). Around it
-//! stand `upstreams` (what can be asked, and following redirects), `settings` (where a registry stands),
-//! `redirect` (where one leads) and `body` (reading what comes). Beneath it `dial` makes connections and applies
-//! `reach`, the rule of which addresses may be gone to. Beside it `challenge`, `token` and `tokens` know how a
-//! token is had and kept.
+//! A request passes through one stack of layers, each in its file: `record` (a line in the log) · `gates` (whether
+//! it may go at all) · `authorize` (tokens and logins) · `retry` (once, for a broken connection) · `time_out` ·
+//! `transport` (pooled connections). Around it stand `upstreams` (what can be asked, and following redirects),
+//! `settings` (where a registry stands), `redirect` (where one leads) and `body` (reading what comes). Beneath it
+//! `dial` makes connections and applies `reach`, the rule of which addresses may be gone to.
 //!
-//! This part decides nothing about freshness, keeps no bytes and verifies no digest. Invariants: a token is shown
-//! to the upstream that it was obtained for and to nobody else; no connection is made to an address that whoever
-//! named it may not lead to; nothing that comes from the network is waited for, or kept, without a bound.
+//! Beside it `challenge`, `grant`, `token`, `tokens` and `ways` know how a token is had and kept, `bearer` what of a
+//! challenge is handed on, and `credentials` which login is the hold's own: `docker_config` reads its file for
+//! `login_file`, `helper` runs credential helpers, `login` is what comes of it, and `lockout` keeps one that was
+//! refused from being shown again and again.
+//!
+//! This part decides nothing about freshness, keeps no bytes and verifies no digest. Invariants: a token or a login
+//! is shown to the upstream that it is for, a login to its token service too, and neither to anybody else; no
+//! connection is made to an address that whoever named it may not lead to; nothing that comes from the network is
+//! waited for, or kept, without a bound.
 
 mod asked;
 mod asker;
@@ -17,20 +22,17 @@ mod authorize;
 mod bearer;
 mod body;
 mod challenge;
-#[allow(dead_code, reason = "the stack asks as nobody so far")]
 mod credentials;
 mod dial;
-#[allow(dead_code, reason = "the stack asks as nobody so far")]
 mod docker_config;
 mod failure;
 mod gate;
 mod gates;
-#[allow(dead_code, reason = "the stack asks as nobody so far")]
+mod grant;
 mod helper;
 mod limits;
-#[allow(dead_code, reason = "the stack asks as nobody so far")]
+mod lockout;
 mod login;
-#[allow(dead_code, reason = "the stack asks as nobody so far")]
 mod login_file;
 mod reach;
 mod record;
@@ -46,6 +48,7 @@ mod token;
 mod tokens;
 mod transport;
 mod upstreams;
+mod ways;
 
 pub use asker::{Account, Asker, ClientToken, Cost, Credential};
 pub use bearer::{BearerChallenge, NoBearerChallenge};

@@ -10,6 +10,7 @@ use url::Url;
 
 use super::asked::Kind;
 use super::asker::Credential;
+use super::credentials::Credentials;
 use super::failure::{Failure, Forbidden};
 use super::reach::Reach;
 use crate::oci::{Registry, Repository};
@@ -98,6 +99,14 @@ impl Settings {
             return Err(SettingsError { registry: registry.clone(), url: url.into(), why });
         }
         Ok(self)
+    }
+
+    /// The logins that the configuration names.
+    pub(super) fn credentials(&self) -> Credentials {
+        let files = self.listed.iter().filter_map(|(name, listed)| {
+            Some((name.clone(), listed.urls.last()?.origin(), listed.credentials.clone()?))
+        });
+        Credentials::new(files, std::env::var_os("PATH").unwrap_or_default())
     }
 
     /// Where this registry's API is, in order of preference; at least one.

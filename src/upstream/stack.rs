@@ -5,6 +5,7 @@ use tower::util::BoxCloneSyncService;
 
 use super::asked::{Answer, Request};
 use super::authorize::Authorize;
+use super::credentials::Credentials;
 use super::failure::Failure;
 use super::gates::{Gated, Gates};
 use super::record::Record;
@@ -17,9 +18,9 @@ use super::transport::Transport;
 /// All the layers as one service; its clones share connections and tokens.
 pub(super) type Stack = BoxCloneSyncService<Request, Answer, Failure>;
 
-/// Puts the layers on top of each other: record · gate · authorize · retry · time out · transport. Tokens are asked for
-/// through the same layers without the one that needs them.
-pub(super) fn stack(timeouts: Timeouts, gates: Gates) -> Stack {
+/// Puts the layers on top of each other: record · gate · authorize · retry · time out · transport. Tokens are asked
+/// for through the same layers without the ones that need them.
+pub(super) fn stack(timeouts: Timeouts, gates: Gates, credentials: Credentials) -> Stack {
     let transport = Transport::new(timeouts.connect);
     let time_out = move |inner| TimeOut::new(inner, timeouts.headers);
     let for_tokens = ServiceBuilder::new()
@@ -31,7 +32,7 @@ pub(super) fn stack(timeouts: Timeouts, gates: Gates) -> Stack {
     let whole = ServiceBuilder::new()
         .layer_fn(Record::new)
         .layer_fn(move |inner| Gated::new(inner, gates.clone()))
-        .layer_fn(move |inner| Authorize::new(inner, tokens.clone()))
+        .layer_fn(move |inner| Authorize::new(inner, tokens.clone(), credentials.clone()))
         .layer_fn(Retry::new)
         .layer_fn(time_out)
         .service(transport);

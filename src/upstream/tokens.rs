@@ -1,35 +1,39 @@
 //! Tokens: asking for them once, however many need them, and keeping them until they expire.
 //!
-//! Refuses to know what a token is sent with. Invariants: at most one request is under way for a grant; whoever
-//! asks drives it, so it goes on when the first of them leaves and ends when the last one does; what is kept is
-//! bounded.
+//! Refuses to know what a token is sent with. Invariants: at most one request is under way for a grant and a login;
+//! whoever asks drives it, so it goes on when the first of them leaves and ends when the last one does; a token that
+//! was had with a login answers nobody who asks without; what is kept is bounded.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{BoxFuture, FutureExt, Shared, WeakShared};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use http::{Method, StatusCode};
+use http_body_util::Full;
 use lru::LruCache;
 use tower::ServiceExt;
 use tower::util::BoxCloneSyncService;
 
 use super::asked::{Answer, Asked, Kind, Place, Request};
 use super::body;
-use super::challenge::{Grant, Terms};
 use super::failure::Failure;
+use super::grant::Grant;
+use super::lockout::Lockouts;
+use super::login::{Login, Proof};
 use super::token::Token;
+use super::ways::Home;
 use crate::clock;
-use crate::oci::Registry;
 
 /// How many tokens are kept, the least recently used of them leaving first.
 const MOST_TOKENS: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
-/// How many registries' terms are remembered.
-const MOST_REGISTRIES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
-
 /// The largest answer of a token service that is read.
 const MOST_BYTES: u64 = 64 * 1024;
+
+/// How a form is sent.
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
 /// What one asker of a token gets.
 type Flight = Shared<BoxFuture<'static, Result<Token, Failure>>>;
@@ -42,8 +46,19 @@ struct Inner {
     service: BoxCloneSyncService<Request, Answer, Failure>,
     /// How long a token's body may take.
     within: Duration,
-    slots: Mutex<LruCache<Grant, Slot>>,
-    terms: Mutex<LruCache<Registry, Terms>>,
+    slots: Mutex<LruCache<Want, Slot>>,
+    lockouts: Lockouts,
+}
+
+/// Which token is wanted: for whom, at which registry, and with which login.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Want {
+    /// Where it will be shown.
+    pub(super) home: Home,
+    /// What it is for, and who grants it.
+    pub(super) grant: Grant,
+    /// Who asks; nobody has what anyone may have.
+    pub(super) login: Option<Login>,
 }
 
 enum Slot {
@@ -76,28 +91,18 @@ impl Tokens {
             service,
             within,
             slots: Mutex::new(LruCache::new(MOST_TOKENS)),
-            terms: Mutex::new(LruCache::new(MOST_REGISTRIES)),
+            lockouts: Lockouts::new(),
         }))
     }
 
-    /// How this registry wanted to be asked for tokens when it last challenged us.
-    pub(super) fn terms(&self, registry: &Registry) -> Option<Terms> {
-        lock(&self.0.terms).get(registry).cloned()
+    /// The logins that are not shown for now.
+    pub(super) fn lockouts(&self) -> &Lockouts {
+        &self.0.lockouts
     }
 
-    /// Remembers how a registry wants to be asked, so that its next repository costs no challenge.
-    pub(super) fn learn(&self, registry: &Registry, terms: Terms) {
-        lock(&self.0.terms).put(registry.clone(), terms);
-    }
-
-    /// Forgets that, because it no longer worked: the next request is challenged anew.
-    pub(super) fn unlearn(&self, registry: &Registry) {
-        lock(&self.0.terms).pop(registry);
-    }
-
-    /// The token for this grant: one that is kept, one that is on its way, or a new one.
-    pub(super) async fn obtain(&self, grant: &Grant, asked: &Asked) -> Result<Obtained, Failure> {
-        let flight = match self.find_or_ask(grant, asked, clock::instant()) {
+    /// This token: one that is kept, one that is on its way, or a new one.
+    pub(super) async fn obtain(&self, want: &Want, asked: &Asked) -> Result<Obtained, Failure> {
+        let flight = match self.find_or_ask(want, asked, clock::instant()) {
             Found::Held(token) => return Ok(Obtained::Held(token)),
             Found::InFlight(flight) => flight,
         };
@@ -105,18 +110,18 @@ impl Tokens {
     }
 
     /// Drops a token that the registry refused, unless another has taken its place already.
-    pub(super) fn refused(&self, grant: &Grant, token: &Token) {
+    pub(super) fn refused(&self, want: &Want, token: &Token) {
         let mut slots = lock(&self.0.slots);
-        if let Some(Slot::Held(held)) = slots.peek(grant)
+        if let Some(Slot::Held(held)) = slots.peek(want)
             && held == token
         {
-            slots.pop(grant);
+            slots.pop(want);
         }
     }
 
-    fn find_or_ask(&self, grant: &Grant, asked: &Asked, now: Instant) -> Found {
+    fn find_or_ask(&self, want: &Want, asked: &Asked, now: Instant) -> Found {
         let mut slots = lock(&self.0.slots);
-        match slots.get(grant) {
+        match slots.get(want) {
             Some(Slot::Held(token)) if token.is_good_at(now) => return Found::Held(token.clone()),
             Some(Slot::InFlight(flight)) => {
                 if let Some(flight) = flight.upgrade() {
@@ -125,38 +130,59 @@ impl Tokens {
             }
             Some(Slot::Held(_)) | None => {}
         }
-        let flight = self.clone().fetch(grant.clone(), asked.clone()).boxed().shared();
+        let flight = self.clone().fetch(want.clone(), asked.clone()).boxed().shared();
         match flight.downgrade() {
-            Some(weak) => slots.put(grant.clone(), Slot::InFlight(weak)),
-            None => slots.pop(grant),
+            Some(weak) => slots.put(want.clone(), Slot::InFlight(weak)),
+            None => slots.pop(want),
         };
         Found::InFlight(flight)
     }
 
     /// Asks for a token and settles its slot, whichever of its askers happens to see it through.
-    async fn fetch(self, grant: Grant, asked: Asked) -> Result<Token, Failure> {
-        let fetched = self.ask(&grant, asked).await;
+    async fn fetch(self, want: Want, asked: Asked) -> Result<Token, Failure> {
+        let fetched = self.ask(&want, asked).await;
         let mut slots = lock(&self.0.slots);
         match &fetched {
-            Ok(token) => slots.put(grant, Slot::Held(token.clone())),
-            Err(_) => slots.pop(&grant),
+            Ok(token) => slots.put(want, Slot::Held(token.clone())),
+            Err(_) => slots.pop(&want),
         };
         fetched
     }
 
-    async fn ask(&self, grant: &Grant, asked: Asked) -> Result<Token, Failure> {
-        let place = Place::Upstream;
-        let asked = Asked { kind: Kind::Token, place, reach: grant.reach, ..asked };
-        let request = asked.request(Method::GET, &grant.address, 0)?;
-        let answer = self.0.service.clone().oneshot(request).await?;
-        let (head, incoming) = answer.into_parts();
-        if head.status != StatusCode::OK {
-            let failure = Failure::of_status(&Method::GET, place, head.status, &head.headers, clock::now());
-            return Err(match failure {
-                Failure::Missing => Failure::unusable("the token service is not there (status 404)"),
-                Failure::Denied { status, .. } => Failure::NoToken { status, challenge: None, login: None },
-                other => other,
+    async fn ask(&self, want: &Want, asked: Asked) -> Result<Token, Failure> {
+        let Want { grant, login, .. } = want;
+        let to = grant.realm.origin();
+        if let Some(login) = login
+            && let Some(locked) = self.0.lockouts.locked(login, &to, Some(grant), clock::instant())
+        {
+            return Err(match locked.status {
+                429 => Failure::Limited { retry_after: Some(locked.left) },
+                status => no_token(want, status),
             });
+        }
+        let answer = self.0.service.clone().oneshot(request(want, asked)?).await?;
+        let (head, incoming) = answer.into_parts();
+        let status = head.status;
+        if status != StatusCode::OK {
+            let place = Place::Upstream;
+            let failure = Failure::of_status(&Method::GET, place, status, &head.headers, clock::now());
+            let (failure, pause) = match failure {
+                Failure::Missing => {
+                    return Err(Failure::unusable("the token service is not there (status 404)"));
+                }
+                Failure::Denied { status, .. } => (no_token(want, status), None),
+                Failure::Limited { retry_after } => (Failure::Limited { retry_after }, retry_after),
+                other => return Err(other),
+            };
+            if let Some(login) = login {
+                let status = (status.as_u16(), pause);
+                let pause = self.0.lockouts.refused(login, &to, Some(grant), status, clock::instant());
+                tell_refused(login, status.0, pause);
+            }
+            return Err(failure);
+        }
+        if let Some(login) = login {
+            self.0.lockouts.accepted(login, &to, Some(grant));
         }
         let date = head.headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
         let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
@@ -164,6 +190,39 @@ impl Tokens {
         let bytes = body::whole(incoming, length, MOST_BYTES, self.0.within).await?;
         Token::parse(&bytes, date.unwrap_or_else(clock::now), clock::instant())
     }
+}
+
+/// The request for a token: with an identity token a form, else a GET, with the password where there is one.
+fn request(want: &Want, asked: Asked) -> Result<Request, Failure> {
+    let grant = &want.grant;
+    let asked = Asked { kind: Kind::Token, place: Place::Upstream, reach: grant.reach, ..asked };
+    match want.login.as_ref().map(Login::proof) {
+        // One for the registry itself is not for its token service, which then is asked as by anyone.
+        None | Some(Proof::Bearer(_)) => asked.request(Method::GET, &grant.address(), 0),
+        Some(Proof::Password(header)) => {
+            let mut request = asked.request(Method::GET, &grant.address(), 0)?;
+            request.headers_mut().insert(AUTHORIZATION, header.clone());
+            Ok(request)
+        }
+        Some(Proof::Identity(token)) => {
+            let mut request = asked.request(Method::POST, &grant.realm, 0)?;
+            request.headers_mut().insert(CONTENT_TYPE, FORM);
+            *request.body_mut() = Full::from(grant.form(token));
+            Ok(request)
+        }
+    }
+}
+
+fn no_token(want: &Want, status: u16) -> Failure {
+    let login = want.login.as_ref().map(|login| login.name().clone());
+    Failure::NoToken { status, challenge: want.grant.challenge(), login }
+}
+
+/// Says that a login was refused; it is not shown again for so long, and so this is not said at every request.
+pub(super) fn tell_refused(login: &Login, status: u16, pause: Duration) {
+    let (entry, file) = (&login.name().entry, login.name().file.display());
+    let seconds = pause.as_secs();
+    tracing::error!(%entry, %file, status, seconds, "a login was refused: it is not shown again for a while");
 }
 
 enum Found {

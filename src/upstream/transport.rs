@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, TryFutureExt};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::Service;
@@ -29,7 +29,7 @@ const IDLE_CONNECTIONS: usize = 16;
 /// take to say so. Without this a connection that died silently would swallow every request for many minutes.
 const PING: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(5));
 
-type Client = legacy::Client<Dial, Empty<Bytes>>;
+type Client = legacy::Client<Dial, Full<Bytes>>;
 
 /// Sends a request as it is and answers once the head of the answer is there.
 #[derive(Clone)]

@@ -68,7 +68,8 @@ impl Upstreams {
     pub fn new(settings: Settings) -> Result<Self, SettingsError> {
         let settings = Arc::new(settings.checked()?);
         let gates = Gates::default();
-        Ok(Self { stack: stack(settings.timeouts, gates.clone()), gates, settings })
+        let stack = stack(settings.timeouts, gates.clone(), settings.credentials());
+        Ok(Self { stack, gates, settings })
     }
 
     /// What a manifest is right now, at no cost: registries with a pull limit do not count a HEAD.

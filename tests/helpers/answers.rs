@@ -16,6 +16,10 @@ use crate::clock;
 use crate::oci::Repository;
 use crate::programs::install;
 
+fn home() -> url::Origin {
+    url::Url::parse("https://reg.test").unwrap().origin()
+}
+
 /// A helper that hands out numbered secrets: how often it ran.
 fn counting(folder: &TempDir) -> (Helpers, Question) {
     let tally = folder.path().join("tally");
@@ -69,7 +73,7 @@ async fn the_next_source_is_asked_where_a_helper_has_none_but_not_where_it_fails
     let logins = r#"{"auths":{"reg.test":{"username":"u","password":"p"}},
         "credHelpers":{"reg.test/none":"none","reg.test/bad":"bad","reg.test/missing":"missing"}}"#;
     fs::write(&path, logins).unwrap();
-    let credentials = Credentials::new([("reg.test".parse().unwrap(), path)], folder.path().into());
+    let credentials = Credentials::new([("reg.test".parse().unwrap(), home(), path)], folder.path().into());
     for (name, found) in [("none/a", true), ("bad/a", false), ("missing/a", false)] {
         let repository = Repository::new("reg.test".parse().unwrap(), name).unwrap();
         let sought = Sought { repository: &repository, upstream: "reg.test", stands_for_registry: true };
@@ -84,7 +88,7 @@ async fn a_helper_is_asked_anew_once_its_login_was_refused() {
     let path = folder.path().join("logins.json");
     fs::write(&path, r#"{"credHelpers":{"reg.test":"fake"}}"#).unwrap();
     let repository = Repository::new("reg.test".parse().unwrap(), "a").unwrap();
-    let credentials = Credentials::new([(repository.registry().clone(), path)], helpers.search);
+    let credentials = Credentials::new([(repository.registry().clone(), home(), path)], helpers.search);
     let sought = Sought { repository: &repository, upstream: "reg.test", stands_for_registry: true };
     let now = clock::instant();
     let first = credentials.login(sought, now).await.unwrap();

@@ -9,6 +9,7 @@ mod programs;
 
 use tidehold::{clock, oci};
 
+#[allow(dead_code, reason = "not all of it is tried here")]
 #[path = "../../src/upstream"]
 mod upstream {
     mod failure {

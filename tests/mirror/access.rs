@@ -17,7 +17,10 @@ async fn a_private_or_missing_repository_is_never_given() {
             assert_kept_from(&bench.head(&bench.manifest_of(repository, reference)).await);
             let reply = bench.get(&bench.manifest_of(repository, reference)).await;
             assert_kept_from(&reply);
-            assert_eq!(reply.error_code(), "DENIED");
+            // Whoever may read it is told where to get a token, in the registry's own words.
+            assert_eq!(reply.error_code(), "UNAUTHORIZED");
+            let (told, realm) = (reply.challenge(), format!("{}/token", bench.hub.token_url()));
+            assert_eq!((told.realm, told.scope), (realm, format!("repository:{repository}:pull")));
         }
         for method in [http::Method::HEAD, http::Method::GET] {
             assert_kept_from(&bench.ask(method, &bench.blob_of(repository, &image.own().config), &[]).await);

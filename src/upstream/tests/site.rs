@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ pub(super) struct Seen {
     pub(super) method: Method,
     pub(super) target: String,
     pub(super) headers: HeaderMap,
+    pub(super) body: String,
 }
 
 impl Seen {
@@ -56,10 +58,16 @@ impl Site {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let all = Arc::clone(&seen);
         let app = Router::new().fallback(move |request: Request| {
-            let (head, _) = request.into_parts();
-            let seen = Seen { method: head.method, target: head.uri.to_string(), headers: head.headers };
-            all.lock().unwrap().push(seen.clone());
-            answer(seen)
+            let (all, answer) = (Arc::clone(&all), answer.clone());
+            async move {
+                let (head, body) = request.into_parts();
+                let body = axum::body::to_bytes(body, 64 * 1024).await.unwrap();
+                let body = String::from_utf8(body.to_vec()).unwrap();
+                let (target, headers) = (head.uri.to_string(), head.headers);
+                let seen = Seen { method: head.method, target, headers, body };
+                all.lock().unwrap().push(seen.clone());
+                answer(seen).await
+            }
         });
         // It ends with the test's runtime.
         tokio::spawn(async move { axum::serve(listener, app).await });
@@ -88,10 +96,13 @@ impl Site {
 
 /// Upstreams that list a registry at this address.
 pub(super) fn upstreams_at(url: &str, timeouts: Timeouts) -> Upstreams {
-    let listed = BTreeMap::from([(
-        REGISTRY.parse().unwrap(),
-        Listed { urls: vec![url.parse().unwrap()], credentials: None },
-    )]);
+    upstreams_of(url, None, timeouts)
+}
+
+/// The same, with the hold's own logins in this file.
+pub(super) fn upstreams_of(url: &str, credentials: Option<PathBuf>, timeouts: Timeouts) -> Upstreams {
+    let listed = Listed { urls: vec![url.parse().unwrap()], credentials };
+    let listed = BTreeMap::from([(REGISTRY.parse().unwrap(), listed)]);
     Upstreams::new(Settings { allow_any: true, listed, timeouts }).unwrap()
 }
 
