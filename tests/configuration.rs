@@ -361,6 +361,10 @@ fn risky_settings_are_warned_of() {
         "[registries.'a.test']\nupstream = ['http://m.test', 'https://a.test']\ncredentials = '/x'",
         "clear text",
     );
+    for upstream in ["http://127.0.0.1:5000", "http://[::1]", "http://localhost", "https://a.test"] {
+        let text = format!("[registries.'a.test']\nupstream = '{upstream}'\ncredentials = '/x'");
+        assert_eq!(sound(&text).warnings(), [""; 0]);
+    }
 }
 
 #[test]

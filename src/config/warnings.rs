@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use url::{Host, Url};
+
 use super::Config;
 
 impl Config {
@@ -44,14 +46,28 @@ impl Config {
                     "registries.{name:?}: share_private hands private images to whoever reaches {mirror}"
                 ));
             }
-            let in_clear = registry.upstreams.iter().any(|upstream| upstream.scheme() == "http");
-            if registry.credentials.is_some() && in_clear {
-                warnings
-                    .push(format!("registries.{name:?}: credentials go to its http upstream in clear text"));
+            let in_clear = registry.upstreams.iter().find(|upstream| is_plain_network(upstream));
+            if let (Some(_), Some(upstream)) = (&registry.credentials, in_clear) {
+                warnings.push(format!(
+                    "registries.{name:?}: {upstream} is http and not on loopback, so no password is shown to it: \
+                     only a token service on https can be asked with these credentials, and its tokens go on in \
+                     clear text"
+                ));
             }
         }
         warnings
     }
+}
+
+/// Whether what is sent there can be read on the way.
+fn is_plain_network(upstream: &Url) -> bool {
+    let on_loopback = match upstream.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    };
+    upstream.scheme() == "http" && !on_loopback
 }
 
 fn is_loopback(address: IpAddr) -> bool {
