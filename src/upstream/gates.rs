@@ -133,7 +133,10 @@ impl Gates {
             let pulls = if limited { Some(pair.pulls.enter(now)?) } else { None };
             Ok(Passes { failing, all, pulls })
         });
-        passed.map_err(|Shut { because, opens_in }| Failure::Shut { because, opens_in })
+        passed.map_err(|Shut { because, opens_in }| {
+            tracing::debug!(upstream = way.key.origin, repository = %way.repository, ?because, "not asked upstream");
+            Failure::Shut { because, opens_in }
+        })
     }
 
     fn settle(&self, way: &Way, passes: Passes, all: Outcome, pulls: Outcome, began: Instant) {

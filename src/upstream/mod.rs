@@ -1,8 +1,8 @@
 //! Upstream registries: everything that asks them for something.
 //!
-//! A request passes through one stack of layers, each in its file: `record` (a line in the log) · `gates` (whether
-//! it may go at all) · `authorize` (tokens and logins) · `retry` (once, for a broken connection) · `time_out` ·
-//! `transport` (pooled connections). Around it stand `upstreams` (what can be asked, and following redirects),
+//! A request passes through one stack of layers, each in its file: `gates` (whether it may go at all) · `authorize`
+//! (tokens and logins) · `retry` (once, for a broken connection) · `record` (a line in the log for each that is sent) ·
+//! `time_out` · `transport` (pooled connections). Around it stand `upstreams` (what can be asked, and following redirects),
 //! `settings` (where a registry stands), `redirect` (where one leads) and `body` (reading what comes). Beneath it
 //! `dial` makes connections and applies `reach`, the rule of which addresses may be gone to.
 //!

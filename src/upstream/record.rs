@@ -74,9 +74,6 @@ fn log(asked: &Asked, method: &Method, host: &str, answer: &Result<Answer, Failu
                 milliseconds, "asked upstream"
             );
         }
-        Err(Failure::Shut { because, .. }) => {
-            tracing::debug!(%method, %registry, repository, kind, %what, host, %because, "not asked upstream");
-        }
         Err(failure) => {
             asked.asker.account.spend(false);
             let status = failure.status();

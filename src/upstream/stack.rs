@@ -18,22 +18,23 @@ use super::transport::Transport;
 /// All the layers as one service; its clones share connections and tokens.
 pub(super) type Stack = BoxCloneSyncService<Request, Answer, Failure>;
 
-/// Puts the layers on top of each other: record · gate · authorize · retry · time out · transport. Tokens are asked
-/// for through the same layers without the ones that need them.
+/// Puts the layers on top of each other: gate · authorize · retry · record · time out · transport. What is recorded is
+/// what is sent, each request by itself: a challenge, its answer with a token, and a second try. Tokens are asked for
+/// through the same layers without the ones that need them.
 pub(super) fn stack(timeouts: Timeouts, gates: Gates, credentials: Credentials) -> Stack {
     let transport = Transport::new(timeouts.connect);
     let time_out = move |inner| TimeOut::new(inner, timeouts.headers);
     let for_tokens = ServiceBuilder::new()
-        .layer_fn(Record::new)
         .layer_fn(Retry::new)
+        .layer_fn(Record::new)
         .layer_fn(time_out)
         .service(transport.clone());
     let tokens = Tokens::new(BoxCloneSyncService::new(for_tokens), timeouts.idle);
     let whole = ServiceBuilder::new()
-        .layer_fn(Record::new)
         .layer_fn(move |inner| Gated::new(inner, gates.clone()))
         .layer_fn(move |inner| Authorize::new(inner, tokens.clone(), credentials.clone()))
         .layer_fn(Retry::new)
+        .layer_fn(Record::new)
         .layer_fn(time_out)
         .service(transport);
     BoxCloneSyncService::new(whole)

@@ -13,8 +13,6 @@ async fn a_reference_nobody_asked_for_is_changed_and_then_unchanged_and_the_cost
     let first = ran.done().object();
     let size = bench.get(&bench.manifest("latest")).await.body.len();
     // A challenge and the request that it was for may count as one.
-    let requests = first["cost"]["requests"].as_u64().unwrap();
-    assert!((3..=cost.requests).contains(&requests), "{first} {cost:?}");
     let expected = json!({
         "reference": "docker.io/library/tide:latest",
         "digest": bench.hub.first().digest,
@@ -22,7 +20,7 @@ async fn a_reference_nobody_asked_for_is_changed_and_then_unchanged_and_the_cost
         "size": size,
         "standing": "changed",
         "age_seconds": 0,
-        "cost": { "requests": requests, "counted": 1 },
+        "cost": { "requests": cost.requests, "counted": 1 },
     });
     assert_eq!(first, expected);
     assert_eq!(cost.manifest_gets, 1, "{cost:?}");

@@ -158,7 +158,8 @@ async fn each_request_leaves_one_line_without_secrets() {
     let text = log.text();
     assert!(!text.contains("verysecret"), "{text}");
     let lines: Vec<&str> = text.lines().filter(|line| line.contains("asked upstream")).collect();
-    let expected: [&[&str]; 5] = [
+    let expected: [&[&str]; 6] = [
+        &["INFO", "method=GET", "kind=\"manifest\"", "status=401", "counted=false"],
         &["INFO", "method=GET", "kind=\"token\"", "status=200", "counted=false"],
         &[
             "INFO",
