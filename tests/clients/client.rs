@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Arc, OnceLock};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tempfile::TempDir;
 
 use crate::support::go::{Go, Unbuilt, text};
@@ -40,6 +42,10 @@ impl Client {
     /// Those that can copy an image with all its platforms.
     pub(crate) const COPIERS: &'static [Self] = &[Self::Crane, Self::Oras, Self::Skopeo, Self::SkopeoMirror];
 
+    /// Those that ask without a login first and take a 401 for an answer: the others look for a challenge at `/v2/`
+    /// alone, where a mirror of many registries has none to give.
+    pub(crate) const ANSWER_CHALLENGES: &'static [Self] = &[Self::Oras];
+
     /// What is needed to run it.
     pub(crate) fn programs(self) -> Result<Programs, Unbuilt> {
         match self {
@@ -50,13 +56,13 @@ impl Client {
     }
 
     /// What its users would call the image.
-    fn reference(self, mirror: &str, tag: &str) -> String {
+    fn reference(self, mirror: &str, image: &str) -> String {
         let address = mirror.strip_prefix("http://").expect("the mirror's URL");
         match self {
-            Self::Crane | Self::Oras => format!("{address}/docker.io/{REPOSITORY}{tag}"),
-            Self::Skopeo => format!("docker://{address}/docker.io/{REPOSITORY}{tag}"),
-            Self::SkopeoMirror => format!("docker://docker.io/{REPOSITORY}{tag}"),
-            Self::PodmanMirror => format!("docker.io/{REPOSITORY}{tag}"),
+            Self::Crane | Self::Oras => format!("{address}/docker.io/{image}"),
+            Self::Skopeo => format!("docker://{address}/docker.io/{image}"),
+            Self::SkopeoMirror => format!("docker://docker.io/{image}"),
+            Self::PodmanMirror => format!("docker.io/{image}"),
         }
     }
 }
@@ -137,12 +143,17 @@ impl<'a> Machine<'a> {
 
     /// Pulls `:tag` or `@digest` of the usual repository.
     pub(crate) fn pull(&self, tag: &str, extent: Extent) {
-        let output = self.try_pull(tag, extent);
-        assert!(output.status.success(), "{} {tag}: {}\n{}", self.client, output.status, text(&output));
+        self.pull_from(&format!("{REPOSITORY}{tag}"), extent);
     }
 
-    fn try_pull(&self, tag: &str, extent: Extent) -> Output {
-        let source = self.client.reference(&self.mirror, tag);
+    /// Pulls an image that has its repository before its tag or digest.
+    pub(crate) fn pull_from(&self, image: &str, extent: Extent) {
+        let output = self.try_pull(image, extent);
+        assert!(output.status.success(), "{} {image}: {}\n{}", self.client, output.status, text(&output));
+    }
+
+    pub(crate) fn try_pull(&self, image: &str, extent: Extent) -> Output {
+        let source = self.client.reference(&self.mirror, image);
         let platform = Platform::own().to_string();
         let own_only = match extent {
             Extent::OwnPlatform => vec!["--platform", &platform],
@@ -175,6 +186,16 @@ impl<'a> Machine<'a> {
             }
         }
         command.output().expect("the client runs")
+    }
+
+    /// Leaves a login for the mirror where `docker login` does.
+    pub(crate) fn log_in(&self, name: &str, password: &str) {
+        let login = STANDARD.encode(format!("{name}:{password}"));
+        let address = self.mirror.strip_prefix("http://").expect("the mirror's URL");
+        let config = serde_json::json!({ "auths": { address: { "auth": login } } });
+        let folder = self.folder.path().join(".docker");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("config.json"), config.to_string()).unwrap();
     }
 
     /// Where the pulled image is, in the client's own form.

@@ -19,6 +19,7 @@ mod support;
 mod bench;
 mod client;
 mod images;
+mod private;
 mod pulls;
 
 use std::process::ExitCode;
@@ -43,7 +44,7 @@ fn main() -> ExitCode {
     let wanted = |name: &str| {
         !arguments.list && arguments.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()))
     };
-    let all = pulls::SCENARIOS.iter();
+    let all = pulls::SCENARIOS.iter().chain(private::SCENARIOS);
     let all = all.flat_map(|scenario| scenario.clients.iter().map(move |client| (*client, scenario)));
     let trials = all.map(|(client, scenario)| {
         let name = format!("{client}: {}", scenario.name);
