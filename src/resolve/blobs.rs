@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::callers::{Caller, Guise};
 use super::flight::Flights;
-use super::manifests::shown;
+use super::manifests::{RETRIES, RETRY_PAUSE, shown};
 use super::{Inner, Refusal};
 use crate::access::Admission;
 use crate::clock;
@@ -30,9 +30,6 @@ const RESUME_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long to wait at most for a registry that is not asked at all for a while.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-
-/// How often a blob is asked for again whose first answer failed.
-const FIRST_RETRIES: u32 = 2;
 
 /// The bytes of a blob.
 #[derive(Clone)]
@@ -327,11 +324,9 @@ impl Inner {
         let mut retries = 0;
         loop {
             match self.upstreams.get_blob(asker, from, digest, 0).await {
-                Err(failure @ (Failure::Unavailable { .. } | Failure::Broken(_)))
-                    if retries < FIRST_RETRIES =>
-                {
+                Err(failure) if failure.may_pass() && retries < RETRIES => {
                     tracing::info!(repository = %from, %digest, why = %failure, "a blob is asked for again");
-                    tokio::time::sleep(RESUME_PAUSE * 2_u32.pow(retries)).await;
+                    tokio::time::sleep(RETRY_PAUSE * 2_u32.pow(retries)).await;
                     retries += 1;
                 }
                 answered => return answered,

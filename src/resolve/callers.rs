@@ -82,10 +82,15 @@ impl Guise {
     fn who(&self) -> Option<Digest> {
         match &self.credential {
             Credential::Anonymous => None,
-            Credential::Own => Some(Digest::of(b"the hold's own login")),
+            Credential::Own => Some(own_login()),
             Credential::Client(token) => Some(token.hash().clone()),
         }
     }
+}
+
+/// What stands for the hold's own logins where proofs are kept.
+fn own_login() -> Digest {
+    Digest::of(b"the hold's own login")
 }
 
 impl Inner {
@@ -93,7 +98,13 @@ impl Inner {
     /// may read: what is everybody's is asked for once for all.
     pub(super) fn guises(&self, client: &Client, repository: &Repository) -> Result<Vec<Guise>, StoreError> {
         let shared = self.access.shared.contains(repository.registry());
-        let everybody = Guise::new(if shared { Credential::Own } else { Credential::Anonymous });
+        // A login that its registry refuses keeps nobody from what is everybody's.
+        let everybody =
+            |credentials: &[Credential]| credentials.iter().cloned().map(Guise::new).collect::<Vec<_>>();
+        let everybody = match shared {
+            true => everybody(&[Credential::Own, Credential::Anonymous]),
+            false => everybody(&[Credential::Anonymous]),
+        };
         Ok(match client {
             Client::Operator => {
                 let trusted = |credential| Guise { credential, trusted: true };
@@ -106,12 +117,14 @@ impl Inner {
                     (true, Some(Readers::Anyone { .. }) | None) => vec![nobody, own],
                 }
             }
-            Client::Anyone => vec![everybody],
+            Client::Anyone => everybody,
             Client::Token(token) => {
                 let own = Guise::new(Credential::Client(token.clone()));
                 match self.readers(repository)? {
                     Some(Readers::Proven { .. }) if !shared => vec![own],
-                    Some(Readers::Proven { .. } | Readers::Anyone { .. }) | None => vec![everybody, own],
+                    Some(Readers::Proven { .. } | Readers::Anyone { .. }) | None => {
+                        everybody.into_iter().chain([own]).collect()
+                    }
                 }
             }
         })
@@ -136,7 +149,14 @@ impl Inner {
             Some(who) => self.hold.proven_at(repository, &who)?,
             None => None,
         };
-        Ok(admit(said, proven_at, self.access.ages, now))
+        let admission = admit(said, proven_at, self.access.ages, now);
+        let shared =
+            guise.credential == Credential::Own && self.access.shared.contains(repository.registry());
+        Ok(match (admission, proven_at) {
+            // What everybody may have by our login was as good as public.
+            (Admission::Lapsed | Admission::Barred, Some(_)) if shared => Admission::WasPublic,
+            _ => admission,
+        })
     }
 
     /// As whom bytes are fetched for somebody who may have them: what anyone may read, by the hold's own login where
@@ -258,7 +278,7 @@ impl Inner {
         }
         self.pruned.note((), (), instant);
         let longest = self.access.ages.stale_for.max(self.access.ages.fresh_for);
-        now.checked_sub(longest).map_or(Ok(()), |moment| self.hold.forget_proofs_before(moment))
+        now.checked_sub(longest).map_or(Ok(()), |moment| self.hold.forget_proofs_before(moment, &own_login()))
     }
 
     /// Whether there is no use in asking a registry without a client: only its clients may read this.

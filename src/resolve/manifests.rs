@@ -23,6 +23,11 @@ const ASK_DEADLINE: Duration = Duration::from_secs(12);
 /// go past us. Better a stale answer before that.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(25);
 
+/// How often a registry is asked again that had trouble for a moment, and how long after the first time; doubled for the
+/// next.
+pub(super) const RETRIES: u32 = 2;
+pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
 /// The most children of a manifest that are remembered as such: no image has as many.
 const MOST_LISTED: usize = 4096;
 
@@ -101,7 +106,7 @@ impl Inner {
                 Step::Ask(ask) => {
                     let errand =
                         Errand { caller, guise, admission: question.admission(), repository, reference };
-                    match self.ask_in_time(&errand, &ask).await {
+                    match self.ask_again(&errand, &ask, &question).await {
                         Ok(answered) => {
                             let shown = match ask {
                                 Ask::Head | Ask::List => guise.credential.clone(),
@@ -236,6 +241,31 @@ impl Inner {
         }
     }
 
+    /// Asks, and again where that may help and nothing else does: one bad answer is not to fail the pulls of all who
+    /// wait for it.
+    async fn ask_again(
+        self: &Arc<Self>,
+        errand: &Errand<'_>,
+        ask: &Ask,
+        question: &Question,
+    ) -> Result<Reply, Unanswered> {
+        let gates = Gates { all: Gate::Open, pulls: Gate::Open };
+        let stands_in =
+            matches!(decide(question, Some(&Reply::Failed), gates, clock::now()), Step::Serve(..));
+        let mut retries = 0;
+        loop {
+            match self.ask_in_time(errand, ask).await {
+                Err(Unanswered::Upstream(failure))
+                    if failure.may_pass() && retries < RETRIES && !stands_in =>
+                {
+                    tokio::time::sleep(RETRY_PAUSE * 2_u32.pow(retries)).await;
+                    retries += 1;
+                }
+                asked => return asked,
+            }
+        }
+    }
+
     /// A cold question may need a token first and meet a slow registry at each turn.
     async fn ask_in_time(self: &Arc<Self>, errand: &Errand<'_>, ask: &Ask) -> Result<Reply, Unanswered> {
         let asked = tokio::time::timeout(ASK_DEADLINE, self.ask(errand, ask)).await;
@@ -311,7 +341,9 @@ impl Inner {
             self.upstreams.head_manifest(&asker, errand.repository, &reference).await?;
         }
         match fetched {
-            Err(Unanswered::Upstream(_)) if by != asker.credential && by != Credential::Anonymous => {
+            Err(Unanswered::Upstream(failure))
+                if by != asker.credential && failure.may_differ_for_others() =>
+            {
                 self.fetch(&asker, errand.repository, digest).await?;
             }
             fetched => fetched?,

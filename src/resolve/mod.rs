@@ -224,9 +224,7 @@ impl Refusal {
     fn may_differ_for_others(&self) -> bool {
         match self {
             Self::MissingManifest(_) | Self::MissingBlob(_) | Self::Denied { .. } => true,
-            Self::Unanswered { failure, .. } => {
-                matches!(failure, Failure::Limited { .. } | Failure::Shut { because: Because::Limited, .. })
-            }
+            Self::Unanswered { failure, .. } => failure.may_differ_for_others(),
             Self::NotAManifest(_) | Self::Store(_) | Self::Interrupted(_) | Self::Internal => false,
         }
     }

@@ -244,11 +244,15 @@ impl Index {
         self.remove(&self.proofs, &key([repository, who]))
     }
 
-    /// Removes the proofs that this picks.
-    pub(super) fn prune_proofs(&self, picks: impl Fn(&ProofRecord) -> bool) -> Result<(), StoreError> {
+    /// Removes the proofs that this picks, but for one reader's.
+    pub(super) fn prune_proofs(
+        &self,
+        except: &str,
+        picks: impl Fn(&ProofRecord) -> bool,
+    ) -> Result<(), StoreError> {
         for entry in self.proofs.tree.iter() {
             let (key, value) = entry.map_err(|source| wrapped(&self.path, source))?;
-            if picks(&decoded(&value, "a proof")?) {
+            if !key.ends_with(except.as_bytes()) && picks(&decoded(&value, "a proof")?) {
                 self.remove(&self.proofs, &key)?;
             }
         }

@@ -89,12 +89,12 @@ impl Hold {
         self.inner.index.remove_proof(&repository.to_string(), who.as_str())
     }
 
-    /// Forgets the proofs that were given before a moment.
+    /// Forgets the proofs that were given before a moment, but for this reader's.
     ///
     /// # Errors
     /// When the index fails.
-    pub fn forget_proofs_before(&self, moment: SystemTime) -> Result<(), StoreError> {
-        self.inner.index.prune_proofs(|record| SystemTime::from(record.proven_at) < moment)
+    pub fn forget_proofs_before(&self, moment: SystemTime, except: &Digest) -> Result<(), StoreError> {
+        self.inner.index.prune_proofs(except.as_str(), |record| SystemTime::from(record.proven_at) < moment)
     }
 }
 
@@ -129,7 +129,9 @@ mod tests {
         assert_eq!(hold.readers(&other).unwrap(), Some(Readers::Anyone { said_at: now }));
         assert_eq!(hold.proven_at(&repository, &ada).unwrap(), Some(now));
         assert_eq!(hold.proven_at(&other, &ada).unwrap(), None);
-        hold.forget_proofs_before(now + Duration::from_secs(1)).unwrap();
+        hold.forget_proofs_before(now + Duration::from_secs(1), &ada).unwrap();
+        assert_eq!(hold.proven_at(&repository, &ada).unwrap(), Some(now));
+        hold.forget_proofs_before(now + Duration::from_secs(1), &bob).unwrap();
         assert_eq!(hold.proven_at(&repository, &ada).unwrap(), None);
         hold.forget_proof(&repository, &bob).unwrap();
         assert_eq!(hold.proven_at(&repository, &bob).unwrap(), None);

@@ -97,6 +97,30 @@ impl Failure {
         Self::Unusable(why.into())
     }
 
+    /// Whether it may be gone in a moment: trouble that was known at once, of somebody who did not ask to be left alone.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Unavailable { retry_after: None, .. } | Self::Broken(_))
+    }
+
+    /// Whether it may be due to whom it was asked as.
+    pub fn may_differ_for_others(&self) -> bool {
+        match self {
+            Self::Missing
+            | Self::Denied { .. }
+            | Self::NoToken { .. }
+            | Self::Limited { .. }
+            | Self::Shut { because: Because::Limited, .. } => true,
+            Self::Shut { because: Because::Failing, .. }
+            | Self::Unavailable { .. }
+            | Self::Unreachable(_)
+            | Self::Broken(_)
+            | Self::TimedOut(_)
+            | Self::NoHead { .. }
+            | Self::Forbidden(_)
+            | Self::Unusable(_) => false,
+        }
+    }
+
     /// The status that it came with, where one did.
     pub fn status(&self) -> Option<u16> {
         match self {
