@@ -1,10 +1,11 @@
-//! The values of the OCI image and distribution specifications: digests, names, manifests, byte ranges.
+//! The values of the OCI image and distribution specifications: digests, names, manifests, lists, byte ranges.
 //!
 //! No I/O and no clock in here. A value of these types cannot be malformed: each has a fallible
 //! constructor and private fields, so whoever holds one need not check it again.
 
 mod digest;
 mod image_name;
+mod list;
 mod manifest;
 mod platform;
 mod range;
@@ -12,6 +13,7 @@ mod reference;
 
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use image_name::ImageName;
+pub use list::{List, ListError, ListOf, filters_applied};
 pub use manifest::{ACCEPT_MANIFESTS, Child, Kind, MAX_MANIFEST_BYTES, Manifest, ManifestError};
 pub use platform::{Platform, PlatformError};
 pub use range::{ByteRange, RangeError};
