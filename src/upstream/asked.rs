@@ -15,7 +15,7 @@ use url::Url;
 use super::asker::Asker;
 use super::failure::Failure;
 use super::reach::{Reach, Standing};
-use crate::oci::{ACCEPT_MANIFESTS, Digest, Reference, Repository};
+use crate::oci::{ACCEPT_MANIFESTS, Digest, List, ListOf, Reference, Repository};
 
 /// What the stack takes; only a token is ever asked for with a body.
 pub(super) type Request = http::Request<Full<Bytes>>;
@@ -48,6 +48,8 @@ pub(super) enum Kind {
     Manifest(Reference),
     /// A blob.
     Blob(Digest),
+    /// A list that the registry makes up.
+    List(List),
     /// A token to read it with.
     Token,
 }
@@ -58,6 +60,10 @@ impl Kind {
         match self {
             Self::Manifest(_) => "manifest",
             Self::Blob(_) => "blob",
+            Self::List(list) => match list.of() {
+                ListOf::Tags => "tags",
+                ListOf::Referrers { .. } => "referrers",
+            },
             Self::Token => "token",
         }
     }
@@ -68,6 +74,7 @@ impl fmt::Display for Kind {
         match self {
             Self::Manifest(reference) => reference.fmt(f),
             Self::Blob(digest) => digest.fmt(f),
+            Self::List(list) => list.fmt(f),
             Self::Token => f.write_str("pull"),
         }
     }
@@ -91,8 +98,13 @@ impl Asked {
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         headers.insert(USER_AGENT, AGENT);
-        if let Kind::Manifest(_) = self.kind {
-            headers.insert(ACCEPT, HeaderValue::from_static(ACCEPT_MANIFESTS));
+        let accepted = match &self.kind {
+            Kind::Manifest(_) => Some(ACCEPT_MANIFESTS),
+            Kind::List(list) => Some(list.media_type()),
+            Kind::Blob(_) | Kind::Token => None,
+        };
+        if let Some(accepted) = accepted {
+            headers.insert(ACCEPT, HeaderValue::from_static(accepted));
         }
         if from > 0
             && let Ok(range) = HeaderValue::try_from(format!("bytes={from}-"))

@@ -3,8 +3,9 @@
 //! A request passes through one stack of layers, each in its file: `gates` (whether it may go at all) · `authorize`
 //! (tokens and logins) · `retry` (once, for a broken connection) · `record` (a line in the log for each that is sent) ·
 //! `time_out` · `transport` (pooled connections). Around it stand `upstreams` (what can be asked, and following redirects),
-//! `settings` (where a registry stands), `redirect` (where one leads) and `body` (reading what comes). Beneath it
-//! `dial` makes connections and applies `reach`, the rule of which addresses may be gone to.
+//! `settings` (where a registry stands), `redirect` (where one leads), `link` (where a list goes on) and `body`
+//! (reading what comes). Beneath it `dial` makes connections and applies `reach`, the rule of which addresses may be
+//! gone to.
 //!
 //! Beside it `challenge`, `grant`, `token`, `tokens` and `ways` know how a token is had and kept, `bearer` what of a
 //! challenge is handed on, and `credentials` which login is the hold's own: `docker_config` reads its file for
@@ -31,6 +32,7 @@ mod gates;
 mod grant;
 mod helper;
 mod limits;
+mod link;
 mod lockout;
 mod login;
 mod login_file;
@@ -59,4 +61,4 @@ pub use limits::Left;
 pub use reach::Standing;
 pub use retry_after::whole_seconds;
 pub use settings::{Listed, Settings, SettingsError, Timeouts};
-pub use upstreams::{Described, Open, Upstreams};
+pub use upstreams::{Described, Listing, Open, Upstreams};

@@ -170,9 +170,16 @@ impl Upstream {
         let path = match kind {
             Kind::Manifest(reference) => format!("{base}/v2/{name}/manifests/{reference}"),
             Kind::Blob(digest) => format!("{base}/v2/{name}/blobs/{digest}"),
+            Kind::List(list) => format!("{base}/v2/{name}/{}", list.path()),
             Kind::Token => format!("{base}/v2/"),
         };
         url.set_path(&path);
+        if let Kind::List(list) = kind
+            && let parameters = list.parameters()
+            && !parameters.is_empty()
+        {
+            url.query_pairs_mut().extend_pairs(parameters);
+        }
         url
     }
 }

@@ -1,4 +1,4 @@
-//! What can be asked of registries: manifests and blobs, whole or by their heads.
+//! What can be asked of registries: manifests and blobs, whole or by their heads, and lists.
 //!
 //! Owns the order of things around the stack: where a registry stands, which redirects are followed, how an
 //! answer is read. Keeps no bytes and verifies no digest; whoever asked does.
@@ -18,11 +18,12 @@ use super::failure::{Failure, Wait};
 use super::gate::Shut;
 use super::gates::{Gates, View};
 use super::limits::Left;
+use super::link;
 use super::redirect;
 use super::settings::{Role, Settings, SettingsError, Upstream};
 use super::stack::{Stack, stack};
 use crate::clock;
-use crate::oci::{Digest, MAX_MANIFEST_BYTES, Reference, Registry, Repository};
+use crate::oci::{Digest, List, MAX_MANIFEST_BYTES, Reference, Registry, Repository, filters_applied};
 
 /// Every registry there is. Cheap to clone; clones share connections and tokens.
 #[derive(Clone)]
@@ -49,6 +50,17 @@ pub struct Described {
     pub media_type: Option<String>,
     /// What is left to pull, where the registry has a limit.
     pub left: Option<Left>,
+}
+
+/// A page of a list, as its registry made it up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// All of it: a list of the kind that was asked for.
+    pub bytes: Bytes,
+    /// The page after it, where the registry says that there is one.
+    pub next: Option<List>,
+    /// Which filters the registry says to have applied.
+    pub filters_applied: Option<String>,
 }
 
 /// Whether somebody's requests would be let through, and if not, why.
@@ -109,6 +121,32 @@ impl Upstreams {
         refuse_html(answer.headers())?;
         let length = body::length(answer.headers());
         body::whole(answer.into_body(), length, MAX_MANIFEST_BYTES, self.settings.timeouts.idle).await
+    }
+
+    /// A page of a list, [`MAX_MANIFEST_BYTES`] of it at most. No registry counts it as a pull.
+    ///
+    /// # Errors
+    /// Any [`Failure`] but [`Failure::NoHead`].
+    pub async fn get_list(
+        &self,
+        asker: &Asker,
+        repository: &Repository,
+        list: &List,
+    ) -> Result<Listing, Failure> {
+        let answer = self.ask(asker, Method::GET, repository, Kind::List(list.clone()), 0).await?;
+        refuse_html(answer.headers())?;
+        let unusable = |error: crate::oci::ListError| Failure::unusable(error.to_string());
+        let next = match link::next(answer.headers())? {
+            Some(query) => Some(list.next(&query).map_err(unusable)?),
+            None => None,
+        };
+        let applied = answer.headers().get("oci-filters-applied").and_then(|said| said.to_str().ok());
+        let filters_applied = applied.and_then(filters_applied).map(str::to_owned);
+        let length = body::length(answer.headers());
+        let bytes =
+            body::whole(answer.into_body(), length, MAX_MANIFEST_BYTES, self.settings.timeouts.idle).await?;
+        list.check(&bytes).map_err(unusable)?;
+        Ok(Listing { bytes, next, filters_applied })
     }
 
     /// Whether a blob is there, and its length in bytes where the registry says so.
@@ -253,11 +291,11 @@ impl Upstreams {
     }
 }
 
-/// A page for people, where a manifest was asked for, comes from a portal or a proxy in between.
+/// A page for people, where a manifest or a list was asked for, comes from a portal or a proxy in between.
 fn refuse_html(headers: &HeaderMap) -> Result<(), Failure> {
     let html = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("text/html"));
-    if html { Err(Failure::unusable("a web page in the place of a manifest")) } else { Ok(()) }
+    if html { Err(Failure::unusable("a web page in the place of what was asked for")) } else { Ok(()) }
 }

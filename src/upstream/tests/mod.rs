@@ -5,6 +5,7 @@
 mod answers;
 mod bodies;
 mod connections;
+mod lists;
 mod logins;
 mod redirects;
 mod site;
