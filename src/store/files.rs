@@ -20,6 +20,7 @@ const ROOM_BYTES: usize = 4 << 20;
 /// - `adopted/<containerd>/<algorithm>-<hex>-<size>`: empty files, each the word that a containerd relies on a blob
 /// - `ingest/download/<number>`: downloads under way, worthless after a restart
 /// - `ingest/containerd-<name>/<number>`: what containerds are writing, kept across restarts
+/// - `lists/<hex>`: lists that registries made up, by the hash of what was asked for
 /// - `index/`: the index; `index.damaged-<number>/`: one that could not be used any more
 /// - `lock`: held by the daemon that runs
 pub(super) struct Files {
@@ -219,6 +220,30 @@ impl Files {
             found.insert(name(&folder).to_owned(), marked);
         }
         Ok(found)
+    }
+
+    /// Where a list stands, by the hash of what was asked for.
+    pub(super) fn list(&self, name: &str) -> PathBuf {
+        self.data_dir.join("lists").join(name)
+    }
+
+    pub(super) fn make_folder_of_lists(&self) -> Result<(), StoreError> {
+        self.disk.make_folder(&self.data_dir.join("lists"))
+    }
+
+    /// Every list's name and its length in bytes, the one that was written longest ago first.
+    pub(super) fn lists(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        let mut found = Vec::new();
+        for path in entries(&self.data_dir.join("lists"))? {
+            let metadata = path.metadata();
+            let metadata = metadata.map_err(StoreError::io("inspect", &path))?;
+            if metadata.is_file() {
+                let modified = metadata.modified().map_err(StoreError::io("inspect", &path))?;
+                found.push((modified, name(&path).to_owned(), metadata.len()));
+            }
+        }
+        found.sort();
+        Ok(found.into_iter().map(|(_, name, length)| (name, length)).collect())
     }
 
     /// Moves an index that cannot be used out of the way, and says where to.

@@ -1,7 +1,7 @@
 //! The hold: what this node keeps of the registries, and what its containerds rely on.
 //!
-//! Owns the data folder: blobs as files named by their digest, and an index of what is known of them. Knows no
-//! registry and no protocol.
+//! Owns the data folder: blobs as files named by their digest, an index of what is known of them, and beside them
+//! the lists that registries made up. Knows no registry and no protocol.
 //!
 //! Invariants:
 //! - *An index entry means a complete, verified, durable file.* A commit verifies, syncs the file, renames it, syncs
@@ -19,6 +19,7 @@ mod draft;
 mod files;
 mod index;
 mod ingest;
+mod lists;
 mod read;
 mod readers;
 mod records;
@@ -36,6 +37,7 @@ pub use adoption::{Adopted, Owner};
 pub use download::{Download, DownloadState, FollowError, Follower};
 pub use draft::{CommitError, Draft};
 pub use ingest::{Announced, Ingest, IngestStatus, Ingests, OpenIngestError};
+pub use lists::ListEntry;
 pub use read::{OpenBlob, Reading};
 pub use readers::Readers;
 pub use recovery::Recovered;
@@ -47,6 +49,7 @@ use adoption::Stripes;
 use disk::Disk;
 use files::Files;
 use index::Index;
+use lists::Lists;
 use read::OpenFiles;
 use records::BlobRecord;
 
@@ -59,6 +62,7 @@ pub struct Hold {
 struct Inner {
     files: Files,
     index: Index,
+    lists: Lists,
     open_files: OpenFiles,
     adopting: Stripes,
 }
@@ -110,7 +114,9 @@ impl Hold {
     fn open_on(disk: Disk, data_dir: &Path, now: SystemTime) -> Result<(Self, Recovered), StoreError> {
         let files = Files::open(data_dir, disk)?;
         let (index, recovered) = recovery::open(&files, now)?;
-        let inner = Inner { files, index, open_files: OpenFiles::default(), adopting: Stripes::default() };
+        let lists = Lists::open(&files)?;
+        let (open_files, adopting) = (OpenFiles::default(), Stripes::default());
+        let inner = Inner { files, index, lists, open_files, adopting };
         Ok((Self { inner: Arc::new(inner) }, recovered))
     }
 

@@ -93,6 +93,38 @@ pub(super) struct ListedRecord {
     pub(super) noted_at: Time,
 }
 
+/// A list that a registry made up, whole.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ListRecord {
+    /// What was asked for, for whoever looks at the file.
+    #[prost(string, tag = "1")]
+    pub(super) list: String,
+    #[prost(string, tag = "2")]
+    pub(super) digest: String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub(super) bytes: Vec<u8>,
+    /// The query of the next page's address.
+    #[prost(string, tag = "4")]
+    pub(super) next: String,
+    #[prost(string, tag = "5")]
+    pub(super) filters_applied: String,
+    #[prost(message, required, tag = "6")]
+    pub(super) confirmed_at: Time,
+    #[prost(message, optional, tag = "7")]
+    pub(super) anyone_at: Option<Time>,
+    #[prost(message, repeated, tag = "8")]
+    pub(super) shown: Vec<ShownRecord>,
+}
+
+/// That a registry has shown somebody a list.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ShownRecord {
+    #[prost(string, tag = "1")]
+    pub(super) who: String,
+    #[prost(message, required, tag = "2")]
+    pub(super) at: Time,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct IngestRecord {
     #[prost(message, required, tag = "1")]
