@@ -19,7 +19,7 @@ POST /_hub/budget?remaining=    GETs left for every source; without a number, fu
 POST /_hub/expire     ends every token and signed address given out so far
 POST /_hub/advance?seconds=     moves the clock ahead
 POST /_hub/fault?kind=&mode=&bytes=&times=&only=
-     kind   manifest-head, manifest-get, blob, cdn, token; none: every kind
+     kind   manifest-head, manifest-get, blob, list, cdn, token; none: every kind
      mode   none, pull-limit, abuse-limit, unavailable, captive-portal, reset, hang, refuse, wrong-bytes,
             and with bytes=: cut, hold (an offset each), slow (a rate per second)
      times  how many requests meet it; none: until mode=none

@@ -53,6 +53,12 @@ pub struct HubConfig {
     pub accounts: Vec<Account>,
     /// Repositories that only one account may read.
     pub private: Vec<Private>,
+    /// The most entries of a list that are given at once.
+    pub page: usize,
+    /// Whether it knows the API of referrers.
+    pub referrers: bool,
+    /// Whether lists are shown to anyone, even of what not anyone may pull.
+    pub open_lists: bool,
     /// Repositories whose pulls neither count nor tell the limit.
     pub sponsored: Vec<String>,
     /// Repositories whose every manifest GET is refused, as `ratelimitalways/test` is.
@@ -84,6 +90,9 @@ impl Default for HubConfig {
             rootfs: Rootfs::Busybox,
             accounts: Vec::new(),
             private: Vec::new(),
+            page: 100,
+            referrers: true,
+            open_lists: false,
             sponsored: Vec::new(),
             always_limited: vec!["ratelimitalways/test".to_owned()],
         }

@@ -142,6 +142,59 @@ impl Contents {
         }
     }
 
+    /// Adds a manifest that refers to another one, with nothing in it, and says its digest.
+    pub(super) fn refer(&mut self, name: &str, subject: &str, artifact_type: &str) -> Result<String, String> {
+        let repository = self.repositories.get_mut(name).ok_or_else(|| format!("no repository {name}"))?;
+        let empty = Bytes::from_static(b"{}");
+        let descriptor = json!({
+            "mediaType": "application/vnd.oci.empty.v1+json", "digest": digest_of(&empty), "size": empty.len(),
+        });
+        let subject = json!({ "mediaType": MediaTypes::Oci.index(), "digest": subject, "size": 1 });
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MediaTypes::Oci.manifest(),
+            "artifactType": artifact_type,
+            "config": descriptor,
+            "layers": [descriptor],
+            "subject": subject,
+        });
+        let bytes = Bytes::from(manifest.to_string());
+        let digest = digest_of(&bytes);
+        repository.blobs.insert(digest_of(&empty));
+        repository.manifests.insert(digest.clone());
+        self.blobs.insert(digest_of(&empty), empty);
+        let media_type = MediaTypes::Oci.manifest().to_owned();
+        self.manifests.insert(digest.clone(), Stored { digest: digest.clone(), media_type, bytes });
+        Ok(digest)
+    }
+
+    /// The tags of a repository, in order.
+    pub(super) fn tags(&self, name: &str) -> Vec<String> {
+        let repository = self.repositories.get(name).into_iter();
+        repository.flat_map(|repository| repository.tags.keys().cloned()).collect()
+    }
+
+    /// What refers to a manifest, each as an index lists it, in the order of their digests.
+    pub(super) fn referrers(&self, name: &str, subject: &str, artifact_type: Option<&str>) -> Vec<Value> {
+        let repository = self.repositories.get(name).into_iter();
+        let manifests = repository.flat_map(|repository| &repository.manifests);
+        let entry = |digest: &String| {
+            let stored = self.manifests.get(digest)?;
+            let manifest: Value = serde_json::from_slice(&stored.bytes).ok()?;
+            let of_type = manifest.get("artifactType").and_then(Value::as_str);
+            let refers = manifest.pointer("/subject/digest").and_then(Value::as_str) == Some(subject);
+            (refers && artifact_type.is_none_or(|wanted| of_type == Some(wanted))).then(|| {
+                json!({
+                    "mediaType": stored.media_type,
+                    "digest": digest,
+                    "size": stored.bytes.len(),
+                    "artifactType": of_type,
+                })
+            })
+        };
+        manifests.filter_map(entry).collect()
+    }
+
     /// What is there, for people and scripts.
     pub(super) fn listing(&self) -> Value {
         let repositories: BTreeMap<&str, Value> = self

@@ -23,6 +23,7 @@ use super::{admin, cdn, registry, token};
 pub(super) struct Ask {
     pub(super) target: Target,
     pub(super) method: Method,
+    pub(super) path: String,
     pub(super) query: String,
     pub(super) headers: HeaderMap,
     pub(super) peer: IpAddr,
@@ -50,7 +51,7 @@ pub(super) async fn exchange(
     let path = parts.uri.path().to_owned();
     let query = parts.uri.query().unwrap_or_default().to_owned();
     let target = Target::read(role, &path, &query);
-    let ask = Ask { target, method: parts.method, query, headers: parts.headers, peer };
+    let ask = Ask { target, method: parts.method, path: path.clone(), query, headers: parts.headers, peer };
     if let Target::Admin(what) = &ask.target {
         return Ok(admin::answer(&hub, &ask.method, what, &ask.query)
             .await

@@ -19,6 +19,8 @@ pub enum Kind {
     ManifestGet,
     /// GET and HEAD of `/v2/…/blobs/…`, at the registry.
     Blob,
+    /// GET and HEAD of `/v2/…/tags/list` and `/v2/…/referrers/…`.
+    List,
     /// Everything asked of the CDN.
     Cdn,
     /// Everything asked of the token service.
@@ -27,13 +29,15 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::ManifestHead, Self::ManifestGet, Self::Blob, Self::Cdn, Self::Token];
+    pub const ALL: [Self; 6] =
+        [Self::ManifestHead, Self::ManifestGet, Self::Blob, Self::List, Self::Cdn, Self::Token];
 
     fn name(self) -> &'static str {
         match self {
             Self::ManifestHead => "manifest-head",
             Self::ManifestGet => "manifest-get",
             Self::Blob => "blob",
+            Self::List => "list",
             Self::Cdn => "cdn",
             Self::Token => "token",
         }

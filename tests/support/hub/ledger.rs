@@ -31,6 +31,8 @@ pub struct Counters {
     pub blob_gets: u64,
     /// Blob HEADs at the registry.
     pub blob_heads: u64,
+    /// GETs and HEADs of a list of tags or referrers.
+    pub lists: u64,
     /// GETs at the CDN.
     pub cdn_gets: u64,
     /// The same by digest.
@@ -141,6 +143,7 @@ impl Ledger {
             Target::Manifest { .. } if asked.head => counters.manifest_heads += 1,
             Target::Blob { .. } if asked.head => counters.blob_heads += 1,
             Target::Blob { .. } => counters.blob_gets += 1,
+            Target::Tags { .. } | Target::Referrers { .. } => counters.lists += 1,
             Target::CdnBlob { digest, .. } if !asked.head => {
                 counters.cdn_gets += 1;
                 *counters.cdn_gets_by_digest.entry(digest.clone()).or_default() += 1;

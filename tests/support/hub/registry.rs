@@ -1,7 +1,7 @@
 //! The registry: who is let in, what it costs, what is given. It hands out no blob itself unless it is set to, and
 //! leaves faults, counters and the wire to others.
 
-use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
+use http::header::{CONTENT_TYPE, ETAG, IF_NONE_MATCH, LINK, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -10,12 +10,14 @@ use super::cdn::ranged;
 use super::config::{BlobStyle, HeadStyle, HeaderStyle};
 use super::contents::{Accepts, Stored};
 use super::exchange::Ask;
+use super::image::MediaTypes;
 use super::reply::{self, Answer, TokenState};
 use super::shared::Shared;
-use super::target::{Role, Target, cdn_path};
+use super::target::{Role, Target, cdn_path, parameter};
 use super::token;
 
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
 /// Answers a request at the registry's listener.
@@ -26,6 +28,9 @@ pub(super) fn answer(hub: &Shared, ask: &Ask) -> Answer {
         Target::Ping => ping(hub, ask),
         Target::Manifest { repository, reference } => manifest(hub, ask, repository, reference),
         Target::Blob { repository, digest } => blob(hub, ask, repository, digest),
+        Target::Tags { repository } => tags(hub, ask, repository),
+        Target::Referrers { .. } if !hub.config.referrers => reply::not_found(),
+        Target::Referrers { repository, subject } => referrers(hub, ask, repository, subject),
         Target::CdnBlob { .. } | Target::Token | Target::Admin(_) | Target::Unknown => reply::not_found(),
     };
     answer.with(API_VERSION, "registry/2.0")
@@ -117,6 +122,67 @@ fn blob(hub: &Shared, ask: &Ask, repository: &str, digest: &str) -> Answer {
     let signature = hub.seal.address(digest, &expires.to_string());
     let cdn = hub.addresses.url(Role::Cdn, ask.host());
     Answer::new(redirect).with(LOCATION, &format!("{cdn}{}", cdn_path(digest, expires, &signature)))
+}
+
+fn tags(hub: &Shared, ask: &Ask, repository: &str) -> Answer {
+    if let Some(refusal) = refuses_to_list(hub, ask, repository) {
+        return refusal;
+    }
+    if !hub.with(|state| state.contents.has(repository)) {
+        let detail = json!({ "name": repository });
+        let message = "repository name not known to registry";
+        return Answer::error(StatusCode::NOT_FOUND, "NAME_UNKNOWN", message, detail);
+    }
+    let all = hub.with(|state| state.contents.tags(repository));
+    let (page, link) = page(hub, ask, all, |tag| tag);
+    linked(Answer::json(StatusCode::OK, &json!({ "name": repository, "tags": page })), link)
+}
+
+fn referrers(hub: &Shared, ask: &Ask, repository: &str, subject: &str) -> Answer {
+    if let Some(refusal) = refuses_to_list(hub, ask, repository) {
+        return refusal;
+    }
+    let wanted = parameter(&ask.query, "artifactType");
+    let all = hub.with(|state| state.contents.referrers(repository, subject, wanted.as_deref()));
+    let (page, link) = page(hub, ask, all, |entry| entry["digest"].as_str().unwrap_or_default());
+    let media_type = MediaTypes::Oci.index();
+    let index = json!({ "schemaVersion": 2, "mediaType": media_type, "manifests": page });
+    let answer = linked(Answer::json(StatusCode::OK, &index).with(CONTENT_TYPE, media_type), link);
+    if wanted.is_some() { answer.with(FILTERS_APPLIED, "artifactType") } else { answer }
+}
+
+fn refuses_to_list(hub: &Shared, ask: &Ask, repository: &str) -> Option<Answer> {
+    let admitted = if hub.config.open_lists { Ok(()) } else { admit(hub, ask, repository).map(drop) };
+    admitted.err().map(|refusal| *refusal)
+}
+
+/// As many entries as were asked for and may be given, after the last one that the client has; and where to go on.
+fn page<T: Clone>(
+    hub: &Shared,
+    ask: &Ask,
+    all: Vec<T>,
+    name: impl Fn(&T) -> &str,
+) -> (Vec<T>, Option<String>) {
+    let after = parameter(&ask.query, "last").unwrap_or_default();
+    let asked = parameter(&ask.query, "n").and_then(|number| number.parse().ok());
+    let most: usize = asked.unwrap_or(hub.config.page).min(hub.config.page);
+    let mut rest = all.into_iter().filter(|entry| name(entry) > after.as_str());
+    let page: Vec<T> = rest.by_ref().take(most).collect();
+    let last = page.last().filter(|_| rest.next().is_some());
+    let link = last.map(|last| {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("last", name(last)).append_pair("n", &most.to_string());
+        // A host of its own, as behind a proxy: nobody who takes the mirror for its registry may go there.
+        format!("<http://registry.invalid{}?{}>; rel=\"next\"", ask.path, query.finish())
+    });
+    (page, link)
+}
+
+fn linked(answer: Answer, link: Option<String>) -> Answer {
+    match link {
+        Some(link) => answer.with(LINK, &link),
+        None => answer,
+    }
 }
 
 /// Who asks, as far as the limit is concerned.

@@ -170,6 +170,15 @@ impl Hub {
         moved.expect("a tag moves to a digest that was pushed");
     }
 
+    /// Adds an artifact of this type that refers to a manifest, and gives back its digest.
+    ///
+    /// # Panics
+    /// Where the repository is not there.
+    pub fn refer(&self, repository: &str, subject: &str, artifact_type: &str) -> String {
+        let referring = self.shared.with(|state| state.contents.refer(repository, subject, artifact_type));
+        referring.expect("an artifact is pushed to a repository that is there")
+    }
+
     /// Removes a tag.
     pub fn untag(&self, repository: &str, tag: &str) {
         self.shared.with(|state| state.contents.untag(repository, tag));

@@ -24,7 +24,7 @@ impl Role {
     /// The listener on which a kind of request arrives.
     pub(super) fn of(kind: Kind) -> Self {
         match kind {
-            Kind::ManifestHead | Kind::ManifestGet | Kind::Blob => Self::Registry,
+            Kind::ManifestHead | Kind::ManifestGet | Kind::Blob | Kind::List => Self::Registry,
             Kind::Cdn => Self::Cdn,
             Kind::Token => Self::Token,
         }
@@ -40,6 +40,10 @@ pub(super) enum Target {
     Manifest { repository: String, reference: String },
     /// A blob at the registry.
     Blob { repository: String, digest: String },
+    /// The tags of a repository.
+    Tags { repository: String },
+    /// What refers to a manifest.
+    Referrers { repository: String, subject: String },
     /// A blob at the CDN.
     CdnBlob { digest: String, expires: String, signature: String },
     /// The token endpoint.
@@ -72,6 +76,10 @@ impl Target {
             Self::Manifest { repository: repository.to_owned(), reference: reference.to_owned() }
         } else if let Some((repository, digest)) = decoded.rsplit_once("/blobs/") {
             Self::Blob { repository: repository.to_owned(), digest: digest.to_owned() }
+        } else if let Some(repository) = decoded.strip_suffix("/tags/list") {
+            Self::Tags { repository: repository.to_owned() }
+        } else if let Some((repository, subject)) = decoded.rsplit_once("/referrers/") {
+            Self::Referrers { repository: repository.to_owned(), subject: subject.to_owned() }
         } else {
             Self::Unknown
         }
@@ -96,6 +104,7 @@ impl Target {
             (Role::Registry, Self::Manifest { .. }) if *method == Method::HEAD => Some(Kind::ManifestHead),
             (Role::Registry, Self::Manifest { .. }) => Some(Kind::ManifestGet),
             (Role::Registry, Self::Blob { .. }) => Some(Kind::Blob),
+            (Role::Registry, Self::Tags { .. } | Self::Referrers { .. }) => Some(Kind::List),
             (Role::Registry, _) => None,
         }
     }
