@@ -70,7 +70,7 @@ pub struct Access {
 pub(super) struct Guise {
     pub(super) credential: Credential,
     /// Whether what is held may be had without the registry's word.
-    trusted: bool,
+    pub(super) trusted: bool,
 }
 
 impl Guise {
@@ -79,7 +79,7 @@ impl Guise {
     }
 
     /// Whose proof it is.
-    fn who(&self) -> Option<Digest> {
+    pub(super) fn who(&self) -> Option<Digest> {
         match &self.credential {
             Credential::Anonymous => None,
             Credential::Own => Some(own_login()),
@@ -265,7 +265,7 @@ impl Inner {
     }
 
     /// Who may read a repository, as its registry said last.
-    fn readers(&self, repository: &Repository) -> Result<Option<Readers>, StoreError> {
+    pub(super) fn readers(&self, repository: &Repository) -> Result<Option<Readers>, StoreError> {
         let closed = || self.closed.find(repository, clock::instant());
         let kept = self.hold.readers(repository)?;
         Ok(kept.or_else(|| closed().map(|challenge| Readers::Proven { challenge })))

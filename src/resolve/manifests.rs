@@ -17,11 +17,11 @@ use crate::store::{CommitError, Listed, StoreError, TagEntry, blocking};
 use crate::upstream::{Asker, Credential, Described, Failure, Wait};
 
 /// How long one request to a registry may take, with all that it needs before it is answered.
-const ASK_DEADLINE: Duration = Duration::from_secs(12);
+pub(super) const ASK_DEADLINE: Duration = Duration::from_secs(12);
 
 /// How long somebody waits for an answer, whoever else waits for it too: containerd gives up after 30 s and would then
 /// go past us. Better a stale answer before that.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(25);
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(25);
 
 /// How often a registry is asked again that had trouble for a moment, and how long after the first time; doubled for the
 /// next.
@@ -181,14 +181,7 @@ impl Inner {
                         .err()
                         .or_else(|| self.upstreams.open(&credential, repository).pulls.err())
                 };
-                // A gate that shut meanwhile knows best when it is worth trying again.
-                let failure = match failure {
-                    Some(failure @ Failure::Limited { retry_after: Some(_) }) => failure,
-                    Some(failure @ Failure::Limited { retry_after: None }) => shut().unwrap_or(failure),
-                    Some(failure) => failure,
-                    None => shut().unwrap_or(Failure::TimedOut(Wait::Headers)),
-                };
-                Refusal::Unanswered { what, failure }
+                Refusal::unanswered(what, failure, shut)
             }
         }
     }
@@ -284,6 +277,7 @@ impl Inner {
                 }
             },
             Ask::GetDigest(digest) => self.fetched(errand, digest).await,
+            // No manifest is asked for in this way.
             Ask::List => Err(Failure::Missing.into()),
         }
     }
@@ -484,7 +478,7 @@ impl From<StoreError> for Unanswered {
     }
 }
 
-fn reply_of(failure: &Failure, ask: &Ask) -> Reply {
+pub(super) fn reply_of(failure: &Failure, ask: &Ask) -> Reply {
     match (failure, ask) {
         // It was announced a moment ago: the registry is not at one with itself, and the tag not gone.
         (Failure::Missing, Ask::GetDigest(_)) => Reply::Failed,

@@ -1,4 +1,4 @@
-//! From a name to bytes: what a tag points at now, and where a blob comes from.
+//! From a name to bytes: what a tag points at now, where a blob comes from, and what a registry lists.
 //!
 //! [`decide`] says what to do; the [`Resolver`] does it and keeps what comes in. Owns no protocol of its own: the
 //! fronts hand it names and hand on its answers.
@@ -12,6 +12,7 @@ mod callers;
 mod decide;
 mod flight;
 mod held;
+mod lists;
 mod manifests;
 mod recent;
 mod unnoted;
@@ -28,15 +29,17 @@ pub use callers::{Access, Caller, Client};
 pub use decide::{
     Ages, Ask, Bytes, Gate, Gates, Held, LastSeen, Question, Reply, Standing, Step, Way, Why, decide,
 };
+pub use lists::ServedList;
 
 use crate::oci::{Digest, Kind, Reference, Registry, Repository, Tag};
 use crate::store::{FollowError, Hold, StoreError};
 pub use crate::upstream::{BearerChallenge, Because, ClientToken, Cost, Failure, whole_seconds};
-use crate::upstream::{Credential, Upstreams};
+use crate::upstream::{Credential, Upstreams, Wait};
 use blobs::Downloads;
 use callers::{CLOSED_FOR, Guise, MOST_CLOSED, PRUNE_EVERY};
 use flight::Flights;
 use held::KnownManifests;
+use lists::Lists;
 use manifests::Unanswered;
 use recent::Recent;
 use unnoted::Unnoted;
@@ -49,7 +52,7 @@ const MOST_REGISTRIES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 const MOST_REFUSED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
-/// Answers for manifests and blobs. Cheap to clone.
+/// Answers for manifests, blobs and lists. Cheap to clone.
 #[derive(Clone)]
 pub struct Resolver {
     inner: Arc<Inner>,
@@ -70,6 +73,7 @@ struct Inner {
     /// Whether proofs have been looked through lately.
     pruned: Recent<(), ()>,
     known: KnownManifests,
+    lists: Lists,
     tasks: TaskTracker,
     manifests: Flights<(Repository, Reference, Guise), Result<Served, Refusal>>,
     fetches: Flights<(Repository, Digest), (Credential, Result<(), Unanswered>)>,
@@ -91,6 +95,7 @@ impl Resolver {
             closed: Recent::new(MOST_CLOSED, CLOSED_FOR),
             pruned: Recent::new(NonZeroUsize::MIN, PRUNE_EVERY),
             known: KnownManifests::default(),
+            lists: Lists::new(tasks.clone()),
             manifests: Flights::new(tasks.clone()),
             fetches: Flights::new(tasks.clone()),
             downloads: Downloads::new(tasks.clone()),
@@ -189,6 +194,12 @@ pub enum Refusal {
     /// The registry does not have this blob.
     #[error("{0} is not known to its registry")]
     MissingBlob(String),
+    /// The registry does not have this list of tags.
+    #[error("{0} is not known to its registry")]
+    MissingTags(String),
+    /// The registry does not have this list of referrers, or knows no such lists.
+    #[error("{0} is not known to its registry")]
+    MissingReferrers(String),
     /// The registry does not let whoever asked have it.
     #[error("{what} is not to be had without credentials that its registry accepts for it")]
     Denied {
@@ -220,10 +231,26 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Nothing came of asking, or nobody was asked; `shut` looks whether a gate is.
+    fn unanswered(what: String, failure: Option<Failure>, shut: impl FnOnce() -> Option<Failure>) -> Self {
+        // A gate that shut meanwhile knows best when it is worth trying again.
+        let failure = match failure {
+            Some(failure @ Failure::Limited { retry_after: Some(_) }) => failure,
+            Some(failure @ Failure::Limited { retry_after: None }) => shut().unwrap_or(failure),
+            Some(failure) => failure,
+            None => shut().unwrap_or(Failure::TimedOut(Wait::Headers)),
+        };
+        Self::Unanswered { what, failure }
+    }
+
     /// Whether somebody else might have been answered.
     fn may_differ_for_others(&self) -> bool {
         match self {
-            Self::MissingManifest(_) | Self::MissingBlob(_) | Self::Denied { .. } => true,
+            Self::MissingManifest(_)
+            | Self::MissingBlob(_)
+            | Self::MissingTags(_)
+            | Self::MissingReferrers(_)
+            | Self::Denied { .. } => true,
             Self::Unanswered { failure, .. } => failure.may_differ_for_others(),
             Self::NotAManifest(_) | Self::Store(_) | Self::Interrupted(_) | Self::Internal => false,
         }

@@ -20,6 +20,7 @@ mod bench;
 mod blobs;
 mod broken;
 mod cost;
+mod lists;
 mod names;
 mod outages;
 mod restart;

@@ -75,7 +75,10 @@ fn seconds(time: Duration) -> Duration {
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let (code, retry_after) = match &refusal {
-            Refusal::MissingManifest(_) | Refusal::MissingBlob(_) => (Code::NotFound, None),
+            Refusal::MissingManifest(_)
+            | Refusal::MissingBlob(_)
+            | Refusal::MissingTags(_)
+            | Refusal::MissingReferrers(_) => (Code::NotFound, None),
             Refusal::Denied { .. } => (Code::PermissionDenied, None),
             Refusal::Unanswered { failure, .. } => of_failure(failure),
             Refusal::NotAManifest(_) => (Code::InvalidArgument, None),

@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use serde::Serialize;
 
 use super::{CONTENT_DIGEST, ascii};
-use crate::oci::{DigestError, NameError, RangeError};
+use crate::oci::{DigestError, ListError, NameError, RangeError};
 use crate::resolve::{BearerChallenge, Because, Failure, Refusal, whole_seconds};
 use crate::store::FollowError;
 
@@ -27,6 +27,8 @@ pub(super) enum Problem {
     BadName(NameError),
     /// A malformed digest.
     BadDigest(DigestError),
+    /// A list that cannot be asked for.
+    BadList(ListError),
     /// A range outside the blob.
     BadRange(RangeError),
     /// A manifest of a type that the client does not accept.
@@ -82,6 +84,7 @@ impl Problem {
             Self::BadName(NameError::Digest(_)) | Self::BadDigest(_) => {
                 (StatusCode::BAD_REQUEST, "DIGEST_INVALID", None)
             }
+            Self::BadList(error) => (StatusCode::BAD_REQUEST, of_list(error), None),
             Self::BadRange(_) => (StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID", None),
             Self::NotAccepted(_) => (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", None),
             Self::Refused(refusal) => of_refusal(refusal),
@@ -92,10 +95,13 @@ impl Problem {
     fn message(&self) -> String {
         match self {
             Self::ReadOnly => "this is a mirror to pull from: push to the registry itself".to_owned(),
-            Self::NoSuchRoute => "the mirror serves /v2/<name>/manifests/… and /v2/<name>/blobs/…".to_owned(),
+            Self::NoSuchRoute => "the mirror serves /v2/<name>/manifests/…, /v2/<name>/blobs/…, \
+                                  /v2/<name>/tags/list and /v2/<name>/referrers/…"
+                .to_owned(),
             Self::Ambiguous(registries) => format!("ns= names two registries, {registries}: name one"),
             Self::BadName(error) => error.to_string(),
             Self::BadDigest(error) => error.to_string(),
+            Self::BadList(error) => error.to_string(),
             Self::BadRange(error) => error.to_string(),
             Self::NotAccepted(media_type) => {
                 format!(
@@ -108,12 +114,27 @@ impl Problem {
     }
 }
 
+fn of_list(error: &ListError) -> &'static str {
+    match error {
+        // The reference registry's own code; the specification has none for it.
+        ListError::Entries(_) | ListError::Last(_) | ListError::Twice(_) => "PAGINATION_NUMBER_INVALID",
+        ListError::ArtifactType(_) => "UNSUPPORTED",
+        ListError::LeadsNowhere
+        | ListError::NotTags(_)
+        | ListError::NotReferrers(_)
+        | ListError::NotAnIndex => "UNKNOWN",
+    }
+}
+
 fn of_refusal(refusal: &Refusal) -> (StatusCode, &'static str, Option<Duration>) {
     match refusal {
         Refusal::MissingBlob(_) => (StatusCode::NOT_FOUND, "BLOB_UNKNOWN", None),
         Refusal::MissingManifest(_) | Refusal::NotAManifest(_) => {
             (StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", None)
         }
+        Refusal::MissingTags(_) => (StatusCode::NOT_FOUND, "NAME_UNKNOWN", None),
+        // With any code but NAME_UNKNOWN a client falls back on the tag that stands in for referrers.
+        Refusal::MissingReferrers(_) => (StatusCode::NOT_FOUND, "UNSUPPORTED", None),
         // Whoever is told how to get a token may come again; nobody is ever asked for a password.
         Refusal::Denied { challenge: Some(_), .. } => (StatusCode::UNAUTHORIZED, "UNAUTHORIZED", None),
         Refusal::Denied { challenge: None, .. } => (StatusCode::FORBIDDEN, "DENIED", None),
@@ -173,6 +194,12 @@ impl From<NameError> for Problem {
 impl From<DigestError> for Problem {
     fn from(error: DigestError) -> Self {
         Self::BadDigest(error)
+    }
+}
+
+impl From<ListError> for Problem {
+    fn from(error: ListError) -> Self {
+        Self::BadList(error)
     }
 }
 

@@ -1,13 +1,13 @@
 //! Manifests: HEAD and GET, by tag or digest.
 
 use axum::body::Body;
-use axum::http::{HeaderValue, Response, header};
+use axum::http::{Response, header};
 
 use super::accept::Accept;
 use super::error::Problem;
-use super::{CONTENT_DIGEST, STANDING, ascii};
+use super::{CONTENT_DIGEST, ascii, put_standing};
 use crate::oci::{Digest, Kind, Manifest, Platform, Reference, Repository};
-use crate::resolve::{Caller, Resolver, Served, Standing};
+use crate::resolve::{Caller, Resolver, Served};
 
 /// The media types of an image's manifest.
 const IMAGES: [&str; 2] =
@@ -45,12 +45,7 @@ pub(super) async fn answer(
     headers.insert(header::ETAG, ascii(&format!("\"{}\"", served.digest)));
     headers.insert(header::CONTENT_LENGTH, length.into());
     headers.insert(header::CONTENT_TYPE, ascii(&served.media_type));
-    headers.insert(header::AGE, served.age.as_secs().into());
-    headers.insert(STANDING, HeaderValue::from_static(served.standing.as_str()));
-    if served.standing == Standing::Stale {
-        // RFC 7234, section 5.5.1; clients that know it show it.
-        headers.insert(header::WARNING, HeaderValue::from_static("110 tidehold \"Response is Stale\""));
-    }
+    put_standing(headers, served.standing, served.age);
     Ok(response)
 }
 

@@ -6,19 +6,20 @@
 mod accept;
 mod blob;
 mod error;
+mod list;
 mod manifest;
 mod route;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::clock;
-use crate::resolve::{Caller, Client, ClientToken, Cost, Resolver};
+use crate::resolve::{Caller, Client, ClientToken, Cost, Resolver, Standing};
 use crate::serve::http::Peer;
 use accept::Accept;
 use error::Problem;
@@ -72,6 +73,19 @@ async fn respond(
             let range = request.headers.get(header::RANGE).and_then(|range| range.to_str().ok());
             blob::answer(resolver, caller, &repository, &digest, range).await
         }
+        Route::List(repository, list) => {
+            list::answer(resolver, caller, &repository, &list, &request.uri, head).await
+        }
+    }
+}
+
+/// Tells in what way an answer was found to be good, and how old it is.
+fn put_standing(headers: &mut HeaderMap, standing: Standing, age: Duration) {
+    headers.insert(header::AGE, age.as_secs().into());
+    headers.insert(STANDING, HeaderValue::from_static(standing.as_str()));
+    if standing == Standing::Stale {
+        // RFC 7234, section 5.5.1; clients that know it show it.
+        headers.insert(header::WARNING, HeaderValue::from_static("110 tidehold \"Response is Stale\""));
     }
 }
 

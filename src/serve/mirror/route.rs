@@ -5,7 +5,7 @@ use std::fmt;
 use url::form_urlencoded;
 
 use super::error::Problem;
-use crate::oci::{Digest, Reference, Registry, Repository};
+use crate::oci::{Digest, List, Reference, Registry, Repository};
 
 /// A request that the mirror knows.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub(super) enum Route {
     Manifest(Repository, Reference),
     /// `/v2/<name>/blobs/<digest>`
     Blob(Repository, Digest),
+    /// `/v2/<name>/tags/list` and `/v2/<name>/referrers/<digest>`
+    List(Repository, List),
 }
 
 impl fmt::Display for Route {
@@ -26,6 +28,7 @@ impl fmt::Display for Route {
             Self::Manifest(repository, Reference::Digest(digest)) | Self::Blob(repository, digest) => {
                 write!(f, "{repository}@{digest}")
             }
+            Self::List(repository, list) => write!(f, "{repository}/{list}"),
         }
     }
 }
@@ -46,6 +49,11 @@ impl Route {
         match kind {
             "manifests" => Ok(Self::Manifest(repository, last.parse()?)),
             "blobs" => Ok(Self::Blob(repository, last.parse()?)),
+            "tags" if last == "list" => Ok(Self::List(repository, List::tags(query.unwrap_or_default())?)),
+            "referrers" => {
+                let list = List::referrers(last.parse()?, query.unwrap_or_default())?;
+                Ok(Self::List(repository, list))
+            }
             _ => Err(Problem::NoSuchRoute),
         }
     }
@@ -99,6 +107,33 @@ mod tests {
         let route = Route::parse(&format!("/v2/blobs/manifests/blobs/{digest}"), Some("ns=quay.io")).unwrap();
         let repository = Repository::new("quay.io".parse().unwrap(), "blobs/manifests").unwrap();
         assert_eq!(route, Route::Blob(repository, digest));
+    }
+
+    #[test]
+    fn a_list_is_asked_for_with_what_narrows_it() {
+        let digest = Digest::of(b"");
+        for (path, query, shown) in [
+            ("/v2/nginx/tags/list", None, "docker.io/library/nginx/tags/list".to_owned()),
+            (
+                "/v2/a/b/tags/list",
+                Some("n=5&ns=quay.io&last=x&y=z"),
+                "quay.io/a/b/tags/list?n=5&last=x".to_owned(),
+            ),
+            ("/v2/ghcr.io/a/tags/tags/list", Some("n=5"), "ghcr.io/a/tags/tags/list?n=5".to_owned()),
+            (&format!("/v2/ghcr.io/a/referrers/{digest}"), None, format!("ghcr.io/a/referrers/{digest}")),
+        ] {
+            assert_eq!(Route::parse(path, query).unwrap().to_string(), shown);
+        }
+        for (path, query) in [
+            ("/v2/tags/list", ""),
+            ("/v2/a/tags/lists", ""),
+            ("/v2/a/tags/list/", ""),
+            ("/v2/a/tags/list", "n=many"),
+            ("/v2/a/referrers/latest", ""),
+            ("/v2/a/referrers/sha256:00", ""),
+        ] {
+            assert!(Route::parse(path, Some(query)).is_err(), "{path}?{query} was taken");
+        }
     }
 
     #[test]
