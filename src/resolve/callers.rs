@@ -149,14 +149,26 @@ impl Inner {
             Some(who) => self.hold.proven_at(repository, &who)?,
             None => None,
         };
+        Ok(self.admit(guise, repository, said, proven_at, now))
+    }
+
+    /// The rule, applied to what is known of somebody in this guise.
+    pub(super) fn admit(
+        &self,
+        guise: &Guise,
+        repository: &Repository,
+        said: Said,
+        proven_at: Option<SystemTime>,
+        now: SystemTime,
+    ) -> Admission {
         let admission = admit(said, proven_at, self.access.ages, now);
         let shared =
             guise.credential == Credential::Own && self.access.shared.contains(repository.registry());
-        Ok(match (admission, proven_at) {
+        match (admission, proven_at) {
             // What everybody may have by our login was as good as public.
             (Admission::Lapsed | Admission::Barred, Some(_)) if shared => Admission::WasPublic,
             _ => admission,
-        })
+        }
     }
 
     /// As whom bytes are fetched for somebody who may have them: what anyone may read, by the hold's own login where

@@ -16,10 +16,10 @@ use tokio_util::task::TaskTracker;
 use super::callers::{Caller, Guise};
 use super::decide::{self, Gate, Gates, LastSeen, Question, Reply, Standing, Step, Why, decide};
 use super::flight::Flights;
-use super::manifests::{ANSWER_DEADLINE, ASK_DEADLINE, reply_of};
+use super::manifests::{ANSWER_DEADLINE, ASK_DEADLINE, RETRIES, RETRY_PAUSE, reply_of, stands_in};
 use super::recent::Recent;
 use super::{Inner, REFUSED_FOR, Refusal, Resolver};
-use crate::access::{Admission, Said, admit};
+use crate::access::{Admission, Said};
 use crate::clock;
 use crate::oci::{Digest, List, ListOf, Repository};
 use crate::store::{ListEntry, Readers, StoreError, blocking};
@@ -133,7 +133,7 @@ impl Inner {
         loop {
             let now = clock::now();
             match decide(&question, reply.as_ref(), self.gates_to_list(key), now) {
-                Step::Ask(ask) => match self.ask_for_list(caller, key).await {
+                Step::Ask(ask) => match self.ask_for_list(caller, key, stands_in(&question)).await {
                     Ok(listing) => {
                         let entry = entry(listing, &key.2, held, clock::now());
                         reply = Some(Reply::Got(entry.digest.clone()));
@@ -154,11 +154,22 @@ impl Inner {
         }
     }
 
-    async fn ask_for_list(&self, caller: &Caller, key: &Key) -> Result<Listing, Failure> {
+    /// Asks, and again where that may help and nothing else does.
+    async fn ask_for_list(&self, caller: &Caller, key: &Key, stands_in: bool) -> Result<Listing, Failure> {
         let (repository, list, guise) = key;
         let asker = Self::asker(caller, guise.credential.clone());
-        let asking = self.upstreams.get_list(&asker, repository, list);
-        tokio::time::timeout(ASK_DEADLINE, asking).await.unwrap_or(Err(Failure::TimedOut(Wait::Headers)))
+        let mut retries = 0;
+        loop {
+            let asking =
+                tokio::time::timeout(ASK_DEADLINE, self.upstreams.get_list(&asker, repository, list));
+            match asking.await.unwrap_or(Err(Failure::TimedOut(Wait::Headers))) {
+                Err(failure) if failure.may_pass() && retries < RETRIES && !stands_in => {
+                    tokio::time::sleep(RETRY_PAUSE * 2_u32.pow(retries)).await;
+                    retries += 1;
+                }
+                asked => return asked,
+            }
+        }
     }
 
     async fn refuse_list(
@@ -240,7 +251,7 @@ impl Inner {
             None => Said::Nothing,
         };
         let shown_at = guise.who().and_then(|who| held?.shown_at.get(&who).copied());
-        Ok(admit(said, shown_at, self.access.ages, now))
+        Ok(self.admit(guise, repository, said, shown_at, now))
     }
 
     /// Remembers how somebody may prove themselves, where nothing else is known of a repository: that a list is denied

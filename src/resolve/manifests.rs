@@ -242,9 +242,7 @@ impl Inner {
         ask: &Ask,
         question: &Question,
     ) -> Result<Reply, Unanswered> {
-        let gates = Gates { all: Gate::Open, pulls: Gate::Open };
-        let stands_in =
-            matches!(decide(question, Some(&Reply::Failed), gates, clock::now()), Step::Serve(..));
+        let stands_in = stands_in(question);
         let mut retries = 0;
         loop {
             match self.ask_in_time(errand, ask).await {
@@ -476,6 +474,12 @@ impl From<StoreError> for Unanswered {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
+}
+
+/// Whether there is something to serve in the place of an answer.
+pub(super) fn stands_in(question: &Question) -> bool {
+    let gates = Gates { all: Gate::Open, pulls: Gate::Open };
+    matches!(decide(question, Some(&Reply::Failed), gates, clock::now()), Step::Serve(..))
 }
 
 pub(super) fn reply_of(failure: &Failure, ask: &Ask) -> Reply {

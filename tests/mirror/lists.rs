@@ -299,6 +299,13 @@ async fn a_hostile_list_is_given_to_nobody_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn one_bad_answer_is_asked_about_again_where_nothing_is_held() {
+    let bench = Bench::start().await;
+    bench.hub.fault(Kind::List, Fault::Unavailable.next(1)).await;
+    assert_lists(&bench.get(&tags(&bench, "")).await, &["1.0", "latest"], "changed");
+}
+
+#[tokio::test]
 async fn an_outage_without_a_held_list_says_when_to_come_back() {
     let bench = Bench::start().await;
     bench.break_everything(Fault::Unavailable).await;
