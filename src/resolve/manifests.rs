@@ -13,7 +13,7 @@ use super::{Inner, Refusal, Served};
 use crate::access::Admission;
 use crate::clock;
 use crate::oci::{Digest, Kind, Manifest, Reference, Repository};
-use crate::store::{CommitError, Listed, StoreError, TagEntry, blocking};
+use crate::store::{CommitError, StoreError, TagEntry, blocking};
 use crate::upstream::{Asker, Credential, Described, Failure, Wait};
 
 /// How long one request to a registry may take, with all that it needs before it is answered.
@@ -27,9 +27,6 @@ pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(25);
 /// next.
 pub(super) const RETRIES: u32 = 2;
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(200);
-
-/// The most children of a manifest that are remembered as such: no image has as many.
-const MOST_LISTED: usize = 4096;
 
 impl Inner {
     pub(super) async fn manifest(
@@ -374,76 +371,6 @@ impl Inner {
             Err(error @ (CommitError::Digest { .. } | CommitError::Size { .. })) => {
                 Err(Failure::Unusable(error.to_string().into()).into())
             }
-        }
-    }
-
-    /// Writes down what the registry just said: this repository has that manifest, and the tag points at it. What
-    /// cannot be written down is asked again the next time, and is no reason not to answer.
-    fn note(
-        &self,
-        repository: &Repository,
-        reference: &Reference,
-        digest: &Digest,
-        standing: Standing,
-        now: SystemTime,
-    ) -> Result<(), StoreError> {
-        match standing {
-            Standing::Fresh | Standing::Stale => return Ok(()),
-            Standing::Immutable | Standing::Unchanged | Standing::Changed => {}
-        }
-        if !self.hold.seen_in(digest, repository)? {
-            self.hold.note_source(digest, repository)?;
-        }
-        match reference {
-            Reference::Tag(tag) => {
-                let entry = TagEntry { digest: digest.clone(), confirmed_at: now };
-                self.hold.point_tag(repository, tag, &entry)
-            }
-            Reference::Digest(_) => Ok(()),
-        }
-    }
-
-    /// What is new is on the disk before it is answered: a daemon killed a moment later, and started while the registry
-    /// is down, still knows it. That a tag has not moved may be forgotten.
-    async fn settle(&self, standing: Standing) {
-        match standing {
-            Standing::Immutable | Standing::Changed => self.flush_notes().await,
-            Standing::Fresh | Standing::Unchanged | Standing::Stale => {}
-        }
-    }
-
-    /// Brings to the disk what registries said.
-    pub(super) async fn flush_notes(&self) {
-        let hold = self.hold.clone();
-        self.unnoted.tell(blocking(move || hold.flush()).await);
-    }
-
-    /// Remembers where to fetch what a manifest lists. An unchanged one was noted when it was new.
-    fn note_children(
-        &self,
-        repository: &Repository,
-        served: &Served,
-        now: SystemTime,
-    ) -> Result<(), StoreError> {
-        match served.standing {
-            Standing::Immutable | Standing::Changed => {}
-            Standing::Fresh | Standing::Unchanged | Standing::Stale => return Ok(()),
-        }
-        let kind = match served.kind {
-            Kind::Index => Listed::Manifest,
-            Kind::Image => Listed::Blob,
-        };
-        for child in served.children.iter().take(MOST_LISTED) {
-            self.hold.note_listed(child, repository, kind, now)?;
-        }
-        Ok(())
-    }
-
-    /// A tag that its registry no longer has is not served in the next outage either.
-    fn forget(&self, repository: &Repository, reference: &Reference) -> Result<(), StoreError> {
-        match reference {
-            Reference::Tag(tag) => self.hold.forget_tag(repository, tag),
-            Reference::Digest(_) => Ok(()),
         }
     }
 }

@@ -14,6 +14,7 @@ mod flight;
 mod held;
 mod lists;
 mod manifests;
+mod notes;
 mod recent;
 mod unnoted;
 
