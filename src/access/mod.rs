@@ -48,6 +48,16 @@ pub enum Admission {
     Barred,
 }
 
+impl Admission {
+    /// Whether it holds where the registry has to be asked and cannot be.
+    pub fn outlasts_an_outage(self) -> bool {
+        match self {
+            Self::Granted | Self::WasPublic | Self::Lapsed => true,
+            Self::Unknown | Self::Barred => false,
+        }
+    }
+}
+
 /// The rule. `proven_at` is when this very client last proved to be a reader.
 pub fn admit(said: Said, proven_at: Option<SystemTime>, ages: Ages, now: SystemTime) -> Admission {
     // A proof from the future, after the clock was set back, is not taken for a fresh one.

@@ -22,6 +22,13 @@ impl Digest {
         hasher.digest()
     }
 
+    /// Whether it is these bytes' own.
+    pub fn matches(&self, bytes: &[u8]) -> bool {
+        let mut hasher = Hasher::new(self.algorithm);
+        hasher.update(bytes);
+        hasher.digest() == *self
+    }
+
     /// Which hash the digest is of.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm

@@ -141,6 +141,17 @@ struct Shape {
     config: Option<serde::de::IgnoredAny>,
 }
 
+impl ManifestError {
+    /// Whether a media type is that of Docker's schema 1.
+    pub fn is_schema_1(media_type: &str) -> bool {
+        matches!(
+            media_type,
+            "application/vnd.docker.distribution.manifest.v1+json"
+                | "application/vnd.docker.distribution.manifest.v1+prettyjws"
+        )
+    }
+}
+
 /// Why bytes are no manifest that can be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {

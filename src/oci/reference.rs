@@ -52,6 +52,8 @@ impl FromStr for Registry {
             let label = |label: &str| {
                 !label.is_empty()
                     && label.len() <= 63
+                    && !label.starts_with('-')
+                    && !label.ends_with('-')
                     && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
             };
             if host.len() > 253 || !host.split('.').all(label) {

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
 
+use super::asking::Errand;
+use super::decide::Ask;
 use super::{Inner, Refusal};
 use crate::access::{self, Admission, Said, admit};
 use crate::clock;
@@ -193,17 +195,32 @@ impl Inner {
         guise.credential.clone()
     }
 
-    /// Remembers that the registry has let somebody read; `shown` is the credential that it let read.
-    pub(super) fn note_reader(
-        &self,
-        guise: &Guise,
-        shown: &Credential,
-        repository: &Repository,
-        now: SystemTime,
-    ) {
-        if *shown != guise.credential {
-            return;
+    /// Whether a registry that has mirrors is to be asked itself: nobody else can say who may read.
+    pub(super) fn asks_registry_alone(&self, admission: Admission, repository: &Repository) -> bool {
+        admission != Admission::Granted && self.upstreams.has_mirrors(repository.registry())
+    }
+
+    /// Whether a request that went well shows that whoever it was for may read: the registry answered it, and was asked
+    /// as that one.
+    pub(super) fn is_proof(&self, errand: &Errand<'_>, ask: &Ask) -> bool {
+        let asked_as = match ask {
+            Ask::Head | Ask::List => errand.guise.credential.clone(),
+            Ask::Get | Ask::GetDigest(_) => self.fetching(errand.guise, errand.admission, errand.repository),
+        };
+        let by_registry = errand.only_registry || !self.upstreams.has_mirrors(errand.repository.registry());
+        by_registry && asked_as == errand.guise.credential
+    }
+
+    /// Remembers what an answer shows of who may read.
+    pub(super) fn note_answered(&self, asker: &Asker, guise: &Guise, repository: &Repository) {
+        let by_registry = asker.only_registry || !self.upstreams.has_mirrors(repository.registry());
+        if by_registry && asker.credential == guise.credential {
+            self.note_reader(guise, repository, clock::now());
         }
+    }
+
+    /// Remembers that the registry has let somebody read.
+    pub(super) fn note_reader(&self, guise: &Guise, repository: &Repository, now: SystemTime) {
         let recent = |at: SystemTime| now.duration_since(at).is_ok_and(|age| age < NOTED_FOR);
         let note = || match guise.who() {
             None => match self.hold.readers(repository)? {
@@ -299,7 +316,7 @@ impl Inner {
         Ok(proven && !self.upstreams.has_login(repository.registry()))
     }
 
-    pub(super) fn asker(caller: &Caller, credential: Credential) -> Asker {
-        Asker { credential, account: caller.account.clone() }
+    pub(super) fn asker(caller: &Caller, credential: Credential, only_registry: bool) -> Asker {
+        Asker { credential, account: caller.account.clone(), only_registry }
     }
 }

@@ -8,7 +8,7 @@ use lru::LruCache;
 
 use super::decide::{Bytes, Standing};
 use super::{Inner, Refusal, Served};
-use crate::oci::{Digest, Kind, MAX_MANIFEST_BYTES, Manifest};
+use crate::oci::{Child, Digest, Kind, MAX_MANIFEST_BYTES, Manifest};
 use crate::store::{Reading, StoreError, blocking};
 
 /// How many manifests' contents are kept in mind, and of how many children each at most.
@@ -22,7 +22,7 @@ pub(super) struct KnownManifests(Mutex<LruCache<Digest, Arc<Known>>>);
 struct Known {
     kind: Kind,
     media_type: String,
-    children: Arc<[Digest]>,
+    children: Arc<[Child]>,
 }
 
 impl Default for KnownManifests {
@@ -44,7 +44,7 @@ impl KnownManifests {
         let known = Arc::new(Known {
             kind: manifest.kind(),
             media_type: manifest.media_type().to_owned(),
-            children: manifest.children().iter().map(|child| child.digest.clone()).collect(),
+            children: manifest.children().into(),
         });
         if known.children.len() <= MOST_CHILDREN {
             self.lock().put(digest.clone(), Arc::clone(&known));
@@ -94,9 +94,9 @@ impl Inner {
         }
     }
 
-    fn any_held(&self, children: &[Digest]) -> Result<bool, StoreError> {
+    fn any_held(&self, children: &[Child]) -> Result<bool, StoreError> {
         for child in children.iter().take(MOST_CHILDREN) {
-            if self.hold.blob(child)?.is_some() {
+            if self.hold.blob(&child.digest)?.is_some() {
                 return Ok(true);
             }
         }

@@ -13,10 +13,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio_util::task::TaskTracker;
 
+use super::asking::{ASK_DEADLINE, RETRIES, RETRY_PAUSE, reply_of, stands_in};
 use super::callers::{Caller, Guise};
 use super::decide::{self, Gate, Gates, LastSeen, Question, Reply, Standing, Step, Why, decide};
 use super::flight::Flights;
-use super::manifests::{ANSWER_DEADLINE, ASK_DEADLINE, RETRIES, RETRY_PAUSE, reply_of, stands_in};
+use super::manifests::ANSWER_DEADLINE;
 use super::recent::Recent;
 use super::{Inner, REFUSED_FOR, Refusal, Resolver};
 use crate::access::{Admission, Said};
@@ -133,7 +134,7 @@ impl Inner {
         loop {
             let now = clock::now();
             match decide(&question, reply.as_ref(), self.gates_to_list(key), now) {
-                Step::Ask(ask) => match self.ask_for_list(caller, key, stands_in(&question)).await {
+                Step::Ask(ask) => match self.ask_for_list(caller, key, &question).await {
                     Ok(listing) => {
                         let entry = entry(listing, &key.2, held, clock::now());
                         reply = Some(Reply::Got(entry.digest.clone()));
@@ -155,9 +156,16 @@ impl Inner {
     }
 
     /// Asks, and again where that may help and nothing else does.
-    async fn ask_for_list(&self, caller: &Caller, key: &Key, stands_in: bool) -> Result<Listing, Failure> {
+    async fn ask_for_list(
+        &self,
+        caller: &Caller,
+        key: &Key,
+        question: &Question,
+    ) -> Result<Listing, Failure> {
         let (repository, list, guise) = key;
-        let asker = Self::asker(caller, guise.credential.clone());
+        let stands_in = stands_in(question);
+        let only_registry = self.asks_registry_alone(question.admission(), repository);
+        let asker = Self::asker(caller, guise.credential.clone(), only_registry);
         let mut retries = 0;
         loop {
             let asking =

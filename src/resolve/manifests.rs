@@ -3,30 +3,19 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-
+use super::asking::{Errand, Unanswered, reply_of};
 use super::callers::{Caller, Guise};
-use super::decide::{
-    self, Ask, Gate, Gates, Held, LastSeen, Question, Reply, Standing, Step, Way, Why, decide,
-};
+use super::decide::{self, Gate, Gates, Held, LastSeen, Question, Reply, Standing, Step, Way, Why, decide};
 use super::{Inner, Refusal, Served};
 use crate::access::Admission;
 use crate::clock;
-use crate::oci::{Digest, Kind, Manifest, Reference, Repository};
-use crate::store::{CommitError, StoreError, TagEntry, blocking};
-use crate::upstream::{Asker, Credential, Described, Failure, Wait};
-
-/// How long one request to a registry may take, with all that it needs before it is answered.
-pub(super) const ASK_DEADLINE: Duration = Duration::from_secs(12);
+use crate::oci::{Digest, Reference, Repository};
+use crate::store::TagEntry;
+use crate::upstream::{Failure, Wait};
 
 /// How long somebody waits for an answer, whoever else waits for it too: containerd gives up after 30 s and would then
 /// go past us. Better a stale answer before that.
 pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(25);
-
-/// How often a registry is asked again that had trouble for a moment, and how long after the first time; doubled for the
-/// next.
-pub(super) const RETRIES: u32 = 2;
-pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 impl Inner {
     pub(super) async fn manifest(
@@ -94,28 +83,32 @@ impl Inner {
         reference: &Reference,
     ) -> Result<Served, Refusal> {
         let mut question = self.question(guise, repository, reference).await?;
-        let mut reply = None;
-        let mut failure = None;
+        let (mut reply, mut failure) = (None, None);
+        let mut registry_is_away = false;
         loop {
             let now = clock::now();
             let gates = self.gates(&question, guise, repository);
             match decide(&question, reply.as_ref(), gates, now) {
                 Step::Ask(ask) => {
-                    let errand =
-                        Errand { caller, guise, admission: question.admission(), repository, reference };
+                    let admission = question.admission();
+                    let only_registry = !registry_is_away && self.asks_registry_alone(admission, repository);
+                    let errand = Errand { caller, guise, admission, repository, reference, only_registry };
                     match self.ask_again(&errand, &ask, &question).await {
                         Ok(answered) => {
-                            let shown = match ask {
-                                Ask::Head | Ask::List => guise.credential.clone(),
-                                Ask::Get | Ask::GetDigest(_) => {
-                                    self.fetching(guise, question.admission(), repository)
-                                }
-                            };
-                            self.note_reader(guise, &shown, repository, now);
-                            question = question.granted();
+                            if self.is_proof(&errand, &ask) {
+                                self.note_reader(guise, repository, now);
+                            }
+                            if !registry_is_away {
+                                question = question.granted();
+                            }
                             reply = Some(answered);
                         }
                         Err(Unanswered::Upstream(failed)) => {
+                            if only_registry && admission.outlasts_an_outage() && !failed.is_verdict() {
+                                // Its mirrors may know, and what it said before still holds.
+                                registry_is_away = true;
+                                continue;
+                            }
                             self.note_denial(guise, repository, &failed, now);
                             reply = Some(reply_of(&failed, &ask));
                             failure = Some(failed);
@@ -229,204 +222,6 @@ impl Inner {
             all: gate(self.upstreams.open(&guise.credential, repository).all),
             pulls: gate(self.upstreams.open(&fetching, repository).pulls),
         }
-    }
-
-    /// Asks, and again where that may help and nothing else does: one bad answer is not to fail the pulls of all who
-    /// wait for it.
-    async fn ask_again(
-        self: &Arc<Self>,
-        errand: &Errand<'_>,
-        ask: &Ask,
-        question: &Question,
-    ) -> Result<Reply, Unanswered> {
-        let stands_in = stands_in(question);
-        let mut retries = 0;
-        loop {
-            match self.ask_in_time(errand, ask).await {
-                Err(Unanswered::Upstream(failure))
-                    if failure.may_pass() && retries < RETRIES && !stands_in =>
-                {
-                    tokio::time::sleep(RETRY_PAUSE * 2_u32.pow(retries)).await;
-                    retries += 1;
-                }
-                asked => return asked,
-            }
-        }
-    }
-
-    /// A cold question may need a token first and meet a slow registry at each turn.
-    async fn ask_in_time(self: &Arc<Self>, errand: &Errand<'_>, ask: &Ask) -> Result<Reply, Unanswered> {
-        let asked = tokio::time::timeout(ASK_DEADLINE, self.ask(errand, ask)).await;
-        asked.unwrap_or_else(|_| Err(Failure::TimedOut(Wait::Headers).into()))
-    }
-
-    async fn ask(self: &Arc<Self>, errand: &Errand<'_>, ask: &Ask) -> Result<Reply, Unanswered> {
-        match ask {
-            Ask::Head => self.head(errand).await,
-            Ask::Get => match errand.reference {
-                Reference::Digest(digest) => self.fetched(errand, digest).await,
-                Reference::Tag(_) => {
-                    let bytes = self.get(errand, errand.reference).await?;
-                    let digest = Digest::of(&bytes);
-                    self.keep(bytes, digest).await
-                }
-            },
-            Ask::GetDigest(digest) => self.fetched(errand, digest).await,
-            // No manifest is asked for in this way.
-            Ask::List => Err(Failure::Missing.into()),
-        }
-    }
-
-    async fn head(&self, errand: &Errand<'_>) -> Result<Reply, Unanswered> {
-        let Errand { caller, guise, repository, reference, .. } = errand;
-        let asker = Self::asker(caller, guise.credential.clone());
-        let described = self.upstreams.head_manifest(&asker, repository, reference).await;
-        if let (Ok(Described { digest: None, .. }) | Err(Failure::NoHead { .. }), Reference::Tag(_)) =
-            (&described, reference)
-        {
-            self.without_head.note(repository.registry().clone(), (), clock::instant());
-        }
-        let Described { digest, media_type, left, .. } = described?;
-        let digest = match reference {
-            // A registry that has it under its digest need not repeat the digest.
-            Reference::Digest(digest) => Some(digest.clone()),
-            Reference::Tag(_) => digest,
-        };
-        let Some(to) = digest else { return Ok(Reply::NoDigest) };
-        let bytes = match self.bytes_of(&to).await {
-            Ok(bytes) => bytes,
-            Err(Refusal::Store(error)) => return Err(error.into()),
-            Err(_) => decide::Bytes::Absent,
-        };
-        // An index is of no use without one of the images it lists, which is another pull.
-        let index = media_type.is_some_and(|media_type| Kind::is_index(&media_type));
-        let needed = if index { 2 } else { 1 };
-        let short = left.is_some_and(|left| left.remaining < needed);
-        Ok(Reply::Points { to, bytes, short })
-    }
-
-    /// Fetches a manifest by its digest, once for all who want it from this repository. Whoever was not first in line
-    /// and finds that this one's right did not suffice tries with their own.
-    async fn fetched(self: &Arc<Self>, errand: &Errand<'_>, digest: &Digest) -> Result<Reply, Unanswered> {
-        let asker =
-            Self::asker(errand.caller, self.fetching(errand.guise, errand.admission, errand.repository));
-        let fetch = || {
-            let (inner, asker) = (Arc::clone(self), asker.clone());
-            let (repository, digest) = (errand.repository.clone(), digest.clone());
-            async move {
-                let fetched = inner.fetch(&asker, &repository, &digest).await;
-                (asker.credential, fetched)
-            }
-        };
-        let key = (errand.repository.clone(), digest.clone());
-        let (by, fetched) = match self.fetches.join(key, fetch).await {
-            Some(landed) => landed,
-            None => return Err(Failure::TimedOut(Wait::Body).into()),
-        };
-        let admitted = matches!(errand.admission, Admission::Granted);
-        if fetched.is_ok() && by != asker.credential && !admitted {
-            // Somebody else's right has brought it in, which says nothing of this one's.
-            let reference = Reference::Digest(digest.clone());
-            self.upstreams.head_manifest(&asker, errand.repository, &reference).await?;
-        }
-        match fetched {
-            Err(Unanswered::Upstream(failure))
-                if by != asker.credential && failure.may_differ_for_others() =>
-            {
-                self.fetch(&asker, errand.repository, digest).await?;
-            }
-            fetched => fetched?,
-        }
-        Ok(Reply::Got(digest.clone()))
-    }
-
-    async fn fetch(&self, asker: &Asker, repository: &Repository, digest: &Digest) -> Result<(), Unanswered> {
-        let reference = Reference::Digest(digest.clone());
-        let mut fetched = self.upstreams.get_manifest(asker, repository, &reference).await;
-        if let (Err(Failure::Denied { .. } | Failure::NoToken { .. }), Credential::Own) =
-            (&fetched, &asker.credential)
-        {
-            // Our login does not serve, but what it was to fetch may be anyone's.
-            let nobody = Asker { credential: Credential::Anonymous, ..asker.clone() };
-            fetched = self.upstreams.get_manifest(&nobody, repository, &reference).await;
-        }
-        self.keep(fetched?, digest.clone()).await.map(drop)
-    }
-
-    /// The manifest that a reference stands for at the registry.
-    async fn get(&self, errand: &Errand<'_>, reference: &Reference) -> Result<Bytes, Failure> {
-        let credential = self.fetching(errand.guise, errand.admission, errand.repository);
-        self.upstreams
-            .get_manifest(&Self::asker(errand.caller, credential), errand.repository, reference)
-            .await
-    }
-
-    async fn keep(&self, bytes: Bytes, digest: Digest) -> Result<Reply, Unanswered> {
-        Manifest::parse(&bytes).map_err(|error| Failure::Unusable(error.to_string().into()))?;
-        let (hold, expected) = (self.hold.clone(), digest.clone());
-        let kept = blocking(move || hold.keep(&bytes, &expected, clock::now())).await;
-        match kept {
-            Ok(_) => Ok(Reply::Got(digest)),
-            Err(CommitError::Store(error)) => Err(error.into()),
-            Err(error @ (CommitError::Digest { .. } | CommitError::Size { .. })) => {
-                Err(Failure::Unusable(error.to_string().into()).into())
-            }
-        }
-    }
-}
-
-/// What is asked for, by whom, and with what right.
-struct Errand<'a> {
-    caller: &'a Caller,
-    guise: &'a Guise,
-    admission: Admission,
-    repository: &'a Repository,
-    reference: &'a Reference,
-}
-
-/// Why there is no reply to decide on, or only a bad one.
-#[derive(Clone)]
-pub(super) enum Unanswered {
-    Upstream(Failure),
-    Store(StoreError),
-}
-
-impl From<Failure> for Unanswered {
-    fn from(failure: Failure) -> Self {
-        Self::Upstream(failure)
-    }
-}
-
-impl From<StoreError> for Unanswered {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-/// Whether there is something to serve in the place of an answer.
-pub(super) fn stands_in(question: &Question) -> bool {
-    let gates = Gates { all: Gate::Open, pulls: Gate::Open };
-    matches!(decide(question, Some(&Reply::Failed), gates, clock::now()), Step::Serve(..))
-}
-
-pub(super) fn reply_of(failure: &Failure, ask: &Ask) -> Reply {
-    match (failure, ask) {
-        // It was announced a moment ago: the registry is not at one with itself, and the tag not gone.
-        (Failure::Missing, Ask::GetDigest(_)) => Reply::Failed,
-        (Failure::Missing, Ask::Head | Ask::Get | Ask::List) => Reply::Missing,
-        (Failure::Denied { .. } | Failure::NoToken { .. }, _) => Reply::Denied,
-        (Failure::NoHead { .. }, _) => Reply::NoDigest,
-        (
-            Failure::Limited { .. }
-            | Failure::Shut { .. }
-            | Failure::Unavailable { .. }
-            | Failure::Unreachable(_)
-            | Failure::Broken(_)
-            | Failure::TimedOut(_)
-            | Failure::Forbidden(_)
-            | Failure::Unusable(_),
-            _,
-        ) => Reply::Failed,
     }
 }
 

@@ -6,10 +6,12 @@
 //! Invariant: whatever it answers with is in the hold, verified, or is on its way there in a
 //! [`Download`](crate::store::Download) that shows nobody the end of a blob before it is.
 
+mod asking;
 mod blobs;
 mod bring_in;
 mod callers;
 mod decide;
+mod downloads;
 mod flight;
 mod held;
 mod lists;
@@ -32,16 +34,16 @@ pub use decide::{
 };
 pub use lists::ServedList;
 
-use crate::oci::{Digest, Kind, Reference, Registry, Repository, Tag};
+use crate::oci::{Child, Digest, Kind, Reference, Registry, Repository, Tag};
 use crate::store::{FollowError, Hold, StoreError};
 pub use crate::upstream::{BearerChallenge, Because, ClientToken, Cost, Failure, whole_seconds};
-use crate::upstream::{Credential, Upstreams, Wait};
-use blobs::Downloads;
+use crate::upstream::{Upstreams, Wait};
+use asking::Fetched;
 use callers::{CLOSED_FOR, Guise, MOST_CLOSED, PRUNE_EVERY};
+use downloads::Downloads;
 use flight::Flights;
 use held::KnownManifests;
 use lists::Lists;
-use manifests::Unanswered;
 use recent::Recent;
 use unnoted::Unnoted;
 
@@ -51,6 +53,8 @@ const MOST_REGISTRIES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
 /// How long it is remembered that a registry does not have something: whoever pushes it next is not to wait for it.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
+/// How long it is remembered that a manifest is of no use, whatever else its registry gets right.
+const UNUSABLE_FOR: Duration = Duration::from_secs(60);
 const MOST_REFUSED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// Answers for manifests, blobs and lists. Cheap to clone.
@@ -77,7 +81,9 @@ struct Inner {
     lists: Lists,
     tasks: TaskTracker,
     manifests: Flights<(Repository, Reference, Guise), Result<Served, Refusal>>,
-    fetches: Flights<(Repository, Digest), (Credential, Result<(), Unanswered>)>,
+    /// Manifests that were fetched and are of no use.
+    unusable: Recent<(Repository, Digest), Failure>,
+    fetches: Flights<(Repository, Digest), Fetched>,
     downloads: Downloads,
 }
 
@@ -93,6 +99,7 @@ impl Resolver {
             unnoted: Unnoted::default(),
             without_head: Recent::new(MOST_REGISTRIES, WITHOUT_HEAD_FOR),
             refused: Recent::new(MOST_REFUSED, REFUSED_FOR),
+            unusable: Recent::new(MOST_REFUSED, UNUSABLE_FOR),
             closed: Recent::new(MOST_CLOSED, CLOSED_FOR),
             pruned: Recent::new(NonZeroUsize::MIN, PRUNE_EVERY),
             known: KnownManifests::default(),
@@ -161,7 +168,7 @@ pub struct Served {
     /// An index or an image's manifest.
     pub kind: Kind,
     /// What it points at.
-    pub children: Arc<[Digest]>,
+    pub children: Arc<[Child]>,
     /// All of it.
     pub bytes: bytes::Bytes,
     /// In what way it was found to be good.

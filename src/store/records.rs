@@ -91,6 +91,9 @@ pub(super) struct ListedRecord {
     pub(super) manifest: bool,
     #[prost(message, required, tag = "3")]
     pub(super) noted_at: Time,
+    /// In bytes, as that manifest claims; 0 where it was noted before sizes were.
+    #[prost(uint64, tag = "4")]
+    pub(super) size: u64,
 }
 
 /// A list that a registry made up, whole.

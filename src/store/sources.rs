@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::records::{ListedRecord, Time};
 use super::{Hold, StoreError};
-use crate::oci::{Digest, Registry, Repository};
+use crate::oci::{Child, Digest, Registry, Repository};
 
 /// As what a manifest lists a child, which decides the endpoint that it is fetched from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,22 +49,34 @@ impl Hold {
     /// When the index fails.
     pub fn note_listed(
         &self,
-        child: &Digest,
+        child: &Child,
         repository: &Repository,
         kind: Listed,
         now: SystemTime,
     ) -> Result<(), StoreError> {
         let noted_at = Time::from(now);
         let newer = |old: ListedRecord| old.noted_at > noted_at;
-        if self.inner.index.listed(child)?.is_some_and(newer) {
+        if self.inner.index.listed(&child.digest)?.is_some_and(newer) {
             return Ok(());
         }
         let manifest = match kind {
             Listed::Manifest => true,
             Listed::Blob => false,
         };
-        let record = ListedRecord { repository: repository.to_string(), manifest, noted_at };
-        self.inner.index.put_listed(child, &record)
+        let record =
+            ListedRecord { repository: repository.to_string(), manifest, noted_at, size: child.size };
+        self.inner.index.put_listed(&child.digest, &record)
+    }
+
+    /// How long a child is, in bytes, by the manifest that listed it last, if that was in this repository: another one's
+    /// word counts for nothing here.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn listed_size(&self, child: &Digest, repository: &Repository) -> Result<Option<u64>, StoreError> {
+        let record = self.inner.index.listed(child)?;
+        let record = record.filter(|record| record.size > 0 && record.repository == repository.to_string());
+        Ok(record.map(|record| record.size))
     }
 
     /// The repository of the manifest that listed a child last, and as what.
@@ -97,14 +109,19 @@ mod tests {
     fn where_a_child_was_listed_last_is_known() {
         let folder = tempfile::tempdir().unwrap();
         let hold = Hold::open(folder.path(), clock::now()).unwrap().0;
-        let child = Digest::of(b"layer");
+        let of =
+            |size| Child { digest: Digest::of(b"layer"), size, media_type: String::new(), platform: None };
+        let child = of(0).digest;
         let nginx = Repository::new(Registry::docker_hub(), "nginx").unwrap();
         let other = Repository::new("quay.io:5000".parse().unwrap(), "a/b/c").unwrap();
         let now = clock::now();
         assert!(hold.listed(&child).unwrap().is_none());
-        hold.note_listed(&child, &nginx, Listed::Manifest, now).unwrap();
-        hold.note_listed(&child, &other, Listed::Blob, now + Duration::from_secs(1)).unwrap();
-        hold.note_listed(&child, &nginx, Listed::Manifest, now).unwrap();
+        hold.note_listed(&of(0), &nginx, Listed::Manifest, now).unwrap();
+        assert_eq!(hold.listed_size(&child, &nginx).unwrap(), None);
+        hold.note_listed(&of(5), &other, Listed::Blob, now + Duration::from_secs(1)).unwrap();
+        hold.note_listed(&of(7), &nginx, Listed::Manifest, now).unwrap();
+        let sizes = [&nginx, &other].map(|repository| hold.listed_size(&child, repository).unwrap());
+        assert_eq!(sizes, [None, Some(5)]);
         assert_eq!(hold.listed(&child).unwrap(), Some((other, Listed::Blob)));
     }
 

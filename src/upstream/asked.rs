@@ -151,7 +151,8 @@ mod tests {
 
     fn asked(reach: Reach) -> Asked {
         let repository = Repository::new("quay.io".parse().unwrap(), "a/b").unwrap();
-        let asker = Asker { credential: Credential::Anonymous, account: Account::default() };
+        let asker =
+            Asker { credential: Credential::Anonymous, account: Account::default(), only_registry: false };
         Asked { repository, kind: Kind::Blob(Digest::of(b"")), place: Place::Upstream, reach, asker }
     }
 

@@ -18,6 +18,8 @@ pub struct Asker {
     pub credential: Credential,
     /// What it takes is put here.
     pub account: Account,
+    /// Whether the registry itself is asked and none of its mirrors: it alone says who may read what.
+    pub only_registry: bool,
 }
 
 /// What asking for somebody has taken so far. Clones are the same account.

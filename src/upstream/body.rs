@@ -119,7 +119,7 @@ pub(super) async fn whole(
     most: u64,
     within: Duration,
 ) -> Result<Bytes, Failure> {
-    let too_long = || Failure::unusable(format!("more than {most} bytes"));
+    let too_long = || Failure::TooLarge { most };
     if announced.is_some_and(|announced| announced > most) {
         return Err(too_long());
     }

@@ -192,7 +192,8 @@ mod tests {
 
     fn asked(name: &str, reach: Reach) -> Asked {
         let repository = Repository::new("reg.example".parse().unwrap(), name).unwrap();
-        let asker = Asker { credential: Credential::Anonymous, account: Account::default() };
+        let asker =
+            Asker { credential: Credential::Anonymous, account: Account::default(), only_registry: false };
         Asked { repository, kind: Kind::Token, place: Place::Upstream, reach, asker }
     }
 

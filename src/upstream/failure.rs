@@ -86,6 +86,12 @@ pub enum Failure {
     /// The rules of this node do not let the request go there; nothing was sent.
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
+    /// More than is taken.
+    #[error("the registry's answer is unusable: more than {most} bytes")]
+    TooLarge {
+        /// How much is.
+        most: u64,
+    },
     /// An answer that can't be what was asked for.
     #[error("the registry's answer is unusable: {0}")]
     Unusable(Arc<str>),
@@ -100,6 +106,11 @@ impl Failure {
     /// Whether it may be gone in a moment: trouble that was known at once, of somebody who did not ask to be left alone.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Unavailable { retry_after: None, .. } | Self::Broken(_))
+    }
+
+    /// Whether it is the registry's own word on what was asked, rather than the lack of one.
+    pub fn is_verdict(&self) -> bool {
+        matches!(self, Self::Missing | Self::Denied { .. } | Self::NoToken { .. })
     }
 
     /// Whether it may be due to whom it was asked as.
@@ -117,6 +128,7 @@ impl Failure {
             | Self::TimedOut(_)
             | Self::NoHead { .. }
             | Self::Forbidden(_)
+            | Self::TooLarge { .. }
             | Self::Unusable(_) => false,
         }
     }
@@ -135,6 +147,7 @@ impl Failure {
             | Self::Broken(_)
             | Self::TimedOut(_)
             | Self::Forbidden(_)
+            | Self::TooLarge { .. }
             | Self::Unusable(_) => None,
         }
     }

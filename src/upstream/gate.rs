@@ -154,6 +154,14 @@ impl Gate {
         };
     }
 
+    /// Lets no more than one request through at a time, although none was refused: there may be nothing left.
+    pub(super) fn narrow(&mut self, now: Instant) {
+        if let Self::Open { .. } = self {
+            let pause = Duration::ZERO;
+            *self = Self::Shut { because: Because::Limited, until: now, pause, tried_at: None };
+        }
+    }
+
     /// Opens it, for a reason of its own.
     pub(super) fn open(&mut self) {
         *self = Self::default();
@@ -236,6 +244,18 @@ mod tests {
             gate.learn(Pass::Trying, Outcome::Answered, now, now);
             assert_eq!(gate, Gate::default());
         }
+    }
+
+    #[test]
+    fn narrowed_it_lets_one_through_at_a_time() {
+        let (mut gate, now) = (Gate::default(), clock::instant());
+        gate.narrow(now);
+        assert_eq!(gate.enter(now), Ok(Pass::Trying));
+        assert!(gate.enter(now).is_err());
+        gate.narrow(now);
+        assert!(gate.enter(now).is_err());
+        gate.learn(Pass::Trying, Outcome::Limited(None), now, now);
+        assert_eq!(opens_in(&gate, now), Some(60));
     }
 
     #[test]

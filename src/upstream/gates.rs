@@ -185,7 +185,9 @@ impl Gates {
         match left {
             Some(left) => {
                 pair.left = Some(left.remaining);
-                if left.remaining > pair.left_when_shut.unwrap_or(0).max(0) {
+                if left.remaining <= 0 {
+                    pair.pulls.narrow(now);
+                } else if left.remaining > pair.left_when_shut.unwrap_or(0).max(0) {
                     pair.pulls.open();
                 }
                 let after = pair.pulls;
@@ -228,14 +230,15 @@ impl Key {
 fn told(way: &Way, kind: &str, before: Gate, after: Gate, now: Instant) {
     let upstream = way.key.origin.as_str();
     match (before, after) {
-        (Gate::Open { .. }, Gate::Shut { because, until, .. }) => {
+        (Gate::Open { .. }, Gate::Shut { because, until, .. }) if until > now => {
             let seconds = until.saturating_duration_since(now).as_secs();
             tracing::warn!(upstream, gate = kind, ?because, seconds, "a gate shuts: what is held serves");
         }
-        (Gate::Shut { .. }, Gate::Open { .. }) => {
+        (Gate::Shut { pause, .. }, Gate::Open { .. }) if !pause.is_zero() => {
             tracing::info!(upstream, gate = kind, "a gate opens");
         }
-        (Gate::Open { .. }, Gate::Open { .. }) | (Gate::Shut { .. }, Gate::Shut { .. }) => {}
+        // Narrowed or widened, or as it was.
+        (Gate::Open { .. } | Gate::Shut { .. }, Gate::Open { .. } | Gate::Shut { .. }) => {}
     }
 }
 
@@ -377,7 +380,9 @@ fn outcome_of(failure: &Failure) -> Outcome {
             Outcome::Limited(retry_after.map(|said| said.min(LONGEST_SILENCE)))
         }
         Failure::Unavailable { retry_after, .. } => Outcome::Failed(*retry_after),
-        Failure::Unreachable(_) | Failure::Broken(_) | Failure::Unusable(_) => Outcome::Failed(None),
+        Failure::Unreachable(_) | Failure::Broken(_) | Failure::TooLarge { .. } | Failure::Unusable(_) => {
+            Outcome::Failed(None)
+        }
         Failure::Missing | Failure::Denied { .. } | Failure::NoToken { .. } | Failure::NoHead { .. } => {
             Outcome::Answered
         }

@@ -2,7 +2,7 @@
 //!
 //! A request passes through one stack of layers, each in its file: `gates` (whether it may go at all) · `authorize`
 //! (tokens and logins) · `retry` (once, for a broken connection) · `record` (a line in the log for each that is sent) ·
-//! `time_out` · `transport` (pooled connections). Around it stand `upstreams` (what can be asked, and following redirects),
+//! `time_out` · `transport` (pooled connections). Around it stand `upstreams` (what can be asked), `in_order` (one upstream after the other, and following redirects),
 //! `settings` (where a registry stands), `redirect` (where one leads), `link` (where a list goes on) and `body`
 //! (reading what comes). Beneath it `dial` makes connections and applies `reach`, the rule of which addresses may be
 //! gone to.
@@ -31,6 +31,7 @@ mod gate;
 mod gates;
 mod grant;
 mod helper;
+mod in_order;
 mod limits;
 mod link;
 mod lockout;

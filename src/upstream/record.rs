@@ -105,7 +105,11 @@ mod tests {
     fn only_a_get_of_a_manifest_that_was_let_through_counts() {
         let asked = |kind, place| {
             let repository = Repository::new("docker.io".parse().unwrap(), "nginx").unwrap();
-            let asker = Asker { credential: Credential::Anonymous, account: Account::default() };
+            let asker = Asker {
+                credential: Credential::Anonymous,
+                account: Account::default(),
+                only_registry: false,
+            };
             Asked { repository, kind, place, reach: Reach::Public, asker }
         };
         let manifest = asked(Kind::Manifest("latest".parse().unwrap()), Place::Upstream);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::asked::Kind;
-use super::asker::Credential;
+use super::asker::{Asker, Credential};
 use super::credentials::Credentials;
 use super::failure::{Failure, Forbidden};
 use super::reach::Reach;
@@ -55,7 +55,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(5),
             headers: Duration::from_secs(10),
             mirror: Duration::from_secs(4),
-            idle: Duration::from_secs(30),
+            idle: Duration::from_secs(10),
         }
     }
 }
@@ -153,10 +153,11 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    /// Whether it is asked as somebody: a client's token is for the registry itself.
-    pub(super) fn answers(&self, credential: &Credential) -> bool {
-        match (self.role, credential) {
-            (Role::Home, _) | (Role::Mirror, Credential::Anonymous | Credential::Own) => true,
+    /// Whether it is asked for somebody: a client's token is for the registry itself.
+    pub(super) fn answers(&self, asker: &Asker) -> bool {
+        match (self.role, &asker.credential) {
+            (Role::Home, _) => true,
+            (Role::Mirror, Credential::Anonymous | Credential::Own) => !asker.only_registry,
             (Role::Mirror, Credential::Client(_)) => false,
         }
     }

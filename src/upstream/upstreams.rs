@@ -3,24 +3,22 @@
 //! Owns the order of things around the stack: where a registry stands, which redirects are followed, how an
 //! answer is read. Keeps no bytes and verifies no digest; whoever asked does.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Method, StatusCode};
-use tokio::time::timeout;
-use tower::ServiceExt;
+use http::{HeaderMap, Method};
 
-use super::asked::{Answer, Asked, Kind, Place, standing_of};
-use super::asker::{Asker, Credential};
+use super::asked::{Answer, Kind};
+use super::asker::{Account, Asker, Credential};
 use super::body::{self, BlobBody, Extent};
-use super::failure::{Failure, Wait};
+use super::failure::Failure;
 use super::gate::Shut;
 use super::gates::{Gates, View};
 use super::limits::Left;
 use super::link;
-use super::redirect;
-use super::settings::{Role, Settings, SettingsError, Upstream};
+use super::settings::{Settings, SettingsError};
 use super::stack::{Stack, stack};
 use crate::clock;
 use crate::oci::{Digest, List, MAX_MANIFEST_BYTES, Reference, Registry, Repository, filters_applied};
@@ -28,9 +26,9 @@ use crate::oci::{Digest, List, MAX_MANIFEST_BYTES, Reference, Registry, Reposito
 /// Every registry there is. Cheap to clone; clones share connections and tokens.
 #[derive(Clone)]
 pub struct Upstreams {
-    settings: Arc<Settings>,
+    pub(super) settings: Arc<Settings>,
     gates: Gates,
-    stack: Stack,
+    pub(super) stack: Stack,
 }
 
 impl std::fmt::Debug for Upstreams {
@@ -95,18 +93,21 @@ impl Upstreams {
         reference: &Reference,
     ) -> Result<Described, Failure> {
         let kind = Kind::Manifest(reference.clone());
-        let answer = self.ask(asker, Method::HEAD, repository, kind, 0).await?;
-        refuse_html(answer.headers())?;
-        let digest = answer.headers().get("docker-content-digest");
-        let digest = digest.and_then(|digest| digest.to_str().ok()?.trim().parse().ok());
-        let media_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let media_type =
-            media_type.and_then(|value| value.split(';').next()).map(|value| value.trim().to_owned());
-        let left = Left::among(answer.headers());
-        Ok(Described { digest, size: body::length(answer.headers()), media_type, left })
+        self.ask(asker, Method::HEAD, repository, kind, 0, |answer| {
+            refuse_html(answer.headers())?;
+            let digest = answer.headers().get("docker-content-digest");
+            let digest = digest.and_then(|digest| digest.to_str().ok()?.trim().parse().ok());
+            let media_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+            let media_type =
+                media_type.and_then(|value| value.split(';').next()).map(|value| value.trim().to_owned());
+            let left = Left::among(answer.headers());
+            Ok(ready(Ok(Described { digest, size: body::length(answer.headers()), media_type, left })))
+        })
+        .await
     }
 
-    /// A manifest's bytes, [`MAX_MANIFEST_BYTES`] of them at most, unverified. This counts as a pull.
+    /// A manifest's bytes, [`MAX_MANIFEST_BYTES`] of them at most, those of its digest where it is asked for by that.
+    /// This counts as a pull.
     ///
     /// # Errors
     /// Any [`Failure`] but [`Failure::NoHead`].
@@ -117,10 +118,20 @@ impl Upstreams {
         reference: &Reference,
     ) -> Result<Bytes, Failure> {
         let kind = Kind::Manifest(reference.clone());
-        let answer = self.ask(asker, Method::GET, repository, kind, 0).await?;
-        refuse_html(answer.headers())?;
-        let length = body::length(answer.headers());
-        body::whole(answer.into_body(), length, MAX_MANIFEST_BYTES, self.settings.timeouts.idle).await
+        self.ask(asker, Method::GET, repository, kind, 0, |answer| {
+            refuse_html(answer.headers())?;
+            let whole = self.whole(answer);
+            Ok(async move {
+                let bytes = whole.await?;
+                match reference {
+                    Reference::Digest(digest) if !digest.matches(&bytes) => {
+                        Err(Failure::unusable(format!("other bytes than those of {digest}")))
+                    }
+                    Reference::Digest(_) | Reference::Tag(_) => Ok(bytes),
+                }
+            })
+        })
+        .await
     }
 
     /// A page of a list, [`MAX_MANIFEST_BYTES`] of it at most. No registry counts it as a pull.
@@ -133,20 +144,23 @@ impl Upstreams {
         repository: &Repository,
         list: &List,
     ) -> Result<Listing, Failure> {
-        let answer = self.ask(asker, Method::GET, repository, Kind::List(list.clone()), 0).await?;
-        refuse_html(answer.headers())?;
-        let unusable = |error: crate::oci::ListError| Failure::unusable(error.to_string());
-        let next = match link::next(answer.headers())? {
-            Some(query) => Some(list.next(&query).map_err(unusable)?),
-            None => None,
-        };
-        let applied = answer.headers().get("oci-filters-applied").and_then(|said| said.to_str().ok());
-        let filters_applied = applied.and_then(filters_applied).map(str::to_owned);
-        let length = body::length(answer.headers());
-        let bytes =
-            body::whole(answer.into_body(), length, MAX_MANIFEST_BYTES, self.settings.timeouts.idle).await?;
-        list.check(&bytes).map_err(unusable)?;
-        Ok(Listing { bytes, next, filters_applied })
+        self.ask(asker, Method::GET, repository, Kind::List(list.clone()), 0, |answer| {
+            refuse_html(answer.headers())?;
+            let unusable = |error: crate::oci::ListError| Failure::unusable(error.to_string());
+            let next = match link::next(answer.headers())? {
+                Some(query) => Some(list.next(&query).map_err(unusable)?),
+                None => None,
+            };
+            let applied = answer.headers().get("oci-filters-applied").and_then(|said| said.to_str().ok());
+            let filters_applied = applied.and_then(filters_applied).map(str::to_owned);
+            let whole = self.whole(answer);
+            Ok(async move {
+                let bytes = whole.await?;
+                list.check(&bytes).map_err(unusable)?;
+                Ok(Listing { bytes, next, filters_applied })
+            })
+        })
+        .await
     }
 
     /// Whether a blob is there, and its length in bytes where the registry says so.
@@ -159,8 +173,9 @@ impl Upstreams {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Option<u64>, Failure> {
-        let answer = self.ask(asker, Method::HEAD, repository, Kind::Blob(digest.clone()), 0).await?;
-        Ok(body::length(answer.headers()))
+        let kind = Kind::Blob(digest.clone());
+        let read = |answer: Answer| Ok(ready(Ok(body::length(answer.headers()))));
+        self.ask(asker, Method::HEAD, repository, kind, 0, read).await
     }
 
     /// A blob's bytes from this offset on, unverified. A registry that ignores the offset is answered with by a
@@ -175,11 +190,24 @@ impl Upstreams {
         digest: &Digest,
         from: u64,
     ) -> Result<BlobBody, Failure> {
-        let answer = self.ask(asker, Method::GET, repository, Kind::Blob(digest.clone()), from).await?;
-        let Extent { total, starts_at } = Extent::of(answer.status(), answer.headers(), from)?;
-        let awaited = total.and_then(|total| total.checked_sub(starts_at));
-        let body = body::chunks(answer.into_body(), awaited, self.settings.timeouts.idle);
-        Ok(BlobBody { total, starts_at, body })
+        self.ask(asker, Method::GET, repository, Kind::Blob(digest.clone()), from, |answer| {
+            let Extent { total, starts_at } = Extent::of(answer.status(), answer.headers(), from)?;
+            let awaited = total.and_then(|total| total.checked_sub(starts_at));
+            let body = body::chunks(answer.into_body(), awaited, self.settings.timeouts.idle);
+            Ok(ready(Ok(BlobBody { total, starts_at, body })))
+        })
+        .await
+    }
+
+    /// The whole body of a small answer.
+    fn whole(&self, answer: Answer) -> impl Future<Output = Result<Bytes, Failure>> + Send + use<> {
+        let (length, idle) = (body::length(answer.headers()), self.settings.timeouts.idle);
+        body::whole(answer.into_body(), length, MAX_MANIFEST_BYTES, idle)
+    }
+
+    /// Whether a registry has mirrors, which may be asked in its place.
+    pub fn has_mirrors(&self, registry: &Registry) -> bool {
+        self.settings.listed.get(registry).is_some_and(|listed| listed.urls.len() > 1)
     }
 
     /// Whether the configuration names logins of the hold's own for a registry.
@@ -189,6 +217,8 @@ impl Upstreams {
 
     /// Whether requests as somebody for a repository would be let through to one of its upstreams at least.
     pub fn open(&self, credential: &Credential, repository: &Repository) -> Open {
+        let asker =
+            Asker { credential: credential.clone(), account: Account::default(), only_registry: false };
         let Ok(upstreams) = self.settings.upstreams(repository.registry()) else {
             // Asking tells why not.
             return Open { all: Ok(()), pulls: Ok(()) };
@@ -196,7 +226,7 @@ impl Upstreams {
         let now = clock::instant();
         let views: Vec<View> = upstreams
             .iter()
-            .filter(|upstream| upstream.answers(credential))
+            .filter(|upstream| upstream.answers(&asker))
             .map(|upstream| self.gates.view(&upstream.base, credential, repository, now))
             .collect();
         let any = |of: fn(&View) -> Result<(), Shut>| {
@@ -210,84 +240,6 @@ impl Upstreams {
             found.map_err(|Shut { because, opens_in }| Failure::Shut { because, opens_in })
         };
         Open { all: any(|view| view.all), pulls: any(|view| view.pulls) }
-    }
-
-    /// Asks one upstream after the other until one has it, and answers with 200, or with 206 to a request for later
-    /// bytes. What the last one says holds: it is the registry itself.
-    async fn ask(
-        &self,
-        asker: &Asker,
-        method: Method,
-        repository: &Repository,
-        kind: Kind,
-        from: u64,
-    ) -> Result<Answer, Failure> {
-        let mut failure = Failure::unusable("no upstream to ask");
-        for upstream in self.settings.upstreams(repository.registry())? {
-            if !upstream.answers(&asker.credential) {
-                continue;
-            }
-            let asked = Asked {
-                repository: repository.clone(),
-                kind: kind.clone(),
-                place: Place::Upstream,
-                reach: upstream.reach,
-                asker: asker.clone(),
-            };
-            let asking = self.ask_one(&upstream, asked, &method, from);
-            let answered = match upstream.role {
-                Role::Home => asking.await,
-                // There is another one to ask, and somebody waits.
-                Role::Mirror => timeout(self.settings.timeouts.mirror, asking)
-                    .await
-                    .unwrap_or(Err(Failure::TimedOut(Wait::Headers))),
-            };
-            match answered {
-                Ok(answer) => return Ok(answer),
-                Err(failed) => {
-                    if upstream.role == Role::Mirror {
-                        tracing::debug!(%repository, %kind, why = %failed, "the next upstream is asked");
-                    }
-                    failure = failed;
-                }
-            }
-        }
-        Err(failure)
-    }
-
-    /// Asks one upstream and goes where it sends us.
-    async fn ask_one(
-        &self,
-        upstream: &Upstream,
-        mut asked: Asked,
-        method: &Method,
-        from: u64,
-    ) -> Result<Answer, Failure> {
-        let mut url = upstream.address(&asked.repository, &asked.kind);
-        for _ in 0..=redirect::MOST {
-            let request = asked.request(method.clone(), &url, from)?;
-            let answer = self.stack.clone().oneshot(request).await?;
-            match redirect::next(&url, answer.status(), answer.headers())? {
-                Some(next) => {
-                    asked = asked.moved(&url, &next, standing_of(&answer));
-                    url = next;
-                }
-                None => {
-                    return match answer.status() {
-                        StatusCode::OK => Ok(answer),
-                        StatusCode::PARTIAL_CONTENT if from > 0 => Ok(answer),
-                        status => Err(Failure::of_status(
-                            method,
-                            asked.place,
-                            status,
-                            answer.headers(),
-                            clock::now(),
-                        )),
-                    };
-                }
-            }
-        }
-        Err(Failure::unusable(format!("more than {} redirects", redirect::MOST)))
     }
 }
 

@@ -102,6 +102,7 @@ fn of_failure(failure: &Failure) -> (Code, Option<Duration>) {
         | Failure::Broken(_)
         | Failure::TimedOut(_)
         | Failure::NoHead { .. }
+        | Failure::TooLarge { .. }
         | Failure::Unusable(_) => (Code::Unavailable, None),
     }
 }

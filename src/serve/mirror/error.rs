@@ -166,7 +166,9 @@ fn of_failure(failure: &Failure) -> (StatusCode, &'static str, Option<Duration>)
             (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", retry_after(None))
         }
         Failure::TimedOut(_) => (StatusCode::GATEWAY_TIMEOUT, "UNAVAILABLE", retry_after(None)),
-        Failure::NoHead { .. } | Failure::Unusable(_) => (StatusCode::BAD_GATEWAY, "UNAVAILABLE", None),
+        Failure::NoHead { .. } | Failure::TooLarge { .. } | Failure::Unusable(_) => {
+            (StatusCode::BAD_GATEWAY, "UNAVAILABLE", None)
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use percent_encoding::percent_decode_str;
 use url::form_urlencoded;
 
 use super::error::Problem;
@@ -42,6 +43,8 @@ impl Route {
             Some(rest) => rest.strip_prefix('/').ok_or(Problem::NoSuchRoute)?,
             None => return Err(Problem::NoSuchRoute),
         };
+        // An encoded slash becomes one here and is then part of no name, since none has it.
+        let rest = percent_decode_str(rest).decode_utf8_lossy();
         // From the right: a repository may itself have a part called `blobs`.
         let (rest, last) = rest.rsplit_once('/').ok_or(Problem::NoSuchRoute)?;
         let (name, kind) = rest.rsplit_once('/').ok_or(Problem::NoSuchRoute)?;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::model::Model;
 use super::{NOW, digest_of};
-use crate::oci::{Algorithm, Digest, Registry, Repository};
+use crate::oci::{Algorithm, Child, Digest, Registry, Repository};
 use crate::store::disk::Disk;
 use crate::store::{Announced, Download, Hold, Ingest, Ingests, Listed, Owner, Reading, TagEntry};
 
@@ -120,7 +120,9 @@ impl World {
         let entry = TagEntry { digest: manifest.clone(), confirmed_at: NOW };
         self.hold.point_tag(&repository, &"latest".parse().unwrap(), &entry).unwrap();
         self.hold.note_source(manifest, &repository).unwrap();
-        self.hold.note_listed(&Digest::of(b"child"), &repository, Listed::Blob, NOW).unwrap();
+        let child =
+            Child { digest: Digest::of(b"child"), size: 5, media_type: String::new(), platform: None };
+        self.hold.note_listed(&child, &repository, Listed::Blob, NOW).unwrap();
         self.hold.forget_tag(&repository, &"latest".parse().unwrap()).unwrap();
     }
 

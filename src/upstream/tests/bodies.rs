@@ -34,7 +34,7 @@ async fn a_manifest_may_be_as_long_as_the_bound_and_no_longer() {
             upstreams.get_manifest(&anyone(), &repository(name), &"fits".parse().unwrap()).await.unwrap();
         assert_eq!(fits.len() as u64, MAX_MANIFEST_BYTES);
         let exceeds = upstreams.get_manifest(&anyone(), &repository(name), &"exceeds".parse().unwrap()).await;
-        assert!(matches!(exceeds, Err(Failure::Unusable(_))), "{name}");
+        assert!(matches!(exceeds, Err(Failure::TooLarge { .. })), "{name}");
     }
 }
 

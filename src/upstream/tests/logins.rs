@@ -48,7 +48,7 @@ fn upstreams(url: &str, folder: &TempDir, entry: &str) -> Upstreams {
 const PASSWORD: &str = r#"{"username":"me","password":"verysecret"}"#;
 
 fn asker(credential: Credential) -> Asker {
-    Asker { credential, account: Account::default() }
+    Asker { credential, account: Account::default(), only_registry: false }
 }
 
 fn client(token: &str) -> Credential {

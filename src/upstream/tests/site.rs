@@ -186,5 +186,5 @@ async fn write_all(stream: &TcpStream, mut bytes: &[u8]) {
 
 /// Somebody with no right of their own.
 pub(super) fn anyone() -> Asker {
-    Asker { credential: Credential::Anonymous, account: Account::default() }
+    Asker { credential: Credential::Anonymous, account: Account::default(), only_registry: false }
 }

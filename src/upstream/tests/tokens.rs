@@ -244,7 +244,7 @@ async fn an_endless_token_is_not_read_to_its_end() {
         response(200, &[], axum::body::Body::from_stream(chunks))
     })
     .await;
-    assert!(matches!(head(&guarded.site.upstreams(), "a").await, Err(Failure::Unusable(_))));
+    assert!(matches!(head(&guarded.site.upstreams(), "a").await, Err(Failure::TooLarge { .. })));
 }
 
 #[tokio::test]

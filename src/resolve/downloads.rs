@@ -1,0 +1,268 @@
+//! Blobs on their way in: each fetched once, however many ask, and resumed where a connection breaks.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+
+use super::blobs::BlobBytes;
+use super::flight::Flights;
+use super::{Inner, Refusal};
+use crate::clock;
+use crate::oci::{Digest, Repository};
+use crate::store::{Download, DownloadState, Reading, StoreError, blocking};
+use crate::upstream::{Asker, BlobBody, Credential, Failure};
+
+/// How many chunks may wait for the disk before the registry is read no further.
+const QUEUED_CHUNKS: usize = 32;
+
+/// How often in a row a broken download is taken up again without a byte having come in between.
+const RESUMES_WITHOUT_PROGRESS: u32 = 5;
+
+/// How long to wait before the second resume in a row; doubled for each further one.
+const RESUME_PAUSE: Duration = Duration::from_millis(200);
+
+/// How long to wait at most for a registry that is not asked at all for a while.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// The downloads under way.
+pub(super) struct Downloads {
+    /// Requests that were sent and not answered yet.
+    pub(super) starting: Flights<(Repository, Digest, Credential), Result<Started, Refusal>>,
+    /// Downloads from their first byte on. One that has failed is nobody's any more, although it may stand here for
+    /// another moment.
+    running: Mutex<HashMap<Digest, Started>>,
+}
+
+/// A blob that is here or coming.
+#[derive(Clone)]
+pub(super) struct Started {
+    pub(super) bytes: BlobBytes,
+    /// Where it is coming from: that repository has it.
+    pub(super) from: Option<Repository>,
+}
+
+impl Downloads {
+    pub(super) fn new(tasks: TaskTracker) -> Self {
+        Self { starting: Flights::new(tasks), running: Mutex::default() }
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<Digest, Started>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A download that still comes to something.
+    fn promising(&self, digest: &Digest) -> Option<Started> {
+        self.running().get(digest).filter(|started| !started.has_failed()).cloned()
+    }
+
+    /// Takes a download that has ended off the list. One that was begun in the place of a failed one stays.
+    fn remove_ended(&self, digest: &Digest) {
+        let mut running = self.running();
+        if running.get(digest).is_some_and(|started| !started.is_running()) {
+            running.remove(digest);
+        }
+    }
+}
+
+impl Started {
+    fn is_running(&self) -> bool {
+        match &self.bytes {
+            BlobBytes::Coming(follower) => matches!(follower.state(), DownloadState::Running { .. }),
+            BlobBytes::Held(_) => false,
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        match &self.bytes {
+            BlobBytes::Coming(follower) => matches!(follower.state(), DownloadState::Failed(_)),
+            BlobBytes::Held(_) => false,
+        }
+    }
+}
+
+impl Inner {
+    /// What needs no request: a blob that is held, or a download under way.
+    pub(super) async fn at_hand(&self, digest: &Digest) -> Result<Option<Started>, StoreError> {
+        // In this order: a download is taken off the list only after its blob is in the hold.
+        let running = self.downloads.promising(digest);
+        if running.is_some() {
+            return Ok(running);
+        }
+        Ok(match self.hold.reading(digest).await? {
+            Reading::Open(blob) => Some(Started { bytes: BlobBytes::Held(blob), from: None }),
+            // The ordinary download makes it whole again.
+            Reading::Lost { .. } | Reading::No => None,
+        })
+    }
+
+    /// Begins to take in a body, of this length at most where it does not tell its own.
+    pub(super) async fn begin(
+        self: &Arc<Self>,
+        asker: Asker,
+        from: &Repository,
+        digest: &Digest,
+        body: BlobBody,
+        listed: Option<u64>,
+    ) -> Result<Started, Refusal> {
+        let (hold, of, total) = (self.hold.clone(), digest.clone(), body.total.or(listed));
+        let download = blocking(move || Download::begin(&hold, of, total)).await?;
+        let bytes = BlobBytes::Coming(download.follow());
+        let started = Started { bytes, from: Some(from.clone()) };
+        self.downloads.running().insert(digest.clone(), started.clone());
+        let (inner, from, digest) = (Arc::clone(self), from.clone(), digest.clone());
+        self.tasks.spawn(async move {
+            inner.run(&asker, &from, &digest, body, download).await;
+            inner.downloads.remove_ended(&digest);
+        });
+        Ok(started)
+    }
+
+    /// Reads the registry into the disk's queue until the blob is whole or nothing helps any more.
+    async fn run(
+        &self,
+        asker: &Asker,
+        from: &Repository,
+        digest: &Digest,
+        body: BlobBody,
+        download: Download,
+    ) {
+        let (queue, pieces) = mpsc::channel(QUEUED_CHUNKS);
+        let writer = tokio::task::spawn_blocking(move || write(download, pieces));
+        let last = match self.receive(asker, from, digest, body, &queue).await {
+            Ok(()) => {
+                // Before the end is written: whoever finds the blob held finds its source too.
+                self.unnoted.tell(self.hold.note_source(digest, from));
+                Piece::End
+            }
+            Err(failure) => Piece::Broken(failure),
+        };
+        // The writer hangs up only when it has failed, and has said so to the readers.
+        let _ = queue.send(last).await;
+        drop(queue);
+        let written = match writer.await {
+            Ok(written) => written,
+            Err(panicked) => Err(panicked.to_string()),
+        };
+        match written {
+            // Nobody waits for this: it keeps where the blob came from through a kill -9.
+            Ok(()) => self.flush_notes().await,
+            Err(why) => tracing::warn!(repository = %from, %digest, why, "a download failed"),
+        }
+    }
+
+    async fn receive(
+        &self,
+        asker: &Asker,
+        from: &Repository,
+        digest: &Digest,
+        mut body: BlobBody,
+        queue: &mpsc::Sender<Piece>,
+    ) -> Result<(), Failure> {
+        let total = body.total;
+        let mut offset = 0;
+        let mut resumes = 0;
+        loop {
+            let broken = match body.body.next().await {
+                Some(Ok(bytes)) => {
+                    resumes = 0;
+                    offset += bytes.len() as u64;
+                    if queue.send(Piece::Bytes(bytes)).await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                None if total.is_none_or(|total| offset >= total) => return Ok(()),
+                None => Failure::Unusable("its body ended early".into()),
+                Some(Err(failure)) => failure,
+            };
+            (body, resumes) = self.resume(asker, from, digest, (offset, resumes), broken).await?;
+        }
+    }
+
+    /// Asks again for what is missing.
+    async fn resume(
+        &self,
+        asker: &Asker,
+        from: &Repository,
+        digest: &Digest,
+        (offset, mut resumes): (u64, u32),
+        mut broken: Failure,
+    ) -> Result<(BlobBody, u32), Failure> {
+        loop {
+            if resumes == RESUMES_WITHOUT_PROGRESS {
+                return Err(broken);
+            }
+            if let Failure::Shut { opens_in, .. } = broken {
+                tokio::time::sleep(opens_in.min(LONGEST_PAUSE)).await;
+            } else if resumes > 0 {
+                tokio::time::sleep(RESUME_PAUSE * 2_u32.pow(resumes - 1)).await;
+            }
+            resumes += 1;
+            tracing::info!(repository = %from, %digest, offset, why = %broken, "a download broke and is resumed");
+            match self.upstreams.get_blob(asker, from, digest, offset).await {
+                Ok(body) => match skipping(body, offset) {
+                    Some(body) => return Ok((body, resumes)),
+                    None => broken = Failure::Unusable("it answered with another range".into()),
+                },
+                Err(
+                    failure @ (Failure::Missing
+                    | Failure::Denied { .. }
+                    | Failure::NoToken { .. }
+                    | Failure::Forbidden(_)),
+                ) => return Err(failure),
+                Err(failure) => broken = failure,
+            }
+        }
+    }
+}
+
+/// A body from an offset on, where the registry starts there or before: it may not know ranges.
+fn skipping(mut body: BlobBody, offset: u64) -> Option<BlobBody> {
+    let mut skip = offset.checked_sub(body.starts_at)?;
+    let rest = body.body.filter_map(move |chunk| {
+        let chunk = chunk.map(|mut bytes| {
+            let dropped = skip.min(bytes.len() as u64);
+            skip -= dropped;
+            // `dropped` is at most the length of these bytes.
+            bytes::Buf::advance(&mut bytes, usize::try_from(dropped).unwrap_or(0));
+            bytes
+        });
+        std::future::ready(Some(chunk).filter(|chunk| !chunk.as_ref().is_ok_and(Bytes::is_empty)))
+    });
+    body.body = rest.boxed();
+    body.starts_at = offset;
+    Some(body)
+}
+
+/// What goes to the thread that writes.
+enum Piece {
+    Bytes(Bytes),
+    End,
+    Broken(Failure),
+}
+
+fn write(mut download: Download, mut pieces: mpsc::Receiver<Piece>) -> Result<(), String> {
+    while let Some(piece) = pieces.blocking_recv() {
+        match piece {
+            Piece::Bytes(bytes) => {
+                if let Err(error) = download.write(&bytes) {
+                    let why = error.to_string();
+                    download.fail(&why);
+                    return Err(why);
+                }
+            }
+            Piece::End => return download.finish(clock::now()).map(drop).map_err(|error| error.to_string()),
+            Piece::Broken(failure) => {
+                let why = failure.to_string();
+                download.fail(&why);
+                return Err(why);
+            }
+        }
+    }
+    Err("the daemon stopped".to_owned())
+}
