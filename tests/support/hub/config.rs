@@ -33,12 +33,16 @@ pub struct HubConfig {
     pub refusal: Refusal,
     /// The form of `Retry-After` on that 429. `None`: as the style of the refusal has it.
     pub retry_after: Option<RetryAfter>,
+    /// The `Retry-After` on the 429 of the limit on abuse. `None`: it does not say.
+    pub abuse_lasts: Option<Duration>,
     /// Whether public repositories ask for a token.
     pub auth: bool,
     /// How long a token is good for.
     pub token_lifetime: Duration,
     /// What a HEAD of a manifest is answered.
     pub head: HeadStyle,
+    /// Whether any answer names the digest of what it gives.
+    pub names_digests: bool,
     /// What a client gets that accepts no manifest type at all.
     pub without_accept: WithoutAccept,
     /// How a blob is handed out.
@@ -51,7 +55,7 @@ pub struct HubConfig {
     pub rootfs: Rootfs,
     /// Who may log in.
     pub accounts: Vec<Account>,
-    /// Repositories that only one account may read.
+    /// Repositories that only one account may read, at the start.
     pub private: Vec<Private>,
     /// The most entries of a list that are given at once.
     pub page: usize,
@@ -80,9 +84,11 @@ impl Default for HubConfig {
             headers: HeaderStyle::Lowercase,
             refusal: Refusal::TooManyRequests,
             retry_after: None,
+            abuse_lasts: None,
             auth: true,
             token_lifetime: Duration::from_secs(300),
             head: HeadStyle::WithDigest,
+            names_digests: true,
             without_accept: WithoutAccept::ManifestUnknown,
             blobs: BlobStyle::Redirect307,
             address_lifetime: Duration::from_secs(300),

@@ -125,7 +125,7 @@ enum Instead {
 fn disturb(hub: &Shared, ask: &Ask, fault: Fault, cut: &Cut, course: &mut Course) -> Option<Instead> {
     match fault {
         Fault::PullLimit => return Some(Instead::Answer(registry::forced_limit(hub, ask))),
-        Fault::AbuseLimit => return Some(Instead::Answer(reply::abuse_limit())),
+        Fault::AbuseLimit => return Some(Instead::Answer(reply::abuse_limit(hub.config.abuse_lasts))),
         Fault::Forbidden => return Some(Instead::Answer(reply::forbidden())),
         Fault::Unavailable => return Some(Instead::Answer(reply::unavailable())),
         Fault::CaptivePortal => return Some(Instead::Answer(reply::captive_portal())),
@@ -168,6 +168,7 @@ fn entry(role: Role, path: &str, ask: &Ask, asked: Asked) -> LogEntry {
         status: None,
         counted: false,
         authorized: asked.authorized,
+        credentials: ask.text(&AUTHORIZATION).map(token::whose),
         user_agent: ask.text(&USER_AGENT).map(str::to_owned),
         range: ask.text(&RANGE).map(str::to_owned),
         accept: accept_of(ask),

@@ -235,6 +235,13 @@ impl Image {
         Ok(Self { marker: spec.marker.clone(), digest, media_type, platforms, manifests, blobs })
     }
 
+    /// A manifest of whatever kind, whole or not, with nothing beside it.
+    pub fn of_manifest(media_type: &'static str, bytes: impl Into<Bytes>) -> Self {
+        let bytes: Bytes = bytes.into();
+        let (digest, manifests) = (digest_of(&bytes), vec![Manifest { media_type, bytes }]);
+        Self { marker: digest.clone(), digest, media_type, platforms: vec![], manifests, blobs: vec![] }
+    }
+
     /// The machine's own platform, or the first where the image lacks it.
     pub fn own(&self) -> &PlatformImage {
         let own = Platform::own();

@@ -68,6 +68,9 @@ pub struct LogEntry {
     pub counted: bool,
     /// Whether it brought an `Authorization` header.
     pub authorized: bool,
+    /// What that header was: its scheme, and whose it is by its own word, as in `Bearer ada`; a `Bearer` alone is
+    /// nobody's, or cannot be read.
+    pub credentials: Option<String>,
     /// The client's `User-Agent`.
     pub user_agent: Option<String>,
     /// The range asked for.

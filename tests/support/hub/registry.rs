@@ -90,7 +90,7 @@ fn given(hub: &Shared, ask: &Ask, stored: &Stored, head: bool) -> Answer {
     let unchanged = ask.headers.get_all(IF_NONE_MATCH).into_iter().any(|tags| names(tags, &stored.digest));
     let status = if unchanged { StatusCode::NOT_MODIFIED } else { StatusCode::OK };
     let answer = Answer::new(status).with(CONTENT_TYPE, &stored.media_type).body(stored.bytes.clone());
-    if head && hub.config.head == HeadStyle::WithoutDigest {
+    if !hub.config.names_digests || head && hub.config.head == HeadStyle::WithoutDigest {
         return answer;
     }
     answer.with(DIGEST, &stored.digest).with(ETAG, &format!("\"{}\"", stored.digest))
@@ -111,7 +111,10 @@ fn blob(hub: &Shared, ask: &Ask, repository: &str, digest: &str) -> Answer {
         let (status, detail) = (StatusCode::NOT_FOUND, json!({ "digest": digest }));
         return Answer::error(status, "BLOB_UNKNOWN", "blob unknown to registry", detail);
     };
-    let stored = |answer: Answer| answer.with(DIGEST, digest).with(ETAG, &format!("\"{digest}\""));
+    let stored = |answer: Answer| match hub.config.names_digests {
+        true => answer.with(DIGEST, digest).with(ETAG, &format!("\"{digest}\"")),
+        false => answer,
+    };
     let redirect = match hub.config.blobs {
         _ if ask.method == Method::HEAD => return stored(ranged(bytes, &HeaderMap::new(), "")),
         BlobStyle::Inline => return stored(ranged(bytes, &ask.headers, digest)),
@@ -198,7 +201,7 @@ struct Client {
 fn admit(hub: &Shared, ask: &Ask, repository: &str) -> Result<Client, Box<Answer>> {
     let token = bearer(&ask.headers);
     let grant = token.and_then(|token| token::check(hub, token));
-    let private = hub.config.private.iter().any(|private| private.repository == repository);
+    let private = hub.with(|state| state.private.iter().any(|private| private.repository == repository));
     if !hub.config.auth && !private {
         if !hub.with(|state| state.contents.has(repository)) {
             let detail = json!({ "name": repository });

@@ -102,8 +102,12 @@ pub(super) fn pull_limit(
 }
 
 /// The 429 of the limit on abuse.
-pub(super) fn abuse_limit() -> Answer {
-    Answer::text(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests (HAP429)\n")
+pub(super) fn abuse_limit(lasts: Option<Duration>) -> Answer {
+    let answer = Answer::text(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests (HAP429)\n");
+    match lasts {
+        None => answer,
+        Some(lasts) => answer.with(RETRY_AFTER, &lasts.as_secs().to_string()),
+    }
 }
 
 /// 403 that says nothing of what was asked for.

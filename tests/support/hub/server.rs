@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::HubConfig;
+use super::config::{HubConfig, Private};
 use super::door::{Door, bind};
 use super::fault::{Kind, Script};
 use super::image::{Image, ImageError, ImageSpec};
@@ -182,6 +182,19 @@ impl Hub {
     /// Removes a tag.
     pub fn untag(&self, repository: &str, tag: &str) {
         self.shared.with(|state| state.contents.untag(repository, tag));
+    }
+
+    /// From now on only this account may read the repository. A token given out before goes on being good for what
+    /// it was given for.
+    pub fn make_private(&self, repository: &str, account: &str) {
+        self.make_public(repository);
+        let private = Private { repository: repository.to_owned(), account: account.to_owned() };
+        self.shared.with(|state| state.private.push(private));
+    }
+
+    /// From now on anyone may read the repository.
+    pub fn make_public(&self, repository: &str) {
+        self.shared.with(|state| state.private.retain(|private| private.repository != repository));
     }
 
     /// Breaks one kind of request until it is cleared, or as often as the script says. A kind has one fault at a

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::budget::Budgets;
 use super::clock::Clock;
-use super::config::HubConfig;
+use super::config::{HubConfig, Private};
 use super::contents::Contents;
 use super::door::Latch;
 use super::fault::{Faults, Kind, Script};
@@ -42,12 +42,15 @@ pub(super) struct State {
     pub(super) contents: Contents,
     pub(super) budgets: Budgets,
     pub(super) ledger: Ledger,
+    /// Who alone may read what.
+    pub(super) private: Vec<Private>,
 }
 
 impl Shared {
     pub(super) fn new(config: HubConfig, addresses: Addresses) -> Self {
         let clock = Clock::start();
         let seal = Seal::new(&format!("{addresses:?} {:?}", clock.wall()));
+        let state = State { private: config.private.clone(), ..State::default() };
         Self {
             config,
             clock,
@@ -55,7 +58,7 @@ impl Shared {
             seal,
             faults: Faults::default(),
             latches: Latches::default(),
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: watch::Sender::new(0),
         }
     }

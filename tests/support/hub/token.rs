@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::clock::Clock;
-use super::config::Account;
+use super::config::{Account, Private};
 use super::image::digest_of;
 use super::reply::{Answer, SERVICE, method_not_allowed};
 use super::shared::Shared;
@@ -83,6 +83,18 @@ pub(super) fn check(hub: &Shared, token: &str) -> Option<Grant> {
     Some(Grant { account: account.map(str::to_owned), repositories: names.map(str::to_owned).collect() })
 }
 
+/// The scheme of an `Authorization` header, and the account that it says it is of.
+pub(super) fn whose(authorization: &str) -> String {
+    let (scheme, rest) = authorization.split_once(' ').unwrap_or((authorization, ""));
+    let claims =
+        || serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(rest.split('.').nth(1)?).ok()?).ok();
+    let name = match scheme {
+        "Basic" => login_of(rest).map(|(name, _)| name),
+        _ => claims().and_then(|claims| claims.get("sub").and_then(Value::as_str).map(str::to_owned)),
+    };
+    format!("{scheme} {}", name.unwrap_or_default()).trim_end().to_owned()
+}
+
 /// The limit that a client of this account has; without one, the anonymous limit.
 pub(super) fn limit_of(hub: &Shared, account: Option<&str>) -> Option<u64> {
     let known = account.and_then(|name| hub.config.accounts.iter().find(|account| account.name == name));
@@ -137,10 +149,12 @@ fn mint(
 
 /// Whether a client may read a repository. One that is missing is as one that is private to somebody else.
 fn readable(hub: &Shared, repository: &str, account: Option<&Account>) -> bool {
-    let mut owners = hub.config.private.iter().filter(|private| private.repository == repository).peekable();
-    let exists = hub.with(|state| state.contents.has(repository));
-    let public = owners.peek().is_none();
-    exists && (public || owners.any(|private| account.is_some_and(|account| account.name == private.account)))
+    hub.with(|state| {
+        let mut owners = state.private.iter().filter(|private| private.repository == repository).peekable();
+        let public = owners.peek().is_none();
+        let own = |private: &Private| account.is_some_and(|account| account.name == private.account);
+        state.contents.has(repository) && (public || owners.any(own))
+    })
 }
 
 /// The repository of a scope such as `repository:library/tide:pull`.
@@ -158,9 +172,12 @@ fn account<'a>(hub: &'a Shared, name: &str, password: &str) -> Option<&'a Accoun
 /// A login in the `Authorization` header. One that cannot be read is nobody's.
 fn basic(headers: &HeaderMap) -> Option<(String, String)> {
     let value = headers.get(http::header::AUTHORIZATION)?.to_str().unwrap_or_default();
-    let login = value.strip_prefix("Basic ").and_then(|encoded| STANDARD.decode(encoded).ok());
-    let login = login.and_then(|login| String::from_utf8(login).ok()).unwrap_or_default();
-    let (name, password) = login.split_once(':').unwrap_or_default();
+    Some(value.strip_prefix("Basic ").and_then(login_of).unwrap_or_default())
+}
+
+fn login_of(encoded: &str) -> Option<(String, String)> {
+    let login = String::from_utf8(STANDARD.decode(encoded).ok()?).ok()?;
+    let (name, password) = login.split_once(':')?;
     Some((name.to_owned(), password.to_owned()))
 }
 
