@@ -2,11 +2,10 @@
 
 use http::StatusCode;
 
-use crate::bench::{ASKS_ALWAYS, Bench, images_only, marker};
+use crate::bench::{ASKS_ALWAYS, Bench, marker};
+use crate::people::{SECRET, push_secret, with_private};
 use crate::support::hub::client::Reply;
-use crate::support::hub::{Account, Fault, HubConfig, Image, Kind, Private, REPOSITORY};
-
-const SECRET: &str = "team/secret";
+use crate::support::hub::{Fault, Image, Kind, REPOSITORY};
 
 #[tokio::test]
 async fn a_private_or_missing_repository_is_never_given() {
@@ -97,21 +96,6 @@ async fn a_token_that_is_denied_is_a_denial_and_the_tag_is_not_forgotten() {
     assert_kept_from(&bench.get(&bench.manifest("latest")).await);
     bench.break_everything(Fault::Unavailable).await;
     crate::bench::assert_gives(&bench.get(&bench.manifest("latest")).await, bench.hub.first(), "stale");
-}
-
-fn with_private(repository: &str) -> HubConfig {
-    HubConfig {
-        accounts: vec![Account::free("ada", "s3cret")],
-        private: vec![Private { repository: repository.to_owned(), account: "ada".to_owned() }],
-        ..images_only()
-    }
-}
-
-fn push_secret(bench: &Bench) -> Image {
-    let image = Image::build(&marker("secret")).unwrap();
-    bench.hub.push(SECRET, &image);
-    bench.hub.tag(SECRET, "latest", &image.digest);
-    image
 }
 
 /// An error, with nothing of what was asked for about it.

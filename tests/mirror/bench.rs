@@ -42,7 +42,12 @@ impl Bench {
         let hub = Hub::start(registry).await;
         let upstream = hub.registry_url();
         let rest = format!("[tags]\n{tags}\n[registries.\"docker.io\"]\nupstream = \"{upstream}\"\n");
-        Self { client: Client::new(), daemon: Daemon::start(&rest), hub }
+        Self::with(hub, &rest)
+    }
+
+    /// A registry that runs, and a daemon whose configuration says all of this.
+    pub(crate) fn with(hub: Hub, rest: &str) -> Self {
+        Self { client: Client::new(), daemon: Daemon::start(rest), hub }
     }
 
     /// Where a manifest of the usual repository is asked for, by tag or digest.
@@ -306,4 +311,15 @@ pub(crate) fn assert_refused(reply: &Reply, status: StatusCode, code: &str) {
 /// Ends the test where this does not end.
 pub(crate) async fn soon<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(NEVER, work).await.expect("it comes to an end")
+}
+
+/// Asks again and again, until this is so. What it waits for must come by itself, and soon.
+pub(crate) async fn until(mut so: impl AsyncFnMut() -> bool) {
+    const LOOK_EVERY: Duration = Duration::from_millis(10);
+    let looks = async {
+        while !so().await {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    soon(looks).await;
 }

@@ -23,5 +23,7 @@ mod cost;
 mod lists;
 mod names;
 mod outages;
+mod people;
+mod private;
 mod restart;
 mod standings;
