@@ -20,6 +20,7 @@ mod bench;
 mod blobs;
 mod broken;
 mod cost;
+mod limits;
 mod lists;
 mod names;
 mod outages;
