@@ -26,5 +26,6 @@ mod names;
 mod outages;
 mod people;
 mod private;
+mod registries;
 mod restart;
 mod standings;
