@@ -16,6 +16,7 @@
 mod support;
 
 mod access;
+mod bad_input;
 mod bench;
 mod blobs;
 mod broken;
