@@ -28,6 +28,7 @@ mod names;
 mod outages;
 mod people;
 mod private;
+mod races;
 mod registries;
 mod restart;
 mod standings;
