@@ -21,6 +21,7 @@ mod bench;
 mod blobs;
 mod broken;
 mod cost;
+mod credentials;
 mod destinations;
 mod limits;
 mod lists;

@@ -10,6 +10,9 @@ use super::activation::{Activation, Door};
 use super::hub::digest_of;
 use super::process::{Process, free_port};
 
+/// The part of its folder that is in front of its search path.
+const PROGRAMS: &str = "programs";
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidehold");
 
 /// A running daemon. Dropping it kills it and removes its folder.
@@ -65,6 +68,11 @@ impl Daemon {
 
     pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// Where it looks for programs before it looks elsewhere.
+    pub(crate) fn programs(&self) -> PathBuf {
+        self.folder.path().join(PROGRAMS)
     }
 
     /// Where it keeps a blob.
@@ -189,6 +197,8 @@ fn launch(folder: &Path, activation: Option<&Activation>) -> Process {
         activation.map_or_else(|| Command::new(PROGRAM), |activation| activation.command(PROGRAM));
     command.arg("serve").arg("--config").arg(folder.join("tidehold.toml"));
     command.env("RUST_LOG", "info,tidehold=debug");
+    let search = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{}:{search}", folder.join(PROGRAMS).display()));
     Process::start_notifying("tidehold", &mut command, folder)
 }
 
