@@ -73,15 +73,17 @@ impl Inner {
         answer: impl Future<Output = Result<T, Refusal>>,
     ) -> Result<T, Refusal> {
         let reference = Reference::Digest(visit.digest.clone());
+        let what = || shown(visit.repository, &reference);
+        if let Some(refusal) = self.still_denied(what, visit.repository, visit.guise) {
+            return Err(refusal);
+        }
         let key = (visit.repository.clone(), reference, visit.guise.clone());
         // As a manifest it may be missing and be a blob.
-        if let Some(refusal @ (Refusal::MissingBlob(_) | Refusal::Denied { .. })) =
-            self.refused.find(&key, clock::instant())
-        {
+        if let Some(refusal @ Refusal::MissingBlob(_)) = self.refused.find(&key, clock::instant()) {
             return Err(refusal);
         }
         let answered = answer.await;
-        if let Err(refusal @ (Refusal::MissingBlob(_) | Refusal::Denied { .. })) = &answered {
+        if let Err(refusal @ Refusal::MissingBlob(_)) = &answered {
             self.refused.note(key, refusal.clone(), clock::instant());
         }
         answered

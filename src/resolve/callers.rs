@@ -15,7 +15,7 @@ use crate::access::{self, Admission, Said, admit};
 use crate::clock;
 use crate::oci::{Digest, Registry, Repository};
 use crate::store::{Readers, StoreError};
-use crate::upstream::{Account, Asker, ClientToken, Cost, Credential, Failure};
+use crate::upstream::{Account, Asker, BearerChallenge, ClientToken, Cost, Credential, Failure};
 
 /// How long it is remembered that a repository is only for those who prove themselves, where nothing of it is held, and
 /// of how many; anything may be asked for.
@@ -260,6 +260,10 @@ impl Inner {
             Failure::NoToken { challenge, .. } => (challenge, false),
             _ => return,
         };
+        if by_registry {
+            let place = (repository.clone(), guise.clone());
+            self.turned_away.note(place, challenge.clone(), clock::instant());
+        }
         let note = || match guise.who() {
             None => {
                 let known = self.hold.readers(repository)?.is_some();
@@ -286,6 +290,22 @@ impl Inner {
             Some(Failure::Denied { challenge, .. } | Failure::NoToken { challenge, .. }) => challenge.clone(),
             Some(_) | None => None,
         };
+        self.denied_with(what, repository, said)
+    }
+
+    /// The same to somebody whom it turned away a short while ago: it would not say anything else now.
+    pub(super) fn still_denied(
+        &self,
+        what: impl FnOnce() -> String,
+        repository: &Repository,
+        guise: &Guise,
+    ) -> Option<Refusal> {
+        let place = (repository.clone(), guise.clone());
+        let said = self.turned_away.find(&place, clock::instant())?;
+        Some(self.denied_with(what(), repository, said))
+    }
+
+    fn denied_with(&self, what: String, repository: &Repository, said: Option<BearerChallenge>) -> Refusal {
         let kept = || match self.readers(repository) {
             Ok(Some(Readers::Proven { challenge })) => challenge.parse().ok(),
             Ok(Some(Readers::Anyone { .. }) | None) | Err(_) => None,

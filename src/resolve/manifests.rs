@@ -48,6 +48,9 @@ impl Inner {
         {
             return self.served(digest.clone(), standing, age(&question, &digest, standing, now)).await;
         }
+        if let Some(refusal) = self.still_denied(|| shown(repository, reference), repository, &guise) {
+            return Err(refusal);
+        }
         let key = (repository.clone(), reference.clone(), guise.clone());
         if let Some(refusal) = self.refused.find(&key, clock::instant()) {
             return Err(refusal);
@@ -125,12 +128,8 @@ impl Inner {
                     return Ok(served);
                 }
                 Step::Refuse(why) => {
-                    let no_token = matches!(failure, Some(Failure::NoToken { .. }));
                     let refusal = self.refusal(&question, why, failure, guise, repository, reference);
-                    // A token service that is locked out is soon asked again.
-                    if let Some(Reply::Missing | Reply::Denied) = reply
-                        && !no_token
-                    {
+                    if let Some(Reply::Missing) = reply {
                         let key = (repository.clone(), reference.clone(), guise.clone());
                         self.refused.note(key, refusal.clone(), clock::instant());
                     }

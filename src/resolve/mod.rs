@@ -51,7 +51,7 @@ use unnoted::Unnoted;
 const WITHOUT_HEAD_FOR: Duration = Duration::from_secs(60 * 60);
 const MOST_REGISTRIES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
-/// How long it is remembered that a registry does not have something: whoever pushes it next is not to wait for it.
+/// How long it is remembered that a registry does not have something, or does not give it: whoever pushes it next is not to wait for it.
 const REFUSED_FOR: Duration = Duration::from_secs(5);
 /// How long it is remembered that a manifest is of no use, whatever else its registry gets right.
 const UNUSABLE_FOR: Duration = Duration::from_secs(60);
@@ -71,8 +71,10 @@ struct Inner {
     unnoted: Unnoted,
     /// The registries that are asked by GET about a tag.
     without_head: Recent<Registry, ()>,
-    /// What registries do not have, or do not let somebody have.
+    /// What registries do not have.
     refused: Recent<(Repository, Reference, Guise), Refusal>,
+    /// Whom they do not let read a repository, and how one proves oneself there.
+    turned_away: Recent<(Repository, Guise), Option<BearerChallenge>>,
     /// The challenges of repositories of which nothing is held.
     closed: Recent<Repository, String>,
     /// Whether proofs have been looked through lately.
@@ -99,6 +101,7 @@ impl Resolver {
             unnoted: Unnoted::default(),
             without_head: Recent::new(MOST_REGISTRIES, WITHOUT_HEAD_FOR),
             refused: Recent::new(MOST_REFUSED, REFUSED_FOR),
+            turned_away: Recent::new(MOST_REFUSED, REFUSED_FOR),
             unusable: Recent::new(MOST_REFUSED, UNUSABLE_FOR),
             closed: Recent::new(MOST_CLOSED, CLOSED_FOR),
             pruned: Recent::new(NonZeroUsize::MIN, PRUNE_EVERY),

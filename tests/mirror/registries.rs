@@ -39,12 +39,54 @@ fn open_to_all() -> HubConfig {
 }
 
 #[tokio::test]
-async fn the_first_of_several_is_asked_and_the_next_is_left_alone() {
+async fn the_last_of_several_says_who_may_read_and_the_first_gives_the_rest() {
     let pair = Pair::usual().await;
     let ((), cost) = pair.bench.cost_of(pair.bench.pull("latest")).await;
-    assert_eq!(cost.requests, 0, "{cost:?}");
+    assert_eq!((cost.manifest_heads, cost.manifest_gets, cost.blob_gets), (1, 0, 0), "{cost:?}");
     let asked = pair.mirror.counters();
-    assert_eq!((asked.manifest_heads, asked.manifest_gets), (1, 2), "{asked:?}");
+    assert_eq!((asked.manifest_heads, asked.manifest_gets), (0, 2), "{asked:?}");
+
+    let ((), cost) = pair.bench.cost_of(pair.bench.pull("latest")).await;
+    assert_eq!(cost.requests, 0, "{cost:?}");
+    assert_eq!(pair.mirror.counters().manifest_heads, 1);
+}
+
+#[tokio::test]
+async fn what_a_mirror_gives_to_all_is_nobodys_whom_the_registry_turns_away() {
+    let pair = Pair::start(open_to_all(), with_private(SECRET)).await;
+    let image = Image::build(&marker("secret")).unwrap();
+    for hub in [&pair.mirror, &pair.bench.hub] {
+        hub.push(SECRET, &image);
+        hub.tag(SECRET, "latest", &image.digest);
+    }
+    let ada = adas(&pair.bench).await;
+    for outage in [false, true] {
+        if outage {
+            assert_gets(&pair.bench, Some(&ada), SECRET, &image).await;
+            pair.bench.break_everything(Fault::Unavailable).await;
+        }
+        for url in [
+            pair.bench.manifest_of(SECRET, "latest"),
+            pair.bench.manifest_of(SECRET, &image.digest),
+            pair.bench.blob_of(SECRET, &image.own().config),
+        ] {
+            let reply = pair.bench.get(&url).await;
+            assert_eq!(reply.status, StatusCode::UNAUTHORIZED, "outage: {outage}: {reply:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_the_first_that_makes_no_sense_is_none() {
+    for fault in [Fault::CaptivePortal, Fault::WrongBytes, Fault::CutAfter(100)] {
+        let pair = Pair::usual().await;
+        for kind in [Kind::ManifestHead, Kind::ManifestGet] {
+            pair.mirror.fault(kind, fault).await;
+        }
+        pair.bench.pull("latest").await;
+        let reply = pair.bench.get(&pair.bench.manifest("latest")).await;
+        assert_gives(&reply, pair.bench.hub.first(), "unchanged");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What a path and its `ns=` ask for.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use percent_encoding::percent_decode_str;
@@ -43,12 +44,11 @@ impl Route {
             Some(rest) => rest.strip_prefix('/').ok_or(Problem::NoSuchRoute)?,
             None => return Err(Problem::NoSuchRoute),
         };
-        // An encoded slash becomes one here and is then part of no name, since none has it.
-        let rest = percent_decode_str(rest).decode_utf8_lossy();
         // From the right: a repository may itself have a part called `blobs`.
         let (rest, last) = rest.rsplit_once('/').ok_or(Problem::NoSuchRoute)?;
         let (name, kind) = rest.rsplit_once('/').ok_or(Problem::NoSuchRoute)?;
-        let repository = repository(name, query)?;
+        let (name, last) = (decoded(name), decoded(last));
+        let repository = repository(&name, query)?;
         match kind {
             "manifests" => Ok(Self::Manifest(repository, last.parse()?)),
             "blobs" => Ok(Self::Blob(repository, last.parse()?)),
@@ -60,6 +60,14 @@ impl Route {
             _ => Err(Problem::NoSuchRoute),
         }
     }
+}
+
+/// A part of a path as it was meant. An encoded slash stays as it is: no name has one.
+fn decoded(part: &str) -> Cow<'_, str> {
+    if part.to_ascii_lowercase().contains("%2f") {
+        return Cow::Borrowed(part);
+    }
+    percent_decode_str(part).decode_utf8_lossy()
 }
 
 fn repository(name: &str, query: Option<&str>) -> Result<Repository, Problem> {
