@@ -175,7 +175,7 @@ impl Inner {
     ) -> Result<Option<u64>, Failure> {
         match self.upstreams.head_blob(asker, repository, digest).await {
             Err(Failure::NoHead { .. }) => {
-                self.upstreams.get_blob(asker, repository, digest, 0).await.map(|body| body.total)
+                self.upstreams.get_blob(asker, repository, digest, 0, None).await.map(|body| body.total)
             }
             said => said,
         }
@@ -202,7 +202,10 @@ impl Inner {
         let admission = self.admission(guise, repository, clock::now())?;
         let only_registry = self.asks_registry_alone(admission, repository);
         let mut asker = Self::asker(caller, self.fetching(guise, admission, repository), only_registry);
-        let mut answered = self.first_answer(&asker, repository, digest).await;
+        // A mirror that gave other bytes is not asked for them again at once.
+        asker.only_registry |= self.downloads.has_failed(repository, digest);
+        let size = self.hold.listed_size(digest, repository)?;
+        let mut answered = self.first_answer(&asker, repository, digest, size).await;
         if let Err(failure) = &answered
             && only_registry
             && admission.outlasts_an_outage()
@@ -210,24 +213,22 @@ impl Inner {
         {
             // Its mirrors may have it, and what it said before still holds.
             asker.only_registry = false;
-            answered = self.first_answer(&asker, repository, digest).await;
+            answered = self.first_answer(&asker, repository, digest, size).await;
         }
         if let (Err(Failure::Denied { .. } | Failure::NoToken { .. }), true) =
             (&answered, asker.credential != guise.credential)
         {
             // Our login does not serve, but what it was to fetch is anyone's.
             asker.credential = guise.credential.clone();
-            answered = self.first_answer(&asker, repository, digest).await;
+            answered = self.first_answer(&asker, repository, digest, size).await;
         }
-        let listed = self.hold.listed_size(digest, repository)?;
-        let answered = answered.and_then(|body| fits(&body, listed).map(|()| body));
         let body = answered.map_err(|failure| self.refused(visit, admission, failure))?;
         self.note_answered(&asker, guise, repository);
         // Somebody with another right may have asked at the same time.
         if let Some(started) = self.at_hand(digest).await? {
             return Ok(Started { from: Some(repository.clone()), ..started });
         }
-        self.begin(asker, repository, digest, body, listed).await
+        self.begin(asker, repository, digest, body, size).await
     }
 
     /// Asks for a blob, and again where that may help: containerd 1.7 gives up the whole pull at the first 503.
@@ -236,10 +237,11 @@ impl Inner {
         asker: &Asker,
         from: &Repository,
         digest: &Digest,
+        size: Option<u64>,
     ) -> Result<BlobBody, Failure> {
         let mut retries = 0;
         loop {
-            match self.upstreams.get_blob(asker, from, digest, 0).await {
+            match self.upstreams.get_blob(asker, from, digest, 0, size).await {
                 Err(failure) if failure.may_pass() && retries < RETRIES => {
                     tracing::info!(repository = %from, %digest, why = %failure, "a blob is asked for again");
                     tokio::time::sleep(RETRY_PAUSE * 2_u32.pow(retries)).await;
@@ -248,16 +250,5 @@ impl Inner {
                 answered => return answered,
             }
         }
-    }
-}
-
-/// A blob has the length that the manifest of its repository says, or is none that anybody could use.
-fn fits(body: &BlobBody, listed: Option<u64>) -> Result<(), Failure> {
-    match (body.total, listed) {
-        (Some(total), Some(listed)) if total != listed => {
-            let why = format!("{total} bytes of a blob that has {listed} by its manifest");
-            Err(Failure::Unusable(why.into()))
-        }
-        _ => Ok(()),
     }
 }

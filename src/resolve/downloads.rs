@@ -1,6 +1,7 @@
 //! Blobs on their way in: each fetched once, however many ask, and resumed where a connection breaks.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,11 +12,16 @@ use tokio_util::task::TaskTracker;
 
 use super::blobs::BlobBytes;
 use super::flight::Flights;
+use super::recent::Recent;
 use super::{Inner, Refusal};
 use crate::clock;
 use crate::oci::{Digest, Repository};
 use crate::store::{Download, DownloadState, Reading, StoreError, blocking};
 use crate::upstream::{Asker, BlobBody, Credential, Failure};
+
+/// How long, and of how many downloads, it is remembered that they came to nothing.
+const FAILED_FOR: Duration = Duration::from_secs(60);
+const MOST_FAILED: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 /// How many chunks may wait for the disk before the registry is read no further.
 const QUEUED_CHUNKS: usize = 32;
@@ -36,6 +42,8 @@ pub(super) struct Downloads {
     /// Downloads from their first byte on. One that has failed is nobody's any more, although it may stand here for
     /// another moment.
     running: Mutex<HashMap<Digest, Started>>,
+    /// Those that have come to nothing lately.
+    failed: Recent<(Repository, Digest), ()>,
 }
 
 /// A blob that is here or coming.
@@ -48,7 +56,16 @@ pub(super) struct Started {
 
 impl Downloads {
     pub(super) fn new(tasks: TaskTracker) -> Self {
-        Self { starting: Flights::new(tasks), running: Mutex::default() }
+        Self {
+            starting: Flights::new(tasks),
+            running: Mutex::default(),
+            failed: Recent::new(MOST_FAILED, FAILED_FOR),
+        }
+    }
+
+    /// Whether the last download of a blob from a repository came to nothing a short while ago.
+    pub(super) fn has_failed(&self, repository: &Repository, digest: &Digest) -> bool {
+        self.failed.find(&(repository.clone(), digest.clone()), clock::instant()).is_some()
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<Digest, Started>> {
@@ -151,7 +168,10 @@ impl Inner {
         match written {
             // Nobody waits for this: it keeps where the blob came from through a kill -9.
             Ok(()) => self.flush_notes().await,
-            Err(why) => tracing::warn!(repository = %from, %digest, why, "a download failed"),
+            Err(why) => {
+                self.downloads.failed.note((from.clone(), digest.clone()), (), clock::instant());
+                tracing::warn!(repository = %from, %digest, why, "a download failed");
+            }
         }
     }
 
@@ -180,7 +200,7 @@ impl Inner {
                 None => Failure::Unusable("its body ended early".into()),
                 Some(Err(failure)) => failure,
             };
-            (body, resumes) = self.resume(asker, from, digest, (offset, resumes), broken).await?;
+            (body, resumes) = self.resume(asker, from, digest, total, (offset, resumes), broken).await?;
         }
     }
 
@@ -190,6 +210,7 @@ impl Inner {
         asker: &Asker,
         from: &Repository,
         digest: &Digest,
+        total: Option<u64>,
         (offset, mut resumes): (u64, u32),
         mut broken: Failure,
     ) -> Result<(BlobBody, u32), Failure> {
@@ -204,7 +225,7 @@ impl Inner {
             }
             resumes += 1;
             tracing::info!(repository = %from, %digest, offset, why = %broken, "a download broke and is resumed");
-            match self.upstreams.get_blob(asker, from, digest, offset).await {
+            match self.upstreams.get_blob(asker, from, digest, offset, total).await {
                 Ok(body) => match skipping(body, offset) {
                     Some(body) => return Ok((body, resumes)),
                     None => broken = Failure::Unusable("it answered with another range".into()),

@@ -178,8 +178,8 @@ impl Upstreams {
         self.ask(asker, Method::HEAD, repository, kind, 0, read).await
     }
 
-    /// A blob's bytes from this offset on, unverified. A registry that ignores the offset is answered with by a
-    /// body that starts at 0.
+    /// A blob's bytes from this offset on, unverified but for the length, where that is known. A registry that ignores the
+    /// offset is answered with by a body that starts at 0.
     ///
     /// # Errors
     /// Any [`Failure`] but [`Failure::NoHead`], from here or from the body.
@@ -189,9 +189,15 @@ impl Upstreams {
         repository: &Repository,
         digest: &Digest,
         from: u64,
+        size: Option<u64>,
     ) -> Result<BlobBody, Failure> {
         self.ask(asker, Method::GET, repository, Kind::Blob(digest.clone()), from, |answer| {
             let Extent { total, starts_at } = Extent::of(answer.status(), answer.headers(), from)?;
+            if let (Some(total), Some(size)) = (total, size)
+                && total != size
+            {
+                return Err(Failure::unusable(format!("{total} bytes of a blob that has {size}")));
+            }
             let awaited = total.and_then(|total| total.checked_sub(starts_at));
             let body = body::chunks(answer.into_body(), awaited, self.settings.timeouts.idle);
             Ok(ready(Ok(BlobBody { total, starts_at, body })))

@@ -153,7 +153,7 @@ async fn each_request_leaves_one_line_without_secrets() {
     let upstreams = site.upstreams();
     upstreams.get_manifest(&anyone(), &repository("a"), &latest()).await.unwrap();
     upstreams.head_manifest(&anyone(), &repository("a"), &latest()).await.unwrap();
-    upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), 0).await.unwrap();
+    upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), 0, None).await.unwrap();
 
     let text = log.text();
     assert!(!text.contains("verysecret"), "{text}");

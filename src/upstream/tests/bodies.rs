@@ -49,9 +49,9 @@ async fn the_rest_of_a_blob_is_asked_for_by_a_range() {
     })
     .await;
     let upstreams = site.upstreams();
-    let whole = upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), 0).await.unwrap();
+    let whole = upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), 0, None).await.unwrap();
     assert_eq!((whole.total, whole.starts_at), (Some(9), 0));
-    let rest = upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), 5).await.unwrap();
+    let rest = upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), 5, None).await.unwrap();
     assert_eq!((rest.total, rest.starts_at), (Some(9), 5));
     let bytes: Vec<_> = rest.body.try_collect().await.unwrap();
     assert_eq!(bytes.concat(), b"blob");
@@ -60,7 +60,7 @@ async fn the_rest_of_a_blob_is_asked_for_by_a_range() {
 #[tokio::test]
 async fn a_registry_without_ranges_starts_at_the_beginning() {
     let site = Site::serve(async |_| response(200, &[], "some blob")).await;
-    let blob = site.upstreams().get_blob(&anyone(), &repository("a"), &some_digest(), 5).await.unwrap();
+    let blob = site.upstreams().get_blob(&anyone(), &repository("a"), &some_digest(), 5, None).await.unwrap();
     assert_eq!((blob.total, blob.starts_at), (Some(9), 0));
 }
 
@@ -69,14 +69,14 @@ async fn another_part_than_the_wanted_one_is_refused() {
     for range in ["bytes 0-8/9", "bytes 4-8/9", "bytes 5-9/9", "nonsense"] {
         let site =
             Site::serve(move |_| async move { response(206, &[("content-range", range)], "blob") }).await;
-        let blob = site.upstreams().get_blob(&anyone(), &repository("a"), &some_digest(), 5).await;
+        let blob = site.upstreams().get_blob(&anyone(), &repository("a"), &some_digest(), 5, None).await;
         assert!(matches!(blob, Err(Failure::Unusable(_))), "{range}: {blob:?}");
     }
 }
 
 async fn outcome(url: String, from: u64) -> (Vec<u8>, Option<Failure>) {
     let upstreams = upstreams_at(&url, Timeouts { idle: impatient().idle, ..Timeouts::default() });
-    let mut blob = upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), from).await.unwrap();
+    let mut blob = upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), from, None).await.unwrap();
     let mut bytes = Vec::new();
     while let Some(chunk) = blob.body.next().await {
         match chunk {

@@ -192,7 +192,7 @@ async fn nothing_is_shown_where_the_upstream_redirects_to() {
     let setting = Setting::new(site, PASSWORD);
     for credential in [client("theirs"), Credential::Own] {
         let asker = asker(credential);
-        setting.upstreams.get_blob(&asker, &repository("a"), &some_digest(), 0).await.unwrap();
+        setting.upstreams.get_blob(&asker, &repository("a"), &some_digest(), 0, None).await.unwrap();
     }
     assert!(cdn.seen().iter().all(|seen| seen.header("authorization").is_none()));
     assert_eq!(cdn.seen().len(), 2);

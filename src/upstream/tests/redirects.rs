@@ -29,7 +29,7 @@ async fn a_blob_is_fetched_where_its_registry_redirects_without_the_token() {
         let cdn = Site::serve(async |_| response(200, &[], "some blob")).await;
         let registry = registry_that_redirects(status, format!("{}/data?sig=a%2Fb", cdn.url())).await;
         let upstreams = registry.upstreams();
-        let blob = upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), 0).await.unwrap();
+        let blob = upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), 0, None).await.unwrap();
         assert_eq!((blob.total, blob.starts_at), (Some(9), 0));
         let bytes: Vec<_> = blob.body.try_collect().await.unwrap();
         assert_eq!(bytes.concat(), b"some blob");
@@ -47,7 +47,7 @@ async fn a_redirect_is_asked_for_anew_each_time() {
     let registry = registry_that_redirects(301, cdn.url()).await;
     let upstreams = registry.upstreams();
     for _ in 0..2 {
-        upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), 0).await.unwrap();
+        upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), 0, None).await.unwrap();
     }
     assert_eq!(registry.count("/v2/a/blobs/"), 3);
 }
@@ -60,7 +60,8 @@ async fn the_rest_of_a_blob_is_asked_for_behind_the_redirect_too() {
     })
     .await;
     let registry = registry_that_redirects(307, cdn.url()).await;
-    let blob = registry.upstreams().get_blob(&anyone(), &repository("a"), &some_digest(), 5).await.unwrap();
+    let blob =
+        registry.upstreams().get_blob(&anyone(), &repository("a"), &some_digest(), 5, None).await.unwrap();
     assert_eq!((blob.total, blob.starts_at), (Some(9), 5));
 }
 
@@ -92,8 +93,11 @@ async fn a_challenge_behind_a_redirect_gets_no_answer() {
     })
     .await;
     let registry = registry_that_redirects(307, cdn.url()).await;
-    let failure =
-        registry.upstreams().get_blob(&anyone(), &repository("a"), &some_digest(), 0).await.unwrap_err();
+    let failure = registry
+        .upstreams()
+        .get_blob(&anyone(), &repository("a"), &some_digest(), 0, None)
+        .await
+        .unwrap_err();
     assert!(matches!(failure, Failure::Unavailable { status: 401, .. }), "{failure:?}");
     assert_eq!(cdn.seen().len(), 1);
 }
@@ -102,7 +106,7 @@ async fn a_challenge_behind_a_redirect_gets_no_answer() {
 async fn redirects_end() {
     let site = Site::serve(async |_| response(302, &[("location", "/again")], "")).await;
     let failure =
-        site.upstreams().get_blob(&anyone(), &repository("a"), &some_digest(), 0).await.unwrap_err();
+        site.upstreams().get_blob(&anyone(), &repository("a"), &some_digest(), 0, None).await.unwrap_err();
     assert!(matches!(failure, Failure::Unusable(_)), "{failure:?}");
     assert_eq!(site.seen().len(), 6);
 }
