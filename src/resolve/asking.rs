@@ -87,6 +87,17 @@ impl Inner {
         }
     }
 
+    /// Whether a request that went well shows that whoever it was for may read: the registry answered it, and was asked
+    /// as that one.
+    pub(super) fn is_proof(&self, errand: &Errand<'_>, ask: &Ask) -> bool {
+        let asked_as = match ask {
+            Ask::Head | Ask::List => errand.guise.credential.clone(),
+            Ask::Get | Ask::GetDigest(_) => self.fetching(errand.guise, errand.admission, errand.repository),
+        };
+        let by_registry = errand.only_registry || !self.upstreams.has_mirrors(errand.repository.registry());
+        by_registry && asked_as == errand.guise.credential
+    }
+
     /// A cold question may need a token first and meet a slow registry at each turn.
     async fn ask_in_time(self: &Arc<Self>, errand: &Errand<'_>, ask: &Ask) -> Result<Reply, Unanswered> {
         let asked = tokio::time::timeout(ASK_DEADLINE, self.ask(errand, ask)).await;

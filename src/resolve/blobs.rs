@@ -4,23 +4,13 @@ use std::sync::Arc;
 
 use super::asking::{RETRIES, RETRY_PAUSE};
 use super::callers::{Caller, Guise};
-use super::downloads::Started;
+use super::downloads::{BlobBytes, Started};
 use super::manifests::shown;
 use super::{Inner, Refusal};
 use crate::access::Admission;
 use crate::clock;
 use crate::oci::{Digest, Reference, Repository};
-use crate::store::{Follower, OpenBlob};
 use crate::upstream::{Asker, BlobBody, Failure};
-
-/// The bytes of a blob.
-#[derive(Clone)]
-pub enum BlobBytes {
-    /// All of them are here.
-    Held(OpenBlob),
-    /// They are coming in.
-    Coming(Follower),
-}
 
 /// Somebody who wants a blob of a repository.
 #[derive(Clone, Copy)]
@@ -38,15 +28,12 @@ impl Inner {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<BlobBytes, Refusal> {
-        let mut refused = Refusal::Internal;
-        for guise in self.guises(&caller.client, repository)? {
+        let guises = self.guises(&caller.client, repository)?;
+        Self::in_turn(guises, |guise| async move {
             let visit = Visit { caller, guise: &guise, repository, digest };
-            match self.noted_refusal(&visit, self.blob_as(&visit)).await {
-                Err(refusal) if refusal.may_differ_for_others() => refused = refusal,
-                answered => return answered,
-            }
-        }
-        Err(refused)
+            self.noted_refusal(&visit, self.blob_as(&visit)).await
+        })
+        .await
     }
 
     pub(super) async fn blob_size(
@@ -55,15 +42,12 @@ impl Inner {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Option<u64>, Refusal> {
-        let mut refused = Refusal::Internal;
-        for guise in self.guises(&caller.client, repository)? {
+        let guises = self.guises(&caller.client, repository)?;
+        Self::in_turn(guises, |guise| async move {
             let visit = Visit { caller, guise: &guise, repository, digest };
-            match self.noted_refusal(&visit, self.blob_size_as(&visit)).await {
-                Err(refusal) if refusal.may_differ_for_others() => refused = refusal,
-                answered => return answered,
-            }
-        }
-        Err(refused)
+            self.noted_refusal(&visit, self.blob_size_as(&visit)).await
+        })
+        .await
     }
 
     /// What the registry said a short while ago that it does not have, or does not give, it is not asked for again.

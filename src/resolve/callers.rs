@@ -8,8 +8,6 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::time::{Duration, SystemTime};
 
-use super::asking::Errand;
-use super::decide::Ask;
 use super::{Inner, Refusal};
 use crate::access::{self, Admission, Said, admit};
 use crate::clock;
@@ -132,6 +130,21 @@ impl Inner {
         })
     }
 
+    /// Tries one guise after the other, until one is let in or it makes no difference who asks.
+    pub(super) async fn in_turn<T, F>(guises: Vec<Guise>, attempt: impl Fn(Guise) -> F) -> Result<T, Refusal>
+    where
+        F: Future<Output = Result<T, Refusal>>,
+    {
+        let mut refused = Refusal::Internal;
+        for guise in guises {
+            match attempt(guise).await {
+                Err(refusal) if refusal.may_differ_for_others() => refused = refusal,
+                answered => return answered,
+            }
+        }
+        Err(refused)
+    }
+
     /// Whether somebody in this guise may have what is held of a repository.
     pub(super) fn admission(
         &self,
@@ -198,17 +211,6 @@ impl Inner {
     /// Whether a registry that has mirrors is to be asked itself: nobody else can say who may read.
     pub(super) fn asks_registry_alone(&self, admission: Admission, repository: &Repository) -> bool {
         admission != Admission::Granted && self.upstreams.has_mirrors(repository.registry())
-    }
-
-    /// Whether a request that went well shows that whoever it was for may read: the registry answered it, and was asked
-    /// as that one.
-    pub(super) fn is_proof(&self, errand: &Errand<'_>, ask: &Ask) -> bool {
-        let asked_as = match ask {
-            Ask::Head | Ask::List => errand.guise.credential.clone(),
-            Ask::Get | Ask::GetDigest(_) => self.fetching(errand.guise, errand.admission, errand.repository),
-        };
-        let by_registry = errand.only_registry || !self.upstreams.has_mirrors(errand.repository.registry());
-        by_registry && asked_as == errand.guise.credential
     }
 
     /// Remembers what an answer shows of who may read.

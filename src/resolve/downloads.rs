@@ -10,13 +10,12 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 
-use super::blobs::BlobBytes;
 use super::flight::Flights;
 use super::recent::Recent;
 use super::{Inner, Refusal};
 use crate::clock;
 use crate::oci::{Digest, Repository};
-use crate::store::{Download, DownloadState, Reading, StoreError, blocking};
+use crate::store::{Download, DownloadState, Follower, OpenBlob, Reading, StoreError, blocking};
 use crate::upstream::{Asker, BlobBody, Credential, Failure};
 
 /// How long, and of how many downloads, it is remembered that they came to nothing.
@@ -34,6 +33,15 @@ const RESUME_PAUSE: Duration = Duration::from_millis(200);
 
 /// How long to wait at most for a registry that is not asked at all for a while.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// The bytes of a blob.
+#[derive(Clone)]
+pub enum BlobBytes {
+    /// All of them are here.
+    Held(OpenBlob),
+    /// They are coming in.
+    Coming(Follower),
+}
 
 /// The downloads under way.
 pub(super) struct Downloads {

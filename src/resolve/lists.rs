@@ -76,15 +76,11 @@ impl Resolver {
         {
             guises.retain(|guise| guise.credential != Credential::Anonymous);
         }
-        let mut refused = Refusal::Internal;
-        for guise in guises {
+        Inner::in_turn(guises, |guise| {
             let key = (repository.clone(), list.clone(), guise);
-            match self.inner.list_as(caller, key, held.clone()).await {
-                Err(refusal) if refusal.may_differ_for_others() => refused = refusal,
-                answered => return answered,
-            }
-        }
-        Err(refused)
+            self.inner.list_as(caller, key, held.clone())
+        })
+        .await
     }
 }
 

@@ -24,14 +24,8 @@ impl Inner {
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Served, Refusal> {
-        let mut refused = Refusal::Internal;
-        for guise in self.guises(&caller.client, repository)? {
-            match self.manifest_as(caller, guise, repository, reference).await {
-                Err(refusal) if refusal.may_differ_for_others() => refused = refusal,
-                answered => return answered,
-            }
-        }
-        Err(refused)
+        let guises = self.guises(&caller.client, repository)?;
+        Self::in_turn(guises, |guise| self.manifest_as(caller, guise, repository, reference)).await
     }
 
     async fn manifest_as(

@@ -27,11 +27,11 @@ use std::time::Duration;
 use regex::Regex;
 use tokio_util::task::TaskTracker;
 
-pub use blobs::BlobBytes;
 pub use callers::{Access, Caller, Client};
 pub use decide::{
     Ages, Ask, Bytes, Gate, Gates, Held, LastSeen, Question, Reply, Standing, Step, Way, Why, decide,
 };
+pub use downloads::BlobBytes;
 pub use lists::ServedList;
 
 use crate::oci::{Child, Digest, Kind, Reference, Registry, Repository, Tag};
