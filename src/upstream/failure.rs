@@ -252,7 +252,7 @@ pub enum Forbidden {
     },
     /// A token service that a token may not be asked of.
     #[error(
-        "the token service {0} is not asked: it must be https, or http for a listed http upstream on loopback"
+        "the token service {0} is not asked: it must be https, or http for an upstream that is listed as http"
     )]
     Realm(Url),
     /// A login that would go over the network in clear text.
