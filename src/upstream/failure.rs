@@ -6,7 +6,6 @@
 use std::error::Error;
 use std::fmt;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +15,7 @@ use url::Url;
 use super::asked::Place;
 use super::bearer::BearerChallenge;
 use super::gate::Because;
+use super::logins::LoginName;
 use super::reach::Standing;
 use super::retry_after;
 use crate::oci::Registry;
@@ -186,21 +186,6 @@ fn no_token(login: Option<&LoginName>, status: u16) -> String {
     match login {
         Some(login) => format!("the login for {login} is refused (status {status})"),
         None => format!("the registry's token service denies it (status {status})"),
-    }
-}
-
-/// Which login of the hold's own it is: the file, and the entry in it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct LoginName {
-    /// The file in docker's format.
-    pub file: Arc<Path>,
-    /// The entry: a registry, or a registry and the beginning of a repository's name.
-    pub entry: Arc<str>,
-}
-
-impl fmt::Display for LoginName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in {}", self.entry, self.file.display())
     }
 }
 

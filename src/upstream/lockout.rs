@@ -11,7 +11,7 @@ use lru::LruCache;
 use url::Origin;
 
 use super::grant::Grant;
-use super::login::Login;
+use super::logins::Login;
 
 /// How many refusals are remembered.
 const MOST: NonZeroUsize = NonZeroUsize::new(1024).unwrap();

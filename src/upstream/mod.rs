@@ -8,9 +8,8 @@
 //! gone to.
 //!
 //! Beside it `challenge`, `grant`, `token`, `tokens` and `ways` know how a token is had and kept, `bearer` what of a
-//! challenge is handed on, and `credentials` which login is the hold's own: `docker_config` reads its file for
-//! `login_file`, `helper` runs credential helpers, `login` is what comes of it, and `lockout` keeps one that was
-//! refused from being shown again and again.
+//! challenge is handed on, `logins/` which login is the hold's own, and `lockout` keeps one that was refused from being
+//! shown again and again.
 //!
 //! This part decides nothing about freshness, keeps no bytes and verifies no digest. Invariants: a token or a login
 //! is shown to the upstream that it is for, a login to its token service too, and neither to anybody else; no
@@ -23,20 +22,16 @@ mod authorize;
 mod bearer;
 mod body;
 mod challenge;
-mod credentials;
 mod dial;
-mod docker_config;
 mod failure;
 mod gate;
 mod gates;
 mod grant;
-mod helper;
 mod in_order;
 mod limits;
 mod link;
 mod lockout;
-mod login;
-mod login_file;
+mod logins;
 mod reach;
 mod record;
 mod redirect;
@@ -56,9 +51,10 @@ mod ways;
 pub use asker::{Account, Asker, ClientToken, Cost, Credential};
 pub use bearer::{BearerChallenge, NoBearerChallenge};
 pub use body::BlobBody;
-pub use failure::{Cause, Failure, Forbidden, LoginName, Wait};
+pub use failure::{Cause, Failure, Forbidden, Wait};
 pub use gate::Because;
 pub use limits::Left;
+pub use logins::LoginName;
 pub use reach::Standing;
 pub use retry_after::whole_seconds;
 pub use settings::{Listed, Settings, SettingsError, Timeouts};

@@ -10,8 +10,8 @@ use url::Url;
 
 use super::asked::Kind;
 use super::asker::{Asker, Credential};
-use super::credentials::Credentials;
 use super::failure::{Failure, Forbidden};
+use super::logins::Credentials;
 use super::reach::Reach;
 use crate::oci::{Registry, Repository};
 

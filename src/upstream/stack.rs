@@ -5,9 +5,9 @@ use tower::util::BoxCloneSyncService;
 
 use super::asked::{Answer, Request};
 use super::authorize::Authorize;
-use super::credentials::Credentials;
 use super::failure::Failure;
 use super::gates::{Gated, Gates};
+use super::logins::Credentials;
 use super::record::Record;
 use super::retry::Retry;
 use super::settings::Timeouts;

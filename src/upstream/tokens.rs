@@ -21,7 +21,7 @@ use super::body;
 use super::failure::Failure;
 use super::grant::Grant;
 use super::lockout::Lockouts;
-use super::login::{Login, Proof};
+use super::logins::{Login, Proof};
 use super::token::Token;
 use super::ways::Home;
 use crate::clock;

@@ -8,9 +8,9 @@ use futures_util::future::join_all;
 use tempfile::TempDir;
 
 use super::credentials::{Credentials, Sought};
-use super::failure::LoginName;
 use super::helper::{HelperName, Helpers, Question};
 use super::login::Login;
+use super::login::LoginName;
 use super::login_file::{Heard, LOGIN_KEPT, LoginFile, NO_LOGIN_KEPT};
 use crate::clock;
 use crate::oci::Repository;

@@ -9,20 +9,16 @@ mod programs;
 
 use tidehold::{clock, oci};
 
-#[allow(dead_code, reason = "not all of it is tried here")]
-#[path = "../../src/upstream"]
-mod upstream {
-    mod failure {
-        pub(super) use tidehold::upstream::LoginName;
-    }
-
-    #[path = "../../tests/helpers/answers.rs"]
+#[allow(dead_code, unreachable_pub, reason = "not all of it is tried here, and nothing is seen from outside")]
+#[path = "../../src/upstream/logins"]
+mod logins {
+    #[path = "../../../tests/helpers/answers.rs"]
     mod answers;
     mod credentials;
     mod docker_config;
     mod helper;
     mod login;
     mod login_file;
-    #[path = "../../tests/helpers/running.rs"]
+    #[path = "../../../tests/helpers/running.rs"]
     mod running;
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::failure::LoginName;
 use super::helper::{HelperFault, HelperName, Helpers, Question};
 use super::login::Login;
+use super::login::LoginName;
 use crate::programs::{install, run};
 
 fn question(server: &str) -> Question {

@@ -13,9 +13,8 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::failure::LoginName;
 use super::helper::{HelperName, Question};
-use super::login::Login;
+use super::login::{Login, LoginName};
 
 /// Under which name docker asks credential helpers for Docker Hub's login.
 const HUB_SERVER: &str = "https://index.docker.io/v1/";

@@ -3,20 +3,34 @@
 //! Knows no file's format and no network. Invariant: what proves a login is never written out; its name stands for it.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::HeaderValue;
 
-use super::failure::LoginName;
-
 /// The user name with which credential helpers mark a secret as an identity token.
 const TOKEN_USER: &str = "<token>";
 
+/// Which login of the hold's own it is: the file, and the entry in it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LoginName {
+    /// The file in docker's format.
+    pub file: Arc<Path>,
+    /// The entry: a registry, or a registry and the beginning of a repository's name.
+    pub entry: Arc<str>,
+}
+
+impl fmt::Display for LoginName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {}", self.entry, self.file.display())
+    }
+}
+
 /// A login. Two of them are equal where they prove the same by the same entry.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Login(Arc<Inner>);
+pub(crate) struct Login(Arc<Inner>);
 
 #[derive(PartialEq, Eq, Hash)]
 struct Inner {
@@ -26,7 +40,7 @@ struct Inner {
 
 /// What proves a login, by how it is shown.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) enum Proof {
+pub(crate) enum Proof {
     /// A user and a password, as the header `Authorization: Basic` that shows them.
     Password(HeaderValue),
     /// A refresh token, for the form of a token service and nobody else.
@@ -37,7 +51,7 @@ pub(super) enum Proof {
 
 impl Login {
     /// A user with a password, or with the identity token that `<token>` announces.
-    pub(super) fn of_user(name: LoginName, user: &str, secret: &str) -> Self {
+    pub(crate) fn of_user(name: LoginName, user: &str, secret: &str) -> Self {
         if user == TOKEN_USER {
             return Self::of_identity(name, secret);
         }
@@ -46,23 +60,23 @@ impl Login {
     }
 
     /// An identity token (docker's `identitytoken`).
-    pub(super) fn of_identity(name: LoginName, token: &str) -> Self {
+    pub(crate) fn of_identity(name: LoginName, token: &str) -> Self {
         Self::new(name, Proof::Identity(token.to_owned()))
     }
 
     /// A token for the registry itself (docker's `registrytoken`); nothing where it cannot be sent.
-    pub(super) fn of_registry_token(name: LoginName, token: &str) -> Option<Self> {
+    pub(crate) fn of_registry_token(name: LoginName, token: &str) -> Option<Self> {
         let sound = token.bytes().all(|byte| byte.is_ascii_graphic());
         sound.then(|| Self::new(name, Proof::Bearer(secret_header(&format!("Bearer {token}")))))
     }
 
     /// What proves it.
-    pub(super) fn proof(&self) -> &Proof {
+    pub(crate) fn proof(&self) -> &Proof {
         &self.0.proof
     }
 
     /// What it is called.
-    pub(super) fn name(&self) -> &LoginName {
+    pub(crate) fn name(&self) -> &LoginName {
         &self.0.name
     }
 

@@ -17,8 +17,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-use super::failure::LoginName;
-use super::login::Login;
+use super::login::{Login, LoginName};
 
 /// The most that is read of what a helper says, in bytes.
 const MOST_BYTES: u64 = 64 * 1024;

@@ -213,7 +213,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::super::docker_config::Source;
-    use super::super::failure::LoginName;
+    use super::super::login::LoginName;
     use super::*;
 
     fn write(path: &Path, user: &str) {

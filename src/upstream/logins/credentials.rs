@@ -20,7 +20,7 @@ use crate::oci::{Registry, Repository};
 
 /// All logins that the configuration names. Cheap to clone; clones share what was read.
 #[derive(Clone)]
-pub(super) struct Credentials(Arc<Inner>);
+pub(crate) struct Credentials(Arc<Inner>);
 
 struct Inner {
     named: BTreeMap<Registry, Named>,
@@ -36,19 +36,19 @@ struct Named {
 
 /// For what a login is sought.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sought<'a> {
+pub(crate) struct Sought<'a> {
     /// The repository, in the registry by whose name it was asked for.
-    pub(super) repository: &'a Repository,
+    pub(crate) repository: &'a Repository,
     /// The host that will be asked, with its port where the address has one.
-    pub(super) upstream: &'a str,
+    pub(crate) upstream: &'a str,
     /// Whether it is the registry's own, rather than a mirror of it.
-    pub(super) stands_for_registry: bool,
+    pub(crate) stands_for_registry: bool,
 }
 
 impl Credentials {
     /// The files of these registries, each with where it is asked itself, and helpers in the folders of this search
     /// path.
-    pub(super) fn new(
+    pub(crate) fn new(
         files: impl IntoIterator<Item = (Registry, Origin, PathBuf)>,
         search: OsString,
     ) -> Self {
@@ -61,7 +61,7 @@ impl Credentials {
     }
 
     /// The login to show to whoever has this address.
-    pub(super) async fn login_at(&self, over: &Url, repository: &Repository, now: Instant) -> Option<Login> {
+    pub(crate) async fn login_at(&self, over: &Url, repository: &Repository, now: Instant) -> Option<Login> {
         let named = self.0.named.get(repository.registry())?;
         let upstream = &over[Position::BeforeHost..Position::AfterPort];
         let stands_for_registry = named.home == over.origin();
@@ -69,7 +69,7 @@ impl Credentials {
     }
 
     /// The login to show, as files and helpers have it now. What goes wrong is in the log, and means none.
-    pub(super) async fn login(&self, sought: Sought<'_>, now: Instant) -> Option<Login> {
+    pub(crate) async fn login(&self, sought: Sought<'_>, now: Instant) -> Option<Login> {
         let registry = sought.repository.registry();
         let file = &self.0.named.get(registry)?.file;
         let config = {
@@ -94,7 +94,7 @@ impl Credentials {
     }
 
     /// Takes note that a login was refused, so that a helper is asked for a newer one.
-    pub(super) fn refused(&self, registry: &Registry, login: &Login) {
+    pub(crate) fn refused(&self, registry: &Registry, login: &Login) {
         if let Some(named) = self.0.named.get(registry) {
             named.file.refused(login);
         }
