@@ -117,7 +117,9 @@ fn print(line: &str) -> Result<(), Failed> {
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("start the runtime")
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // A download holds one for as long as it runs, and there may be several hundred: others must not wait for them.
+    runtime.enable_all().max_blocking_threads(1024).build().context("start the runtime")
 }
 
 #[cfg(test)]

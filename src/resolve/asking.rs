@@ -33,6 +33,8 @@ pub(super) struct Errand<'a> {
     pub(super) reference: &'a Reference,
     /// Whether only the registry itself will do, because its answer is to show who may read.
     pub(super) only_registry: bool,
+    /// As whom what counts is fetched.
+    pub(super) fetching: Credential,
 }
 
 impl Errand<'_> {
@@ -91,11 +93,11 @@ impl Inner {
     /// as that one.
     pub(super) fn is_proof(&self, errand: &Errand<'_>, ask: &Ask) -> bool {
         let asked_as = match ask {
-            Ask::Head | Ask::List => errand.guise.credential.clone(),
-            Ask::Get | Ask::GetDigest(_) => self.fetching(errand.guise, errand.admission, errand.repository),
+            Ask::Head | Ask::List => &errand.guise.credential,
+            Ask::Get | Ask::GetDigest(_) => &errand.fetching,
         };
         let by_registry = errand.only_registry || !self.upstreams.has_mirrors(errand.repository.registry());
-        by_registry && asked_as == errand.guise.credential
+        by_registry && *asked_as == errand.guise.credential
     }
 
     /// A cold question may need a token first and meet a slow registry at each turn.
@@ -111,9 +113,8 @@ impl Inner {
                 self.fetched(errand, digest).await
             }
             (Ask::Get, Reference::Tag(_)) => {
-                let credential = self.fetching(errand.guise, errand.admission, errand.repository);
-                let asker = errand.asker(credential);
-                let bytes = self.upstreams.get_manifest(&asker, errand.repository, errand.reference).await?;
+                let asker = errand.asker(errand.fetching.clone());
+                let bytes = self.get(&asker, errand.guise, errand.repository, errand.reference).await?;
                 let digest = Digest::of(&bytes);
                 parsed(&bytes)?;
                 self.keep(bytes, digest.clone()).await?;
@@ -140,7 +141,7 @@ impl Inner {
             Reference::Tag(_) => digest,
         };
         let Some(to) = digest else { return Ok(Reply::NoDigest) };
-        let bytes = match self.bytes_of(&to).await {
+        let bytes = match self.bytes_for(repository, &to).await {
             Ok(bytes) => bytes,
             Err(Refusal::Store(error)) => return Err(error.into()),
             Err(_) => decide::Bytes::Absent,
@@ -165,12 +166,17 @@ impl Inner {
     /// and finds that this one's right did not suffice tries with their own.
     async fn fetched(self: &Arc<Self>, errand: &Errand<'_>, digest: &Digest) -> Result<Reply, Unanswered> {
         let repository = errand.repository;
-        let asker = errand.asker(self.fetching(errand.guise, errand.admission, repository));
+        // What was found to be of no use is known to those alone who may read.
+        let known = self.unusable.find(&(repository.clone(), digest.clone()), clock::instant());
+        if let Some(failure) = known.filter(|_| errand.admission == Admission::Granted) {
+            return Err(failure.into());
+        }
+        let asker = errand.asker(errand.fetching.clone());
         let fetch = || {
-            let (inner, asker) = (Arc::clone(self), asker.clone());
+            let (inner, asker, guise) = (Arc::clone(self), asker.clone(), errand.guise.clone());
             let (repository, digest) = (repository.clone(), digest.clone());
             async move {
-                let fetched = inner.fetch(&asker, &repository, &digest).await;
+                let fetched = inner.fetch(&asker, &guise, &repository, &digest).await;
                 (asker, fetched)
             }
         };
@@ -187,27 +193,40 @@ impl Inner {
                 self.upstreams.head_manifest(&own, repository, &reference).await?;
             }
             Err(Unanswered::Upstream(failure)) if other && failure.may_differ_for_others() => {
-                self.fetch(&asker, repository, digest).await?;
+                self.fetch(&asker, errand.guise, repository, digest).await?;
             }
             fetched => fetched?,
         }
         Ok(Reply::Got(digest.clone()))
     }
 
-    async fn fetch(&self, asker: &Asker, repository: &Repository, digest: &Digest) -> Result<(), Unanswered> {
+    /// The bytes that a reference stands for; where the hold's own login does not serve, whoever it was to serve asks.
+    async fn get(
+        &self,
+        asker: &Asker,
+        guise: &Guise,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Bytes, Failure> {
+        match self.upstreams.get_manifest(asker, repository, reference).await {
+            Err(failure) if asker.credential != guise.credential => {
+                tracing::debug!(%repository, why = %failure, "fetched without the hold's own login");
+                let asker = Asker { credential: guise.credential.clone(), ..asker.clone() };
+                self.upstreams.get_manifest(&asker, repository, reference).await
+            }
+            fetched => fetched,
+        }
+    }
+
+    async fn fetch(
+        &self,
+        asker: &Asker,
+        guise: &Guise,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<(), Unanswered> {
         let key = (repository.clone(), digest.clone());
-        if let Some(failure) = self.unusable.find(&key, clock::instant()) {
-            return Err(failure.into());
-        }
-        let reference = Reference::Digest(digest.clone());
-        let mut fetched = self.upstreams.get_manifest(asker, repository, &reference).await;
-        if let (Err(Failure::Denied { .. } | Failure::NoToken { .. }), Credential::Own) =
-            (&fetched, &asker.credential)
-        {
-            // Our login does not serve, but what it was to fetch may be anyone's.
-            let nobody = Asker { credential: Credential::Anonymous, ..asker.clone() };
-            fetched = self.upstreams.get_manifest(&nobody, repository, &reference).await;
-        }
+        let fetched = self.get(asker, guise, repository, &Reference::Digest(digest.clone())).await;
         // These are the bytes of that digest: no second pull will make more of them.
         let fit = match fetched {
             Ok(bytes) => parsed(&bytes).map(|()| bytes),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use futures_util::StreamExt;
+
 use super::asking::{RETRIES, RETRY_PAUSE};
 use super::callers::{Caller, Guise};
 use super::downloads::{BlobBytes, Started};
@@ -9,7 +11,7 @@ use super::manifests::shown;
 use super::{Inner, Refusal};
 use crate::access::Admission;
 use crate::clock;
-use crate::oci::{Digest, Reference, Repository};
+use crate::oci::{Digest, Hasher, Reference, Repository};
 use crate::upstream::{Asker, BlobBody, Failure};
 
 /// Somebody who wants a blob of a repository.
@@ -75,7 +77,7 @@ impl Inner {
 
     async fn blob_as(self: &Arc<Self>, visit: &Visit<'_>) -> Result<BlobBytes, Refusal> {
         let Visit { caller, guise, repository, digest } = *visit;
-        let started = match self.at_hand(digest).await? {
+        let started = match self.at_hand(repository.registry(), digest).await? {
             Some(started) => started,
             None => {
                 let start = || {
@@ -113,7 +115,7 @@ impl Inner {
             None => {
                 let only_registry = self.asks_registry_alone(admission, repository);
                 let asker = Self::asker(caller, guise.credential.clone(), only_registry);
-                let size = self.head_of_blob(&asker, repository, digest).await;
+                let size = self.head_of_blob(&asker, repository, digest, None).await;
                 let size = size.map_err(|failure| self.refused(visit, admission, failure))?;
                 self.note_answered(&asker, guise, repository);
                 Ok(size)
@@ -130,8 +132,14 @@ impl Inner {
         }
         let only_registry = self.asks_registry_alone(admission, repository);
         let asker = Self::asker(caller, guise.credential.clone(), only_registry);
-        match self.head_of_blob(&asker, repository, digest).await {
-            Ok(_) => {
+        let size = self.hold.blob(digest)?.map(|blob| blob.size);
+        let said = if seen || self.may_vouch(repository, digest)? {
+            self.head_of_blob(&asker, repository, digest, size).await.map(drop)
+        } else {
+            self.witness(&asker, repository, digest, size).await
+        };
+        match said {
+            Ok(()) => {
                 self.note_answered(&asker, guise, repository);
                 if !seen {
                     self.unnoted.tell(self.hold.note_source(digest, repository));
@@ -156,13 +164,40 @@ impl Inner {
         asker: &Asker,
         repository: &Repository,
         digest: &Digest,
+        size: Option<u64>,
     ) -> Result<Option<u64>, Failure> {
-        match self.upstreams.head_blob(asker, repository, digest).await {
+        match self.upstreams.head_blob(asker, repository, digest, size).await {
             Err(Failure::NoHead { .. }) => {
-                self.upstreams.get_blob(asker, repository, digest, 0, None).await.map(|body| body.total)
+                self.upstreams.get_blob(asker, repository, digest, 0, size).await.map(|body| body.total)
             }
             said => said,
         }
+    }
+
+    /// Has a registry show the bytes of a blob that is held, where its word alone counts for nothing. Nothing of them is
+    /// kept.
+    async fn witness(
+        &self,
+        asker: &Asker,
+        repository: &Repository,
+        digest: &Digest,
+        size: Option<u64>,
+    ) -> Result<(), Failure> {
+        let mut body = self.upstreams.get_blob(asker, repository, digest, 0, size).await?.body;
+        let mut hasher = Hasher::new(digest.algorithm());
+        let mut length = 0;
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk?;
+            length += chunk.len() as u64;
+            if size.is_some_and(|size| length > size) {
+                break;
+            }
+            hasher.update(&chunk);
+        }
+        if hasher.digest() == *digest {
+            return Ok(());
+        }
+        Err(Failure::Unusable(format!("other bytes than those of {digest}").into()))
     }
 
     /// What a registry's failure comes to, for a blob.
@@ -180,12 +215,13 @@ impl Inner {
 
     async fn start(self: Arc<Self>, visit: &Visit<'_>) -> Result<Started, Refusal> {
         let Visit { caller, guise, repository, digest } = *visit;
-        if let Some(started) = self.at_hand(digest).await? {
+        if let Some(started) = self.at_hand(repository.registry(), digest).await? {
             return Ok(started);
         }
         let admission = self.admission(guise, repository, clock::now())?;
         let only_registry = self.asks_registry_alone(admission, repository);
-        let mut asker = Self::asker(caller, self.fetching(guise, admission, repository), only_registry);
+        // No registry counts a blob, so there is nothing to gain by a login that whoever asks does not have.
+        let mut asker = Self::asker(caller, guise.credential.clone(), only_registry);
         // A mirror that gave other bytes is not asked for them again at once.
         asker.only_registry |= self.downloads.has_failed(repository, digest);
         let size = self.hold.listed_size(digest, repository)?;
@@ -199,17 +235,9 @@ impl Inner {
             asker.only_registry = false;
             answered = self.first_answer(&asker, repository, digest, size).await;
         }
-        if let (Err(Failure::Denied { .. } | Failure::NoToken { .. }), true) =
-            (&answered, asker.credential != guise.credential)
-        {
-            // Our login does not serve, but what it was to fetch is anyone's.
-            asker.credential = guise.credential.clone();
-            answered = self.first_answer(&asker, repository, digest, size).await;
-        }
         let body = answered.map_err(|failure| self.refused(visit, admission, failure))?;
-        self.note_answered(&asker, guise, repository);
         // Somebody with another right may have asked at the same time.
-        if let Some(started) = self.at_hand(digest).await? {
+        if let Some(started) = self.at_hand(repository.registry(), digest).await? {
             return Ok(Started { from: Some(repository.clone()), ..started });
         }
         self.begin(asker, repository, digest, body, size).await

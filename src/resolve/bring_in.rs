@@ -1,10 +1,14 @@
 //! Bringing in a blob that nobody has named a repository for: the hold remembers where it was listed or seen.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{BlobBytes, Caller, Client, Inner, Refusal, Resolver};
 use crate::oci::{Digest, Reference, Repository};
 use crate::store::{DownloadState, FollowError, Follower, Listed};
+
+/// How long somebody waits for the next byte who may ask elsewhere: containerd then asks the mirror.
+const STALLED_AFTER: Duration = Duration::from_secs(20);
 
 impl Resolver {
     /// Makes sure that a blob is held, and answers with its length in bytes. Tells how many bytes have come in as
@@ -40,6 +44,10 @@ impl Inner {
     fn whereabouts(&self, digest: &Digest) -> Result<Vec<(Repository, Listed)>, Refusal> {
         let mut places: Vec<_> = self.hold.listed(digest)?.into_iter().collect();
         for repository in self.hold.sources(digest)? {
+            // What only some may read is not fetched for an image of another repository that happens to list it.
+            if !self.is_everybodys(&repository)? {
+                continue;
+            }
             for kind in [Listed::Blob, Listed::Manifest] {
                 if !places.iter().any(|place| *place == (repository.clone(), kind)) {
                     places.push((repository.clone(), kind));
@@ -72,7 +80,8 @@ impl Inner {
 async fn followed(mut follower: Follower, progress: &(impl Fn(u64) + Send)) -> Result<u64, FollowError> {
     let mut seen = 0;
     loop {
-        seen = follower.past(seen).await?;
+        let past = tokio::time::timeout(STALLED_AFTER, follower.past(seen)).await;
+        seen = past.unwrap_or_else(|_| Err(FollowError::Failed("nothing has come in for a while".into())))?;
         progress(seen);
         if let DownloadState::Done { size } = follower.state() {
             return Ok(size);

@@ -23,6 +23,10 @@ pub(super) const MOST_CLOSED: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// How often proofs that are too old for anything are removed.
 pub(super) const PRUNE_EVERY: Duration = Duration::from_secs(10 * 60);
 
+/// How long after its registry has served somebody without credentials a repository is fetched from with the hold's own
+/// login for such a one: for the manifests of one pull.
+const JUST: Duration = Duration::from_secs(60);
+
 /// How long a note that somebody may read is not written down anew.
 const NOTED_FOR: Duration = Duration::from_secs(20);
 
@@ -194,10 +198,14 @@ impl Inner {
         admission: Admission,
         repository: &Repository,
     ) -> Credential {
-        let public = match admission {
-            Admission::Granted => guise.credential == Credential::Anonymous,
-            Admission::WasPublic | Admission::Lapsed | Admission::Unknown | Admission::Barred => false,
+        let said_at = match self.hold.readers(repository) {
+            Ok(Some(Readers::Anyone { said_at })) => Some(said_at),
+            Ok(Some(Readers::Proven { .. }) | None) | Err(_) => None,
         };
+        let just = |at: SystemTime| clock::now().duration_since(at).is_ok_and(|age| age < JUST);
+        let public = guise.credential == Credential::Anonymous
+            && admission == Admission::Granted
+            && (guise.trusted || said_at.is_some_and(just));
         let own = Credential::Own;
         if public
             && self.upstreams.has_login(repository.registry())
@@ -257,7 +265,9 @@ impl Inner {
         now: SystemTime,
     ) {
         let (challenge, by_registry) = match failure {
-            Failure::Denied { challenge, .. } => (challenge, true),
+            Failure::Denied { status: 401, challenge } => (challenge, true),
+            // Perhaps of this one thing alone (403, 451): it says nothing of the rest that is known to be everybody's.
+            Failure::Denied { challenge, .. } => (challenge, false),
             // A token service that is locked out says so of everything: it takes nothing back.
             Failure::NoToken { challenge, .. } => (challenge, false),
             _ => return,
@@ -279,7 +289,9 @@ impl Inner {
                 self.closed.note(repository.clone(), challenge, clock::instant());
                 Ok(())
             }
-            Some(who) if by_registry => self.hold.forget_proof(repository, &who),
+            Some(who) if matches!(failure, Failure::Denied { .. }) => {
+                self.hold.forget_proof(repository, &who)
+            }
             Some(_) => Ok(()),
         };
         self.unnoted.tell(note());
@@ -330,6 +342,11 @@ impl Inner {
         self.pruned.note((), (), instant);
         let longest = self.access.ages.stale_for.max(self.access.ages.fresh_for);
         now.checked_sub(longest).map_or(Ok(()), |moment| self.hold.forget_proofs_before(moment, &own_login()))
+    }
+
+    /// Whether anyone may read a repository, as far as its registry has said.
+    pub(super) fn is_everybodys(&self, repository: &Repository) -> Result<bool, StoreError> {
+        Ok(!matches!(self.readers(repository)?, Some(Readers::Proven { .. })))
     }
 
     /// Whether there is no use in asking a registry without a client: only its clients may read this.

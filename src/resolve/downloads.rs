@@ -14,9 +14,15 @@ use super::flight::Flights;
 use super::recent::Recent;
 use super::{Inner, Refusal};
 use crate::clock;
-use crate::oci::{Digest, Repository};
+use crate::oci::{Digest, Registry, Repository};
 use crate::store::{Download, DownloadState, Follower, OpenBlob, Reading, StoreError, blocking};
-use crate::upstream::{Asker, BlobBody, Credential, Failure};
+use crate::upstream::{Asker, Because, BlobBody, Credential, Failure};
+
+/// How many downloads may run at a time, all in all and from one registry: each holds a thread and a connection. And
+/// when to come again where there are as many.
+const MOST_RUNNING: usize = 512;
+const MOST_RUNNING_OF_ONE: usize = 256;
+const BUSY_FOR: Duration = Duration::from_secs(5);
 
 /// How long, and of how many downloads, it is remembered that they came to nothing.
 const FAILED_FOR: Duration = Duration::from_secs(60);
@@ -43,13 +49,16 @@ pub enum BlobBytes {
     Coming(Follower),
 }
 
+/// What is coming in, and from where: what one registry is slow to give, another is asked for.
+type Place = (Registry, Digest);
+
 /// The downloads under way.
 pub(super) struct Downloads {
     /// Requests that were sent and not answered yet.
     pub(super) starting: Flights<(Repository, Digest, Credential), Result<Started, Refusal>>,
     /// Downloads from their first byte on. One that has failed is nobody's any more, although it may stand here for
     /// another moment.
-    running: Mutex<HashMap<Digest, Started>>,
+    running: Mutex<HashMap<Place, Started>>,
     /// Those that have come to nothing lately.
     failed: Recent<(Repository, Digest), ()>,
 }
@@ -76,21 +85,28 @@ impl Downloads {
         self.failed.find(&(repository.clone(), digest.clone()), clock::instant()).is_some()
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<Digest, Started>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<Place, Started>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A download that still comes to something.
-    fn promising(&self, digest: &Digest) -> Option<Started> {
-        self.running().get(digest).filter(|started| !started.has_failed()).cloned()
+    fn promising(&self, place: &Place) -> Option<Started> {
+        self.running().get(place).filter(|started| !started.has_failed()).cloned()
     }
 
     /// Takes a download that has ended off the list. One that was begun in the place of a failed one stays.
-    fn remove_ended(&self, digest: &Digest) {
+    fn remove_ended(&self, place: &Place) {
         let mut running = self.running();
-        if running.get(digest).is_some_and(|started| !started.is_running()) {
-            running.remove(digest);
+        if running.get(place).is_some_and(|started| !started.is_running()) {
+            running.remove(place);
         }
+    }
+
+    /// Whether there is room for another one from a registry.
+    fn has_room(&self, registry: &Registry) -> bool {
+        let running = self.running();
+        let from_it = running.keys().filter(|(other, _)| other == registry).count();
+        running.len() < MOST_RUNNING && from_it < MOST_RUNNING_OF_ONE
     }
 }
 
@@ -112,9 +128,13 @@ impl Started {
 
 impl Inner {
     /// What needs no request: a blob that is held, or a download under way.
-    pub(super) async fn at_hand(&self, digest: &Digest) -> Result<Option<Started>, StoreError> {
+    pub(super) async fn at_hand(
+        &self,
+        registry: &Registry,
+        digest: &Digest,
+    ) -> Result<Option<Started>, StoreError> {
         // In this order: a download is taken off the list only after its blob is in the hold.
-        let running = self.downloads.promising(digest);
+        let running = self.downloads.promising(&(registry.clone(), digest.clone()));
         if running.is_some() {
             return Ok(running);
         }
@@ -134,15 +154,20 @@ impl Inner {
         body: BlobBody,
         listed: Option<u64>,
     ) -> Result<Started, Refusal> {
+        if !self.downloads.has_room(from.registry()) {
+            let failure = Failure::Shut { because: Because::Busy, opens_in: BUSY_FOR };
+            return Err(Refusal::Unanswered { what: format!("{from}@{digest}"), failure });
+        }
         let (hold, of, total) = (self.hold.clone(), digest.clone(), body.total.or(listed));
         let download = blocking(move || Download::begin(&hold, of, total)).await?;
         let bytes = BlobBytes::Coming(download.follow());
         let started = Started { bytes, from: Some(from.clone()) };
-        self.downloads.running().insert(digest.clone(), started.clone());
+        let place = (from.registry().clone(), digest.clone());
+        self.downloads.running().insert(place.clone(), started.clone());
         let (inner, from, digest) = (Arc::clone(self), from.clone(), digest.clone());
         self.tasks.spawn(async move {
             inner.run(&asker, &from, &digest, body, download).await;
-            inner.downloads.remove_ended(&digest);
+            inner.downloads.remove_ended(&place);
         });
         Ok(started)
     }

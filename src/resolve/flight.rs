@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 /// Work under way, by what it is for.
@@ -45,18 +46,25 @@ where
     where
         F: Future<Output = V> + Send + 'static,
     {
-        let mut under_way = lock(&self.under_way);
-        if let Some(flight) = under_way.get(key) {
-            return flight.clone();
-        }
+        let (land, landed) = oneshot::channel();
+        let flight = {
+            let mut under_way = lock(&self.under_way);
+            if let Some(flight) = under_way.get(key) {
+                return flight.clone();
+            }
+            let flight = landed.map(Result::ok).boxed().shared();
+            under_way.insert(key.clone(), flight.clone());
+            flight
+        };
         let landing = Landing { under_way: Arc::clone(&self.under_way), key: key.clone() };
         let work = work();
-        let task = self.tasks.spawn(async move {
-            let _landing = landing;
-            work.await
+        // Without the lock, which is wanted as soon as it ends: at the daemon's own end that is at once.
+        self.tasks.spawn(async move {
+            let landed = work.await;
+            drop(landing);
+            // Perhaps nobody waits any more.
+            let _ = land.send(landed);
         });
-        let flight = task.map(Result::ok).boxed().shared();
-        under_way.insert(key.clone(), flight.clone());
         flight
     }
 }

@@ -8,8 +8,8 @@ use lru::LruCache;
 
 use super::decide::{Bytes, Standing};
 use super::{Inner, Refusal, Served};
-use crate::oci::{Child, Digest, Kind, MAX_MANIFEST_BYTES, Manifest};
-use crate::store::{Reading, StoreError, blocking};
+use crate::oci::{Child, Digest, Kind, MAX_MANIFEST_BYTES, Manifest, Repository};
+use crate::store::{Readers, Reading, StoreError, blocking};
 
 /// How many manifests' contents are kept in mind, and of how many children each at most.
 const MOST_KNOWN: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
@@ -71,6 +71,28 @@ impl Inner {
         };
         let (children, media_type) = (Arc::clone(&known.children), known.media_type.clone());
         Ok(Served { kind: known.kind, children, media_type, digest, bytes, standing, age })
+    }
+
+    /// Whether a registry's word is enough to give out, under one of its repositories, bytes that came from elsewhere:
+    /// they came from itself, or are everybody's anyway. Anybody can run a registry that says yes to everything; of such
+    /// a one the bytes themselves are wanted.
+    pub(super) fn may_vouch(&self, repository: &Repository, digest: &Digest) -> Result<bool, StoreError> {
+        for source in self.hold.sources(digest)? {
+            if source.registry() == repository.registry()
+                || matches!(self.hold.readers(&source)?, Some(Readers::Anyone { .. }))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// How much is here, to be given out under a repository, of the image that its registry names there.
+    pub(super) async fn bytes_for(&self, repository: &Repository, digest: &Digest) -> Result<Bytes, Refusal> {
+        if self.hold.seen_in(digest, repository)? || self.may_vouch(repository, digest)? {
+            return self.bytes_of(digest).await;
+        }
+        Ok(Bytes::Absent)
     }
 
     /// How much is here of the image that a digest stands for.

@@ -7,7 +7,6 @@ use super::asking::{Errand, Unanswered, reply_of};
 use super::callers::{Caller, Guise};
 use super::decide::{self, Gate, Gates, Held, LastSeen, Question, Reply, Standing, Step, Way, Why, decide};
 use super::{Inner, Refusal, Served};
-use crate::access::Admission;
 use crate::clock;
 use crate::oci::{Digest, Reference, Repository};
 use crate::store::TagEntry;
@@ -25,7 +24,8 @@ impl Inner {
         reference: &Reference,
     ) -> Result<Served, Refusal> {
         let guises = self.guises(&caller.client, repository)?;
-        Self::in_turn(guises, |guise| self.manifest_as(caller, guise, repository, reference)).await
+        let until = tokio::time::Instant::now() + ANSWER_DEADLINE;
+        Self::in_turn(guises, |guise| self.manifest_as(caller, guise, repository, reference, until)).await
     }
 
     async fn manifest_as(
@@ -34,6 +34,7 @@ impl Inner {
         guise: Guise,
         repository: &Repository,
         reference: &Reference,
+        until: tokio::time::Instant,
     ) -> Result<Served, Refusal> {
         let mut question = self.question(&guise, repository, reference).await?;
         let now = clock::now();
@@ -53,7 +54,7 @@ impl Inner {
             let (inner, caller, key) = (Arc::clone(self), caller.clone(), key.clone());
             async move { inner.drive(&caller, &key.2, &key.0, &key.1).await }
         };
-        let landed = tokio::time::timeout(ANSWER_DEADLINE, self.manifests.join(key.clone(), flight)).await;
+        let landed = tokio::time::timeout_at(until, self.manifests.join(key.clone(), flight)).await;
         if let Ok(answered) = landed {
             return answered.unwrap_or(Err(Refusal::Internal));
         }
@@ -89,7 +90,9 @@ impl Inner {
                 Step::Ask(ask) => {
                     let admission = question.admission();
                     let only_registry = !registry_is_away && self.asks_registry_alone(admission, repository);
-                    let errand = Errand { caller, guise, admission, repository, reference, only_registry };
+                    let fetching = self.fetching(guise, admission, repository);
+                    let errand =
+                        Errand { caller, guise, admission, repository, reference, only_registry, fetching };
                     match self.ask_again(&errand, &ask, &question).await {
                         Ok(answered) => {
                             if self.is_proof(&errand, &ask) {
@@ -146,15 +149,20 @@ impl Inner {
         match why {
             Why::Missing => {
                 // A registry may say so to whoever may not know.
-                match question.admission() {
-                    Admission::Granted | Admission::WasPublic | Admission::Lapsed => {
-                        self.unnoted.tell(self.forget(repository, reference));
-                    }
-                    Admission::Unknown | Admission::Barred => {}
+                if question.admission().outlasts_an_outage() && !guise.trusted {
+                    self.unnoted.tell(self.forget(repository, reference));
                 }
                 Refusal::MissingManifest(what)
             }
-            Why::Denied => self.denied(what, repository, failure.as_ref()),
+            Why::Denied => {
+                if let Some(Failure::Denied { status, .. }) = &failure
+                    && *status != 401
+                {
+                    // Of this one alone, so that it is no longer to be served either.
+                    self.unnoted.tell(self.forget(repository, reference));
+                }
+                self.denied(what, repository, failure.as_ref())
+            }
             Why::Failed => {
                 let shut = || {
                     let credential = self.fetching(guise, question.admission(), repository);
@@ -181,7 +189,8 @@ impl Inner {
                 let held = match self.hold.blob(digest)? {
                     None => Held::No,
                     Some(_) if self.hold.seen_in(digest, repository)? => Held::Here,
-                    Some(_) => Held::Elsewhere,
+                    Some(_) if self.may_vouch(repository, digest)? => Held::Elsewhere,
+                    Some(_) => Held::No,
                 };
                 Question::Digest { digest: digest.clone(), held, admission }
             }

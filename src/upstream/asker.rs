@@ -11,6 +11,9 @@ use http::HeaderValue;
 
 use crate::oci::Digest;
 
+/// The longest token of a client that is taken, in bytes: real ones have a few thousand at most.
+const LONGEST_TOKEN: usize = 16 << 10;
+
 /// For whom a registry is asked, and on whose account.
 #[derive(Clone, Debug)]
 pub struct Asker {
@@ -66,7 +69,10 @@ impl ClientToken {
     /// Takes a header if it is `Bearer …`: a password is nobody's business here.
     pub fn from_authorization(header: &HeaderValue) -> Option<Self> {
         let (scheme, token) = header.as_bytes().split_at_checked(7)?;
-        if !scheme.eq_ignore_ascii_case(b"bearer ") || token.trim_ascii().is_empty() {
+        if !scheme.eq_ignore_ascii_case(b"bearer ")
+            || token.trim_ascii().is_empty()
+            || token.len() > LONGEST_TOKEN
+        {
             return None;
         }
         let mut header = header.clone();

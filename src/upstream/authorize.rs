@@ -120,7 +120,10 @@ where
         let shown = match self.layer.ways.known(&self.home) {
             None => Shown::Nothing,
             Some(way) => self.prepare(&way).await.inspect_err(|failure| {
-                let own_word = matches!(failure, Failure::NoToken { .. } | Failure::Limited { .. });
+                let own_word = matches!(
+                    failure,
+                    Failure::NoToken { status: 401 | 403 | 451, .. } | Failure::Limited { .. }
+                );
                 if !own_word && !matches!(failure, Failure::Forbidden(Forbidden::ClearText { .. })) {
                     // Perhaps its token service has moved.
                     self.layer.ways.unlearn(&self.home);

@@ -121,7 +121,7 @@ impl Failure {
             | Self::NoToken { .. }
             | Self::Limited { .. }
             | Self::Shut { because: Because::Limited, .. } => true,
-            Self::Shut { because: Because::Failing, .. }
+            Self::Shut { because: Because::Failing | Because::Busy, .. }
             | Self::Unavailable { .. }
             | Self::Unreachable(_)
             | Self::Broken(_)

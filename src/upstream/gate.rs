@@ -31,6 +31,8 @@ pub enum Because {
     Limited,
     /// It failed.
     Failing,
+    /// As much as may be is coming from it already.
+    Busy,
 }
 
 impl fmt::Display for Because {
@@ -38,6 +40,7 @@ impl fmt::Display for Because {
         f.write_str(match self {
             Self::Limited => "its limit is reached",
             Self::Failing => "it failed again and again",
+            Self::Busy => "enough is coming from it at once already",
         })
     }
 }
@@ -76,13 +79,13 @@ pub(super) struct Shut {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gate {
-    Open { failures: u32, failed_at: Option<Instant> },
+    Open { failures: u32, failed_at: Option<Instant>, answered_at: Option<Instant> },
     Shut { because: Because, until: Instant, pause: Duration, tried_at: Option<Instant> },
 }
 
 impl Default for Gate {
     fn default() -> Self {
-        Self::Open { failures: 0, failed_at: None }
+        Self::Open { failures: 0, failed_at: None, answered_at: None }
     }
 }
 
@@ -123,7 +126,9 @@ impl Gate {
             return;
         }
         *self = match outcome {
-            Outcome::Answered => Self::default(),
+            Outcome::Answered => Self::Open { failures: 0, failed_at: None, answered_at: Some(now) },
+            // It has answered somebody else meanwhile.
+            Outcome::TimedOut | Outcome::Failed(None) if self.has_answered_since(began) => return,
             Outcome::Dropped => {
                 if let Self::Shut { tried_at, .. } = self {
                     *tried_at = None;
@@ -144,8 +149,8 @@ impl Gate {
             Outcome::Failed(Some(said)) => Self::shut(Because::Failing, said.min(LONGEST_PAUSE), now),
             Outcome::Failed(None) => match *self {
                 Self::Open { failed_at: Some(at), .. } if began < at => return,
-                Self::Open { failures, .. } if failures + 1 < FAILURES => {
-                    Self::Open { failures: failures + 1, failed_at: Some(now) }
+                Self::Open { failures, answered_at, .. } if failures + 1 < FAILURES => {
+                    Self::Open { failures: failures + 1, failed_at: Some(now), answered_at }
                 }
                 Self::Open { .. } | Self::Shut { .. } => {
                     Self::shut(Because::Failing, self.next(Because::Failing, FIRST_PAUSE, LONGEST_PAUSE), now)
@@ -165,6 +170,13 @@ impl Gate {
     /// Opens it, for a reason of its own.
     pub(super) fn open(&mut self) {
         *self = Self::default();
+    }
+
+    fn has_answered_since(&self, moment: Instant) -> bool {
+        match self {
+            Self::Open { answered_at: Some(at), .. } => moment < *at,
+            Self::Open { answered_at: None, .. } | Self::Shut { .. } => false,
+        }
     }
 
     fn shut(because: Because, pause: Duration, now: Instant) -> Self {
@@ -242,8 +254,18 @@ mod tests {
             now += LONGEST_PAUSE_OF_LIMITS;
             assert_eq!(gate.enter(now), Ok(Pass::Trying));
             gate.learn(Pass::Trying, Outcome::Answered, now, now);
-            assert_eq!(gate, Gate::default());
+            assert_eq!(gate.state(now), Ok(Pass::Open));
         }
+    }
+
+    #[test]
+    fn a_wait_in_vain_counts_for_nothing_where_others_were_answered_meanwhile() {
+        let (mut gate, now) = (Gate::default(), clock::instant());
+        gate.learn(Pass::Open, Outcome::Answered, now + SECOND, now + 2 * SECOND);
+        gate.learn(Pass::Open, Outcome::TimedOut, now, now + 10 * SECOND);
+        assert_eq!(gate.state(now + 10 * SECOND), Ok(Pass::Open));
+        gate.learn(Pass::Open, Outcome::TimedOut, now + 3 * SECOND, now + 13 * SECOND);
+        assert!(gate.state(now + 13 * SECOND).is_err());
     }
 
     #[test]
@@ -273,7 +295,7 @@ mod tests {
         let mut gate = Gate::default();
         fail(&mut gate, Outcome::TimedOut, now);
         gate.learn(early, Outcome::Answered, now, now);
-        assert_eq!(gate, Gate::default());
+        assert_eq!(gate.state(now), Ok(Pass::Open));
     }
 
     #[test]

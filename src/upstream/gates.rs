@@ -39,14 +39,17 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(15 * 60);
 const REFUSAL_BYTES: u64 = 16 << 10;
 const REFUSAL_WAIT: Duration = Duration::from_secs(2);
 
-/// A request that was waited for this long when it was given up has timed out.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// A request that was waited for this long when it was given up has timed out: less than a mirror is given.
+const PATIENCE: Duration = Duration::from_millis(3500);
 
 /// All gates. Clones share them.
 #[derive(Clone)]
 pub(super) struct Gates(Arc<Mutex<Inner>>);
 
 struct Inner {
+    /// Repositories that were refused a pull although the registry says that some are left: a limit of their own.
+    /// With what was left then.
+    apart: LruCache<(Key, Repository), (Gate, i64)>,
     /// By the upstream alone: who asks makes no difference to a failure.
     failing: LruCache<String, Gate>,
     pairs: LruCache<Key, Pair>,
@@ -88,8 +91,8 @@ pub(super) struct View {
 impl Default for Gates {
     fn default() -> Self {
         let (failing, pairs) = (LruCache::new(MOST_GATES), LruCache::new(MOST_GATES));
-        let unlimited = LruCache::new(MOST_UNLIMITED);
-        Self(Arc::new(Mutex::new(Inner { failing, pairs, unlimited })))
+        let (unlimited, apart) = (LruCache::new(MOST_UNLIMITED), LruCache::new(MOST_UNLIMITED));
+        Self(Arc::new(Mutex::new(Inner { apart, failing, pairs, unlimited })))
     }
 }
 
@@ -112,26 +115,33 @@ impl Gates {
             true => Ok(()),
             false => pair.pulls.state(now).map(drop),
         };
-        View { all, pulls: all.and(pulls) }
+        let own = inner
+            .apart
+            .peek(&(key, repository.clone()))
+            .map_or(Ok(()), |(gate, _)| gate.state(now).map(drop));
+        View { all, pulls: all.and(pulls).and(own) }
     }
 
     fn enter(&self, way: &Way, now: Instant) -> Result<Passes, Failure> {
         let mut inner = self.lock();
         let unlimited = inner.is_unlimited(&way.key, &way.repository, now);
         let limited = way.pull && !unlimited;
-        let Inner { failing, pairs, .. } = &mut *inner;
+        let Inner { apart, failing, pairs, .. } = &mut *inner;
         let failing = failing.get_or_insert_mut(way.key.origin.clone(), Gate::default);
         let pair = pairs.get_or_insert_mut(way.key.clone(), Pair::default);
+        let mut apart = apart.get_mut(&(way.key.clone(), way.repository.clone())).filter(|_| way.pull);
         // All are looked at first: a place that one gives must not be lost to another.
         let open = failing.state(now).and(pair.all.state(now)).and_then(|_| match limited {
             true => pair.pulls.state(now).map(drop),
             false => Ok(()),
         });
+        let open = open.and_then(|()| apart.as_ref().map_or(Ok(()), |(gate, _)| gate.state(now).map(drop)));
         let passed = open.and_then(|()| {
             let failing = failing.enter(now)?;
             let all = pair.all.enter(now)?;
             let pulls = if limited { Some(pair.pulls.enter(now)?) } else { None };
-            Ok(Passes { failing, all, pulls })
+            let apart = apart.as_mut().map(|(gate, _)| gate.enter(now)).transpose()?;
+            Ok(Passes { failing, all, pulls, apart })
         });
         passed.map_err(|Shut { because, opens_in }| {
             tracing::debug!(upstream = way.key.origin, repository = %way.repository, ?because, "not asked upstream");
@@ -142,11 +152,31 @@ impl Gates {
     fn settle(&self, way: &Way, passes: Passes, all: Outcome, pulls: Outcome, began: Instant) {
         let now = clock::instant();
         let mut inner = self.lock();
-        let Inner { failing, pairs, .. } = &mut *inner;
+        let Inner { apart, failing, pairs, .. } = &mut *inner;
         let failing = failing.get_or_insert_mut(way.key.origin.clone(), Gate::default);
         let pair = pairs.get_or_insert_mut(way.key.clone(), Pair::default);
+        let place = (way.key.clone(), way.repository.clone());
+        let mut pulls = pulls;
+        match (pulls, passes.apart) {
+            // A limit of this repository's own, as of one that is refused to everybody for ever.
+            (Outcome::Limited(_), pass) if pair.left.is_some_and(|left| left > 0) => {
+                let left = pair.left.unwrap_or_default();
+                let (gate, then) = apart.get_or_insert_mut(place, || (Gate::default(), left));
+                gate.learn(pass.unwrap_or(Pass::Open), pulls, began, now);
+                *then = left;
+                pulls = Outcome::Dropped;
+            }
+            (outcome, Some(pass)) => {
+                if let Some((gate, _)) = apart.get_mut(&place) {
+                    gate.learn(pass, outcome, began, now);
+                }
+            }
+            (_, None) => {}
+        }
         let before = [*failing, pair.all, pair.pulls];
         let (of_failing, of_all) = match all {
+            // A list may take a registry longer than anything else.
+            Outcome::TimedOut if way.list => (Outcome::Dropped, Outcome::Dropped),
             Outcome::Failed(_) | Outcome::TimedOut => (all, Outcome::Dropped),
             // It lives.
             Outcome::Limited(_) => (Outcome::Answered, all),
@@ -191,6 +221,9 @@ impl Gates {
                     pair.pulls.open();
                 }
                 let after = pair.pulls;
+                if inner.apart.peek(&place).is_some_and(|(_, then)| left.remaining > *then) {
+                    inner.apart.pop(&place);
+                }
                 inner.unlimited.pop(&place);
                 drop(inner);
                 told(way, "pulls", before, after, now);
@@ -252,6 +285,7 @@ struct Way {
     key: Key,
     repository: Repository,
     manifest: bool,
+    list: bool,
     pull: bool,
 }
 
@@ -265,6 +299,7 @@ impl Way {
         Self {
             key: Key::new(origin(request.uri()), &asked.asker.credential),
             repository: asked.repository.clone(),
+            list: matches!(asked.kind, Kind::List(_)),
             manifest,
             pull: manifest && request.method() == Method::GET,
         }
@@ -273,6 +308,7 @@ impl Way {
 
 #[derive(Clone, Copy)]
 struct Passes {
+    apart: Option<Pass>,
     failing: Pass,
     all: Pass,
     pulls: Option<Pass>,

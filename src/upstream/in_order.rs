@@ -4,7 +4,7 @@
 //! sense is no answer.
 
 use http::{Method, StatusCode};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tower::ServiceExt;
 
 use super::asked::{Answer, Asked, Kind, Place, standing_of};
@@ -25,12 +25,13 @@ impl Upstreams {
         repository: &Repository,
         kind: Kind,
         from: u64,
-        read: impl Fn(Answer) -> Result<R, Failure>,
+        read: impl Fn(Answer, Role) -> Result<R, Failure>,
     ) -> Result<T, Failure>
     where
         R: Future<Output = Result<T, Failure>>,
     {
         let mut failure = Failure::unusable("no upstream to ask");
+        let mirrors_until = Instant::now() + self.settings.timeouts.mirrors;
         for upstream in self.settings.upstreams(repository.registry())? {
             if !upstream.answers(asker) {
                 continue;
@@ -44,14 +45,15 @@ impl Upstreams {
             };
             let asking = async {
                 let answer = self.ask_one(&upstream, asked, &method, from).await?;
-                read(answer)?.await
+                read(answer, upstream.role)?.await
             };
             let answered = match upstream.role {
                 Role::Home => asking.await,
                 // There is another one to ask, and somebody waits.
-                Role::Mirror => timeout(self.settings.timeouts.mirror, asking)
-                    .await
-                    .unwrap_or(Err(Failure::TimedOut(Wait::Headers))),
+                Role::Mirror => {
+                    let until = mirrors_until.min(Instant::now() + self.settings.timeouts.mirror);
+                    timeout_at(until, asking).await.unwrap_or(Err(Failure::TimedOut(Wait::Headers)))
+                }
             };
             match answered {
                 Ok(answer) => return Ok(answer),

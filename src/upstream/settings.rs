@@ -45,6 +45,8 @@ pub struct Timeouts {
     pub headers: Duration,
     /// The same for an upstream that another one follows, redirects and tokens included.
     pub mirror: Duration,
+    /// For all of these together: the registry itself is to have time left.
+    pub mirrors: Duration,
     /// From one chunk of a body to the next; for a manifest or a token, the whole body.
     pub idle: Duration,
 }
@@ -55,6 +57,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(5),
             headers: Duration::from_secs(10),
             mirror: Duration::from_secs(4),
+            mirrors: Duration::from_secs(5),
             idle: Duration::from_secs(10),
         }
     }

@@ -167,8 +167,10 @@ impl Tokens {
             let place = Place::Upstream;
             let failure = Failure::of_status(&Method::GET, place, status, &head.headers, clock::now());
             let (failure, pause) = match failure {
-                Failure::Missing => {
-                    return Err(Failure::unusable("the token service is not there (status 404)"));
+                // It has no token for such a name: no trouble of the registry, and others may have one.
+                Failure::Missing => return Err(no_token(want, status.as_u16())),
+                Failure::Unusable(_) if status.is_client_error() => {
+                    return Err(no_token(want, status.as_u16()));
                 }
                 Failure::Denied { status, .. } => (no_token(want, status), None),
                 Failure::Limited { retry_after } => (Failure::Limited { retry_after }, retry_after),

@@ -18,7 +18,7 @@ use super::gate::Shut;
 use super::gates::{Gates, View};
 use super::limits::Left;
 use super::link;
-use super::settings::{Settings, SettingsError};
+use super::settings::{Role, Settings, SettingsError};
 use super::stack::{Stack, stack};
 use crate::clock;
 use crate::oci::{Digest, List, MAX_MANIFEST_BYTES, Reference, Registry, Repository, filters_applied};
@@ -93,10 +93,19 @@ impl Upstreams {
         reference: &Reference,
     ) -> Result<Described, Failure> {
         let kind = Kind::Manifest(reference.clone());
-        self.ask(asker, Method::HEAD, repository, kind, 0, |answer| {
+        self.ask(asker, Method::HEAD, repository, kind, 0, |answer, role| {
             refuse_html(answer.headers())?;
-            let digest = answer.headers().get("docker-content-digest");
-            let digest = digest.and_then(|digest| digest.to_str().ok()?.trim().parse().ok());
+            let digest = named(answer.headers());
+            match (reference, &digest, role) {
+                (Reference::Digest(asked), Some(digest), _) if digest != asked => {
+                    return Err(Failure::unusable(format!("{digest} in the place of {asked}")));
+                }
+                // The registry itself is asked rather: a GET there counts, and a HEAD does not.
+                (Reference::Tag(_), None, Role::Mirror) => {
+                    return Err(Failure::unusable("a tag without a digest"));
+                }
+                _ => {}
+            }
             let media_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
             let media_type =
                 media_type.and_then(|value| value.split(';').next()).map(|value| value.trim().to_owned());
@@ -118,7 +127,7 @@ impl Upstreams {
         reference: &Reference,
     ) -> Result<Bytes, Failure> {
         let kind = Kind::Manifest(reference.clone());
-        self.ask(asker, Method::GET, repository, kind, 0, |answer| {
+        self.ask(asker, Method::GET, repository, kind, 0, |answer, _| {
             refuse_html(answer.headers())?;
             let whole = self.whole(answer);
             Ok(async move {
@@ -144,7 +153,7 @@ impl Upstreams {
         repository: &Repository,
         list: &List,
     ) -> Result<Listing, Failure> {
-        self.ask(asker, Method::GET, repository, Kind::List(list.clone()), 0, |answer| {
+        self.ask(asker, Method::GET, repository, Kind::List(list.clone()), 0, |answer, _| {
             refuse_html(answer.headers())?;
             let unusable = |error: crate::oci::ListError| Failure::unusable(error.to_string());
             let next = match link::next(answer.headers())? {
@@ -163,7 +172,8 @@ impl Upstreams {
         .await
     }
 
-    /// Whether a blob is there, and its length in bytes where the registry says so.
+    /// Whether a blob is there, and its length in bytes where the registry says so; `size` is what it has to be, where
+    /// that is known.
     ///
     /// # Errors
     /// Any [`Failure`]; [`Failure::NoHead`] where only a GET can tell.
@@ -172,10 +182,20 @@ impl Upstreams {
         asker: &Asker,
         repository: &Repository,
         digest: &Digest,
+        size: Option<u64>,
     ) -> Result<Option<u64>, Failure> {
         let kind = Kind::Blob(digest.clone());
-        let read = |answer: Answer| Ok(ready(Ok(body::length(answer.headers()))));
-        self.ask(asker, Method::HEAD, repository, kind, 0, read).await
+        self.ask(asker, Method::HEAD, repository, kind, 0, |answer, _| {
+            let length = body::length(answer.headers());
+            fits(answer.headers(), length, size)?;
+            match named(answer.headers()) {
+                Some(other) if other != *digest => {
+                    Err(Failure::unusable(format!("{other} in the place of {digest}")))
+                }
+                Some(_) | None => Ok(ready(Ok(length))),
+            }
+        })
+        .await
     }
 
     /// A blob's bytes from this offset on, unverified but for the length, where that is known. A registry that ignores the
@@ -191,13 +211,9 @@ impl Upstreams {
         from: u64,
         size: Option<u64>,
     ) -> Result<BlobBody, Failure> {
-        self.ask(asker, Method::GET, repository, Kind::Blob(digest.clone()), from, |answer| {
+        self.ask(asker, Method::GET, repository, Kind::Blob(digest.clone()), from, |answer, _| {
             let Extent { total, starts_at } = Extent::of(answer.status(), answer.headers(), from)?;
-            if let (Some(total), Some(size)) = (total, size)
-                && total != size
-            {
-                return Err(Failure::unusable(format!("{total} bytes of a blob that has {size}")));
-            }
+            fits(answer.headers(), total, size)?;
             let awaited = total.and_then(|total| total.checked_sub(starts_at));
             let body = body::chunks(answer.into_body(), awaited, self.settings.timeouts.idle);
             Ok(ready(Ok(BlobBody { total, starts_at, body })))
@@ -246,6 +262,22 @@ impl Upstreams {
             found.map_err(|Shut { because, opens_in }| Failure::Shut { because, opens_in })
         };
         Open { all: any(|view| view.all), pulls: any(|view| view.pulls) }
+    }
+}
+
+/// The digest that an answer names.
+fn named(headers: &HeaderMap) -> Option<Digest> {
+    headers.get("docker-content-digest")?.to_str().ok()?.trim().parse().ok()
+}
+
+/// A blob has the length that is known of it. Where nobody knows, a page for people is no blob.
+fn fits(headers: &HeaderMap, length: Option<u64>, size: Option<u64>) -> Result<(), Failure> {
+    match (length, size) {
+        (Some(length), Some(size)) if length == size => Ok(()),
+        (Some(length), Some(size)) => {
+            Err(Failure::unusable(format!("{length} bytes of a blob that has {size}")))
+        }
+        (None, _) | (_, None) => refuse_html(headers),
     }
 }
 

@@ -96,7 +96,9 @@ fn of_failure(failure: &Failure) -> (Code, Option<Duration>) {
         Failure::NoToken { .. } => (Code::Unauthenticated, None),
         Failure::Limited { retry_after } => (Code::ResourceExhausted, *retry_after),
         Failure::Shut { because: Because::Limited, opens_in } => (Code::ResourceExhausted, Some(*opens_in)),
-        Failure::Shut { because: Because::Failing, opens_in } => (Code::Unavailable, Some(*opens_in)),
+        Failure::Shut { because: Because::Failing | Because::Busy, opens_in } => {
+            (Code::Unavailable, Some(*opens_in))
+        }
         Failure::Unavailable { retry_after, .. } => (Code::Unavailable, *retry_after),
         Failure::Unreachable(_)
         | Failure::Broken(_)

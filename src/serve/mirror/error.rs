@@ -156,7 +156,7 @@ fn of_failure(failure: &Failure) -> (StatusCode, &'static str, Option<Duration>)
         Failure::Shut { because: Because::Limited, opens_in } => {
             (StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", retry_after(Some(*opens_in)))
         }
-        Failure::Shut { because: Because::Failing, opens_in } => {
+        Failure::Shut { because: Because::Failing | Because::Busy, opens_in } => {
             (StatusCode::SERVICE_UNAVAILABLE, "UNAVAILABLE", retry_after(Some(*opens_in)))
         }
         Failure::Unavailable { retry_after: after, .. } => {

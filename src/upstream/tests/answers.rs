@@ -53,7 +53,7 @@ async fn a_manifest_comes_whole() {
 #[tokio::test]
 async fn a_blobs_head_tells_its_size() {
     let site = Site::serve(async |_| response(200, &[("content-length", "99")], "")).await;
-    let size = site.upstreams().head_blob(&anyone(), &repository("a"), &some_digest()).await.unwrap();
+    let size = site.upstreams().head_blob(&anyone(), &repository("a"), &some_digest(), None).await.unwrap();
     assert_eq!(size, Some(99));
     assert_eq!(site.seen()[0].target, format!("/v2/a/blobs/{}", some_digest()));
 }

@@ -116,7 +116,7 @@ async fn a_head_that_storage_refuses_is_no_denial() {
     let cdn = Site::serve(async |_| response(403, &[], "")).await;
     let registry = registry_that_redirects(307, cdn.url()).await;
     let failure =
-        registry.upstreams().head_blob(&anyone(), &repository("a"), &some_digest()).await.unwrap_err();
+        registry.upstreams().head_blob(&anyone(), &repository("a"), &some_digest(), None).await.unwrap_err();
     assert!(matches!(failure, Failure::NoHead { status: 403 }), "{failure:?}");
 }
 

@@ -109,7 +109,7 @@ pub(super) fn upstreams_of(url: &str, credentials: Option<PathBuf>, timeouts: Ti
 /// Patience for tests in which a wait is the point.
 pub(super) fn impatient() -> Timeouts {
     let short = Duration::from_millis(80);
-    Timeouts { connect: Duration::from_secs(5), headers: short, mirror: short, idle: short }
+    Timeouts { connect: Duration::from_secs(5), headers: short, mirror: short, mirrors: short, idle: short }
 }
 
 pub(super) fn repository(name: &str) -> Repository {

@@ -224,6 +224,8 @@ async fn a_token_that_is_not_to_be_had_is_told_by_its_reason() {
     for (status, expected) in [
         (401, "NoToken { status: 401, challenge: "),
         (403, "NoToken { status: 403, challenge: "),
+        (400, "NoToken { status: 400, challenge: "),
+        (404, "NoToken { status: 404, challenge: "),
         (429, "Limited { retry_after: None }"),
         (500, "Unavailable { status: 500, retry_after: None }"),
     ] {
@@ -231,7 +233,7 @@ async fn a_token_that_is_not_to_be_had_is_told_by_its_reason() {
         let failure = head(&guarded.site.upstreams(), "a").await.unwrap_err();
         assert!(format!("{failure:?}").starts_with(expected), "{failure:?}");
     }
-    for (status, body) in [(200, "<html>"), (200, "{}"), (404, "")] {
+    for (status, body) in [(200, "<html>"), (200, "{}")] {
         let guarded = Guarded::serve(move |_| response(status, &[], body)).await;
         assert!(matches!(head(&guarded.site.upstreams(), "a").await, Err(Failure::Unusable(_))));
     }
