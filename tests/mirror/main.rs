@@ -33,3 +33,4 @@ mod races;
 mod registries;
 mod restart;
 mod standings;
+mod strangers;
