@@ -60,7 +60,7 @@ impl FromStr for Registry {
                 return Err(refuse());
             }
         }
-        if port.is_some_and(|port| port.parse::<u16>().is_err()) {
+        if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
             return Err(refuse());
         }
         // Docker Hub's other host names mean the same registry.
@@ -262,6 +262,9 @@ mod tests {
             "host:",
             "host:port",
             "host:99999",
+            "host:0",
+            "-host",
+            "host-.io",
             "x/y",
             "..",
             "[::1",

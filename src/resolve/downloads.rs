@@ -185,8 +185,10 @@ impl Inner {
         let writer = tokio::task::spawn_blocking(move || write(download, pieces));
         let last = match self.receive(asker, from, digest, body, &queue).await {
             Ok(()) => {
-                // Before the end is written: whoever finds the blob held finds its source too.
+                // Before the end is written, and on the disk: whoever finds the blob held finds its source too, also
+                // after a kill -9 at the moment when its last byte has left.
                 self.unnoted.tell(self.hold.note_source(digest, from));
+                self.flush_notes().await;
                 Piece::End
             }
             Err(failure) => Piece::Broken(failure),
@@ -198,13 +200,9 @@ impl Inner {
             Ok(written) => written,
             Err(panicked) => Err(panicked.to_string()),
         };
-        match written {
-            // Nobody waits for this: it keeps where the blob came from through a kill -9.
-            Ok(()) => self.flush_notes().await,
-            Err(why) => {
-                self.downloads.failed.note((from.clone(), digest.clone()), (), clock::instant());
-                tracing::warn!(repository = %from, %digest, why, "a download failed");
-            }
+        if let Err(why) = written {
+            self.downloads.failed.note((from.clone(), digest.clone()), (), clock::instant());
+            tracing::warn!(repository = %from, %digest, why, "a download failed");
         }
     }
 

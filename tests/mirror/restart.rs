@@ -30,6 +30,7 @@ async fn a_pull_after_a_crash_costs_no_get_and_no_blob_and_needs_no_registry() {
     assert_eq!(bench.held().len(), 2 + blobs_of(bench.hub.first().own()).len());
     bench.break_everything(Fault::Refuse).await;
     assert_gives(&bench.get(&bench.manifest("latest")).await, bench.hub.first(), "stale");
+    bench.pull("latest").await;
 
     bench.hub.clear_all().await;
     let ((), cost) = bench.cost_of(bench.pull("latest")).await;
