@@ -21,8 +21,8 @@ pub(super) const ASK_DEADLINE: Duration = Duration::from_secs(12);
 
 /// How often a registry is asked again that had trouble for a moment, and how long after the first time; doubled for the
 /// next.
-pub(super) const RETRIES: u32 = 2;
-pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(200);
+const RETRIES: u32 = 2;
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// What is asked for, by whom, and with what right.
 pub(super) struct Errand<'a> {
@@ -38,6 +38,14 @@ pub(super) struct Errand<'a> {
 }
 
 impl Errand<'_> {
+    /// As whom, and of whom, this is asked for.
+    pub(super) fn asker_of(&self, ask: &Ask) -> Asker {
+        self.asker(match ask {
+            Ask::Head | Ask::List => self.guise.credential.clone(),
+            Ask::Get | Ask::GetDigest(_) => self.fetching.clone(),
+        })
+    }
+
     fn asker(&self, credential: Credential) -> Asker {
         Asker { credential, account: self.caller.account.clone(), only_registry: self.only_registry }
     }
@@ -75,29 +83,11 @@ impl Inner {
         question: &Question,
     ) -> Result<Reply, Unanswered> {
         let stands_in = stands_in(question);
-        let mut retries = 0;
-        loop {
-            match self.ask_in_time(errand, ask).await {
-                Err(Unanswered::Upstream(failure))
-                    if failure.may_pass() && retries < RETRIES && !stands_in =>
-                {
-                    tokio::time::sleep(RETRY_PAUSE * 2_u32.pow(retries)).await;
-                    retries += 1;
-                }
-                asked => return asked,
-            }
-        }
-    }
-
-    /// Whether a request that went well shows that whoever it was for may read: the registry answered it, and was asked
-    /// as that one.
-    pub(super) fn is_proof(&self, errand: &Errand<'_>, ask: &Ask) -> bool {
-        let asked_as = match ask {
-            Ask::Head | Ask::List => &errand.guise.credential,
-            Ask::Get | Ask::GetDigest(_) => &errand.fetching,
+        let may_pass = |unanswered: &Unanswered| match unanswered {
+            Unanswered::Upstream(failure) => failure.may_pass() && !stands_in,
+            Unanswered::Store(_) => false,
         };
-        let by_registry = errand.only_registry || !self.upstreams.has_mirrors(errand.repository.registry());
-        by_registry && *asked_as == errand.guise.credential
+        again(may_pass, || self.ask_in_time(errand, ask)).await
     }
 
     /// A cold question may need a token first and meet a slow registry at each turn.
@@ -256,6 +246,23 @@ impl Inner {
 
 fn parsed(bytes: &[u8]) -> Result<(), Failure> {
     Manifest::parse(bytes).map(drop).map_err(|error| Failure::Unusable(error.to_string().into()))
+}
+
+/// Tries something, and again where what came of it may have passed in a moment.
+pub(super) async fn again<T, E, F>(may_pass: impl Fn(&E) -> bool, attempt: impl Fn() -> F) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let mut retries = 0;
+    loop {
+        match attempt().await {
+            Err(error) if retries < RETRIES && may_pass(&error) => {
+                tokio::time::sleep(RETRY_PAUSE * 2_u32.pow(retries)).await;
+                retries += 1;
+            }
+            tried => return tried,
+        }
+    }
 }
 
 /// Whether there is something to serve in the place of an answer.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 
-use super::asking::{RETRIES, RETRY_PAUSE};
+use super::asking::again;
 use super::callers::{Caller, Guise};
 use super::downloads::{BlobBytes, Started};
 use super::manifests::shown;
@@ -251,16 +251,13 @@ impl Inner {
         digest: &Digest,
         size: Option<u64>,
     ) -> Result<BlobBody, Failure> {
-        let mut retries = 0;
-        loop {
-            match self.upstreams.get_blob(asker, from, digest, 0, size).await {
-                Err(failure) if failure.may_pass() && retries < RETRIES => {
-                    tracing::info!(repository = %from, %digest, why = %failure, "a blob is asked for again");
-                    tokio::time::sleep(RETRY_PAUSE * 2_u32.pow(retries)).await;
-                    retries += 1;
-                }
-                answered => return answered,
+        let may_pass = |failure: &Failure| {
+            let may_pass = failure.may_pass();
+            if may_pass {
+                tracing::info!(repository = %from, %digest, why = %failure, "a blob is asked for again");
             }
-        }
+            may_pass
+        };
+        again(may_pass, || self.upstreams.get_blob(asker, from, digest, 0, size)).await
     }
 }

@@ -198,17 +198,17 @@ impl Inner {
         admission: Admission,
         repository: &Repository,
     ) -> Credential {
-        let said_at = match self.hold.readers(repository) {
-            Ok(Some(Readers::Anyone { said_at })) => Some(said_at),
-            Ok(Some(Readers::Proven { .. }) | None) | Err(_) => None,
+        let just_said = || match self.hold.readers(repository) {
+            Ok(Some(Readers::Anyone { said_at })) => {
+                clock::now().duration_since(said_at).is_ok_and(|age| age < JUST)
+            }
+            Ok(Some(Readers::Proven { .. }) | None) | Err(_) => false,
         };
-        let just = |at: SystemTime| clock::now().duration_since(at).is_ok_and(|age| age < JUST);
-        let public = guise.credential == Credential::Anonymous
-            && admission == Admission::Granted
-            && (guise.trusted || said_at.is_some_and(just));
         let own = Credential::Own;
-        if public
+        if guise.credential == Credential::Anonymous
+            && admission == Admission::Granted
             && self.upstreams.has_login(repository.registry())
+            && (guise.trusted || just_said())
             && self.upstreams.open(&own, repository).pulls.is_ok()
         {
             return own;
@@ -230,7 +230,7 @@ impl Inner {
     }
 
     /// Remembers that the registry has let somebody read.
-    pub(super) fn note_reader(&self, guise: &Guise, repository: &Repository, now: SystemTime) {
+    fn note_reader(&self, guise: &Guise, repository: &Repository, now: SystemTime) {
         let recent = |at: SystemTime| now.duration_since(at).is_ok_and(|age| age < NOTED_FOR);
         let note = || match guise.who() {
             None => match self.hold.readers(repository)? {

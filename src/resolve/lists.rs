@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio_util::task::TaskTracker;
 
-use super::asking::{ASK_DEADLINE, RETRIES, RETRY_PAUSE, reply_of, stands_in};
+use super::asking::{ASK_DEADLINE, again, reply_of, stands_in};
 use super::callers::{Caller, Guise};
 use super::decide::{self, Gate, Gates, LastSeen, Question, Reply, Standing, Step, Why, decide};
 use super::flight::Flights;
@@ -162,18 +162,12 @@ impl Inner {
         let stands_in = stands_in(question);
         let only_registry = self.asks_registry_alone(question.admission(), repository);
         let asker = Self::asker(caller, guise.credential.clone(), only_registry);
-        let mut retries = 0;
-        loop {
-            let asking =
-                tokio::time::timeout(ASK_DEADLINE, self.upstreams.get_list(&asker, repository, list));
-            match asking.await.unwrap_or(Err(Failure::TimedOut(Wait::Headers))) {
-                Err(failure) if failure.may_pass() && retries < RETRIES && !stands_in => {
-                    tokio::time::sleep(RETRY_PAUSE * 2_u32.pow(retries)).await;
-                    retries += 1;
-                }
-                asked => return asked,
-            }
-        }
+        let ask = || async {
+            let asking = self.upstreams.get_list(&asker, repository, list);
+            let asked = tokio::time::timeout(ASK_DEADLINE, asking).await;
+            asked.unwrap_or(Err(Failure::TimedOut(Wait::Headers)))
+        };
+        again(|failure: &Failure| failure.may_pass() && !stands_in, ask).await
     }
 
     async fn refuse_list(
@@ -189,11 +183,8 @@ impl Inner {
         let refusal = match why {
             Why::Missing => {
                 // A registry may say so to whoever may not know.
-                match question.admission() {
-                    Admission::Granted | Admission::WasPublic | Admission::Lapsed => {
-                        self.unnoted.tell(self.forget_list(key).await);
-                    }
-                    Admission::Unknown | Admission::Barred => {}
+                if question.admission().outlasts_an_outage() {
+                    self.unnoted.tell(self.forget_list(key).await);
                 }
                 match list.of() {
                     ListOf::Tags => Refusal::MissingTags(what),

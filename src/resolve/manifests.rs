@@ -10,7 +10,7 @@ use super::{Inner, Refusal, Served};
 use crate::clock;
 use crate::oci::{Digest, Reference, Repository};
 use crate::store::TagEntry;
-use crate::upstream::{Failure, Wait};
+use crate::upstream::{Failure, Open, Wait};
 
 /// How long somebody waits for an answer, whoever else waits for it too: containerd gives up after 30 s and would then
 /// go past us. Better a stale answer before that.
@@ -95,9 +95,7 @@ impl Inner {
                         Errand { caller, guise, admission, repository, reference, only_registry, fetching };
                     match self.ask_again(&errand, &ask, &question).await {
                         Ok(answered) => {
-                            if self.is_proof(&errand, &ask) {
-                                self.note_reader(guise, repository, now);
-                            }
+                            self.note_answered(&errand.asker_of(&ask), guise, repository);
                             if !registry_is_away {
                                 question = question.granted();
                             }
@@ -220,10 +218,11 @@ impl Inner {
     fn gates(&self, question: &Question, guise: &Guise, repository: &Repository) -> Gates {
         let gate = |open: Result<(), Failure>| if open.is_ok() { Gate::Open } else { Gate::Shut };
         let fetching = self.fetching(guise, question.admission(), repository);
-        Gates {
-            all: gate(self.upstreams.open(&guise.credential, repository).all),
-            pulls: gate(self.upstreams.open(&fetching, repository).pulls),
+        let Open { all, mut pulls } = self.upstreams.open(&guise.credential, repository);
+        if fetching != guise.credential {
+            pulls = self.upstreams.open(&fetching, repository).pulls;
         }
+        Gates { all: gate(all), pulls: gate(pulls) }
     }
 }
 

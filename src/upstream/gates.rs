@@ -1,8 +1,8 @@
 //! The gates of every upstream, and the layer that no request passes while its gate is shut.
 //!
 //! Each upstream has one that its failures shut, and two more for everybody that it is asked as, which its limits shut:
-//! one for pulls, which are all that a pull limit counts, and one for everything. Owns what an answer means for them. Where a redirect leads has none: it is somebody
-//! else's trouble. Invariant: no request goes to an upstream through a shut gate.
+//! one for pulls, which are all that a pull limit counts, and one for everything. Owns what an answer means for them.
+//! Where a redirect leads has none: it is somebody else's trouble. Invariant: no request goes to an upstream through a shut gate.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -149,29 +149,27 @@ impl Gates {
         })
     }
 
-    fn settle(&self, way: &Way, passes: Passes, all: Outcome, pulls: Outcome, began: Instant) {
+    fn settle(&self, way: &Way, passes: Passes, all: Outcome, mut pulls: Outcome, began: Instant) {
         let now = clock::instant();
         let mut inner = self.lock();
         let Inner { apart, failing, pairs, .. } = &mut *inner;
         let failing = failing.get_or_insert_mut(way.key.origin.clone(), Gate::default);
         let pair = pairs.get_or_insert_mut(way.key.clone(), Pair::default);
         let place = (way.key.clone(), way.repository.clone());
-        let mut pulls = pulls;
-        match (pulls, passes.apart) {
+        match (pulls, passes.apart, pair.left) {
             // A limit of this repository's own, as of one that is refused to everybody for ever.
-            (Outcome::Limited(_), pass) if pair.left.is_some_and(|left| left > 0) => {
-                let left = pair.left.unwrap_or_default();
+            (Outcome::Limited(_), pass, Some(left)) if left > 0 => {
                 let (gate, then) = apart.get_or_insert_mut(place, || (Gate::default(), left));
                 gate.learn(pass.unwrap_or(Pass::Open), pulls, began, now);
                 *then = left;
                 pulls = Outcome::Dropped;
             }
-            (outcome, Some(pass)) => {
+            (outcome, Some(pass), _) => {
                 if let Some((gate, _)) = apart.get_mut(&place) {
                     gate.learn(pass, outcome, began, now);
                 }
             }
-            (_, None) => {}
+            (_, None, _) => {}
         }
         let before = [*failing, pair.all, pair.pulls];
         let (of_failing, of_all) = match all {
@@ -378,17 +376,16 @@ where
 async fn limited(visit: Visit<'_>, answer: Answer) -> Failure {
     let (head, incoming) = answer.into_parts();
     let retry_after = retry_after::among(&head.headers, clock::now());
+    let left = Left::among(&head.headers);
     let of_pulls = visit.way.pull && {
         let length = body::length(&head.headers);
         let said = body::whole(incoming, length, REFUSAL_BYTES, REFUSAL_WAIT).await;
         let json = said.is_ok_and(|said| serde_json::from_slice::<serde_json::Map<_, _>>(&said).is_ok());
-        json || Left::among(&head.headers).is_some()
+        json || left.is_some()
     };
     if of_pulls {
-        let (gates, way) = (visit.gates, visit.way);
-        let left = Left::among(&head.headers);
         if let Some(left) = &left {
-            gates.note_left(way, left.remaining);
+            visit.gates.note_left(visit.way, left.remaining);
         }
         visit.settle(Outcome::Answered, Outcome::Limited(retry_after));
     } else {

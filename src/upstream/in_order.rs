@@ -33,7 +33,7 @@ impl Upstreams {
         let mut failure = Failure::unusable("no upstream to ask");
         let mirrors_until = Instant::now() + self.settings.timeouts.mirrors;
         for upstream in self.settings.upstreams(repository.registry())? {
-            if !upstream.answers(asker) {
+            if !upstream.answers(&asker.credential, asker.only_registry) {
                 continue;
             }
             let asked = Asked {

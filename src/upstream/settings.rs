@@ -9,7 +9,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::asked::Kind;
-use super::asker::{Asker, Credential};
+use super::asker::Credential;
 use super::failure::{Failure, Forbidden};
 use super::logins::Credentials;
 use super::reach::Reach;
@@ -157,10 +157,10 @@ pub(super) struct Upstream {
 
 impl Upstream {
     /// Whether it is asked for somebody: a client's token is for the registry itself.
-    pub(super) fn answers(&self, asker: &Asker) -> bool {
-        match (self.role, &asker.credential) {
+    pub(super) fn answers(&self, credential: &Credential, only_registry: bool) -> bool {
+        match (self.role, credential) {
             (Role::Home, _) => true,
-            (Role::Mirror, Credential::Anonymous | Credential::Own) => !asker.only_registry,
+            (Role::Mirror, Credential::Anonymous | Credential::Own) => !only_registry,
             (Role::Mirror, Credential::Client(_)) => false,
         }
     }

@@ -11,7 +11,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 
 use super::asked::{Answer, Kind};
-use super::asker::{Account, Asker, Credential};
+use super::asker::{Asker, Credential};
 use super::body::{self, BlobBody, Extent};
 use super::failure::Failure;
 use super::gate::Shut;
@@ -239,8 +239,6 @@ impl Upstreams {
 
     /// Whether requests as somebody for a repository would be let through to one of its upstreams at least.
     pub fn open(&self, credential: &Credential, repository: &Repository) -> Open {
-        let asker =
-            Asker { credential: credential.clone(), account: Account::default(), only_registry: false };
         let Ok(upstreams) = self.settings.upstreams(repository.registry()) else {
             // Asking tells why not.
             return Open { all: Ok(()), pulls: Ok(()) };
@@ -248,7 +246,7 @@ impl Upstreams {
         let now = clock::instant();
         let views: Vec<View> = upstreams
             .iter()
-            .filter(|upstream| upstream.answers(&asker))
+            .filter(|upstream| upstream.answers(credential, false))
             .map(|upstream| self.gates.view(&upstream.base, credential, repository, now))
             .collect();
         let any = |of: fn(&View) -> Result<(), Shut>| {
