@@ -93,6 +93,10 @@ impl App {
         servers.spawn(http::serve(mirror, router, stop.clone()));
         servers.spawn(serve_control(control, resolver.clone(), stop.clone()));
         servers.close();
+        let sweeping = tokio::task::spawn_blocking({
+            let (hold, stop) = (hold.clone(), stop.clone());
+            move || sweep(&hold, &stop)
+        });
         notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!("ready");
 
@@ -137,8 +141,9 @@ impl App {
         if lost {
             return Err(RunError::IndexLost);
         }
+        let _ = sweeping.await;
         let last = hold.clone();
-        blocking(move || last.flush()).await?;
+        blocking(move || last.close(clock::now())).await?;
         tracing::info!("stopped");
         Ok(())
     }
@@ -204,13 +209,23 @@ fn notify(state: &[sd_notify::NotifyState<'_>]) {
 
 fn report(config: &Config, recovered: &Recovered) {
     let data_dir = config.data_dir.display();
-    let Recovered { blobs, adoptions, lost_adoptions, .. } = *recovered;
-    tracing::info!(%data_dir, blobs, adoptions, lost_adoptions, "opened the hold");
+    tracing::info!(%data_dir, adoptions = recovered.adoptions, "opened the hold");
     if recovered.put_right() {
         tracing::warn!(?recovered, "the hold was not as it was left: it has been put right");
     }
     for warning in config.warnings() {
         tracing::warn!("{warning}");
+    }
+}
+
+/// Looks for what a crash or somebody else may have left in the hold, while everybody is served.
+fn sweep(hold: &Hold, stop: &CancellationToken) {
+    match hold.sweep(clock::now(), || !stop.is_cancelled()) {
+        Ok(swept) if swept.put_right() => {
+            tracing::warn!(?swept, "some files were not what the index says: that has been put right");
+        }
+        Ok(swept) => tracing::debug!(?swept, "looked through the hold"),
+        Err(error) => tracing::warn!(%error, "could not look through the hold: the next start tries again"),
     }
 }
 

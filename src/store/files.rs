@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use super::disk::Disk;
 use super::{Draft, StoreError};
@@ -18,6 +19,7 @@ const ROOM_BYTES: usize = 4 << 20;
 ///
 /// - `blobs/<algorithm>/<first two digits>/<hex>`: whole blobs
 /// - `adopted/<containerd>/<algorithm>-<hex>-<size>`: empty files, each the word that a containerd relies on a blob
+/// - `entering/<algorithm>-<hex>-<number>`: empty files, each a commit that the index may not have yet
 /// - `ingest/download/<number>`: downloads under way, worthless after a restart
 /// - `ingest/containerd-<name>/<number>`: what containerds are writing, kept across restarts
 /// - `lists/<hex>`: lists that registries made up, by the hash of what was asked for
@@ -28,6 +30,7 @@ pub(super) struct Files {
     data_dir: PathBuf,
     blobs: PathBuf,
     adopted: PathBuf,
+    entering: PathBuf,
     ingest: PathBuf,
     next_number: AtomicU64,
     /// The folders whose names are known to outlast a loss of power. That one is there does not say so: another
@@ -44,13 +47,14 @@ impl Files {
             data_dir: data_dir.to_owned(),
             blobs: data_dir.join("blobs"),
             adopted: data_dir.join("adopted"),
+            entering: data_dir.join("entering"),
             ingest: data_dir.join("ingest"),
             next_number: AtomicU64::new(0),
             durable: Mutex::default(),
             _lock: lock(data_dir)?,
             disk,
         };
-        for folder in [&files.blobs, &files.adopted, &files.downloads()] {
+        for folder in [&files.blobs, &files.adopted, &files.entering, &files.downloads()] {
             files.disk.make_folder(folder)?;
         }
         if let Some(parent) = data_dir.parent().filter(|parent| parent.is_dir()) {
@@ -161,32 +165,55 @@ impl Files {
         Ok(found)
     }
 
-    /// Every blob's file on the disk, by the digest that its name claims.
-    pub(super) fn blobs(&self) -> Result<Vec<(PathBuf, Option<Digest>)>, StoreError> {
-        let mut found = Vec::new();
+    /// The folders that blobs stand in, as `<algorithm>/<first two digits>`, and whatever else is found beside them.
+    pub(super) fn shards(&self) -> Result<BTreeSet<String>, StoreError> {
+        let mut found = BTreeSet::new();
         for algorithm in Algorithm::ALL {
-            for shard in entries(&self.blobs.join(algorithm.name()))? {
-                for path in entries(&shard)? {
-                    let hex = name(&path);
-                    // A file in another's folder would never be found again.
-                    let stands_right = hex.get(..2) == Some(name(&shard));
-                    let digest = stands_right.then(|| format!("{}:{hex}", algorithm.name()).parse().ok());
-                    found.push((path, digest.flatten()));
-                }
-            }
+            let there = entries(&self.blobs.join(algorithm.name()))?;
+            found.extend(there.iter().map(|path| format!("{}/{}", algorithm.name(), name(path))));
         }
         Ok(found)
     }
 
+    /// When a file was last added to a folder of blobs or taken away; `None` where there is no such folder.
+    pub(super) fn shard_changed_at(&self, shard: &str) -> Option<SystemTime> {
+        self.blobs.join(shard).metadata().ok()?.modified().ok()
+    }
+
+    /// Every file in a folder of blobs, by the digest that its name claims.
+    pub(super) fn blobs_in(&self, shard: &str) -> Result<Vec<(PathBuf, Option<Digest>)>, StoreError> {
+        let digest = |path: &Path| {
+            let (algorithm, first) = shard.split_once('/')?;
+            // A file in another's folder would never be found again.
+            let hex = Some(name(path)).filter(|hex| hex.get(..2) == Some(first))?;
+            format!("{algorithm}:{hex}").parse().ok()
+        };
+        let found = entries(&self.blobs.join(shard))?.into_iter();
+        Ok(found.map(|path| (path.clone(), digest(&path))).collect())
+    }
+
     /// Moves a verified draft to where its digest says, so that it is there after a loss of power. The order is
-    /// what makes it so: the bytes, the new name, the folder that holds the name.
-    pub(super) fn publish(&self, draft: &Draft, digest: &Digest) -> Result<(), StoreError> {
+    /// what makes it so: the bytes, the new name, the folder that holds the name. Answers with the note of it, which
+    /// is as durable: it can go once the index has the blob for good.
+    pub(super) fn publish(&self, draft: &Draft, digest: &Digest) -> Result<PathBuf, StoreError> {
         let target = self.blob(digest);
         let folder = target.parent().unwrap_or(&self.blobs);
         draft.sync()?;
         self.make_durable_folder(folder)?;
+        // Never two commits' note: the one of the first may go while the second is under way.
+        let note = self.entering.join(marker(digest, self.next_number()));
+        self.disk.create(&note)?;
         self.disk.rename(draft.path(), &target)?;
-        self.disk.sync_folder(folder)
+        self.disk.sync_folder(folder)?;
+        // Most file systems have written this with the other one.
+        self.disk.sync_folder(&self.entering)?;
+        Ok(note)
+    }
+
+    /// The notes of commits that the index may not have.
+    pub(super) fn notes(&self) -> Result<Vec<(PathBuf, Option<Digest>)>, StoreError> {
+        let digest = |path: &Path| parsed_marker(name(path)).map(|(digest, _)| digest);
+        Ok(entries(&self.entering)?.into_iter().map(|path| (path.clone(), digest(&path))).collect())
     }
 
     /// Makes the names of files found under those of blobs as durable as published ones. Their bytes are: nothing
@@ -257,8 +284,8 @@ impl Files {
     }
 }
 
-fn marker(digest: &Digest, size: u64) -> String {
-    format!("{}-{}-{size}", digest.algorithm().name(), digest.hex())
+fn marker(digest: &Digest, number: u64) -> String {
+    format!("{}-{}-{number}", digest.algorithm().name(), digest.hex())
 }
 
 fn parsed_marker(name: &str) -> Option<(Digest, u64)> {

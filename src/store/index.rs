@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::StoreError;
 use super::disk::{Disk, Step};
 use super::records::{
-    AdoptionRecord, BlobRecord, IngestRecord, ListedRecord, ProofRecord, ReadersRecord, TagRecord,
+    AdoptionRecord, BlobRecord, ClosedRecord, IngestRecord, ListedRecord, ProofRecord, ReadersRecord,
+    TagRecord,
 };
 use crate::oci::Digest;
 
@@ -25,8 +26,13 @@ use crate::oci::Digest;
 const LOCKED_TRIES: u32 = 10_000;
 const LOCKED_PAUSE: Duration = Duration::from_micros(500);
 
-/// How much of the index the database keeps in memory, in bytes.
-const CACHE_BYTES: u64 = 64 << 20;
+/// How much of the index the database keeps in memory, in bytes; what it has read lately and where all of it stands
+/// comes on top. What is not there is read from the page cache within some ten microseconds.
+const CACHE_BYTES: u64 = 8 << 20;
+
+/// The entries of the hold as a whole.
+const COMPLETE: &[u8] = b"complete";
+const CLOSED: &[u8] = b"closed";
 
 /// How long an entry that nobody waits for may be in memory alone, in milliseconds: a kill -9 loses it.
 const FLUSH_EVERY_MS: u64 = 100;
@@ -46,6 +52,7 @@ pub(super) struct Index {
     readers: Table,
     proofs: Table,
     ingests: Table,
+    state: Table,
 }
 
 struct Table {
@@ -75,6 +82,7 @@ impl Index {
             readers: table("readers")?,
             proofs: table("proofs")?,
             ingests: table("ingests")?,
+            state: table("state")?,
             db,
         })
     }
@@ -112,9 +120,26 @@ impl Index {
         self.change(step, swap).map(|swapped| swapped.is_ok())
     }
 
-    /// All blobs, in the order of their digests.
-    pub(super) fn blobs(&self) -> impl Iterator<Item = Result<(Digest, BlobRecord), StoreError>> + '_ {
-        self.blobs.tree.iter().map(|entry| {
+    /// The folders that its blobs would stand in, as [`Files::shards`](super::files::Files::shards) names them.
+    pub(super) fn shards(&self) -> Result<Vec<String>, StoreError> {
+        let mut shards = Vec::new();
+        let mut next = self.blobs.tree.first();
+        while let Some((key, _)) = next.map_err(|source| wrapped(&self.path, source))? {
+            let digest = parsed_digest(&key)?;
+            let (algorithm, first) = (digest.algorithm().name(), digest.hex().get(..2).unwrap_or_default());
+            shards.push(format!("{algorithm}/{first}"));
+            // No digit of a digest comes after this one.
+            next = self.blobs.tree.get_gt(format!("{algorithm}:{first}g"));
+        }
+        Ok(shards)
+    }
+
+    /// The blobs whose digests, as text, begin like this, in order.
+    pub(super) fn blobs_like(
+        &self,
+        begin: &str,
+    ) -> impl Iterator<Item = Result<(Digest, BlobRecord), StoreError>> + '_ {
+        self.blobs.tree.scan_prefix(begin).map(|entry| {
             let (key, value) = entry.map_err(|source| wrapped(&self.path, source))?;
             Ok((parsed_digest(&key)?, decoded(&value, "a blob")?))
         })
@@ -259,6 +284,28 @@ impl Index {
         Ok(())
     }
 
+    /// Whether every blob that was there when this index was made has been entered.
+    pub(super) fn is_complete(&self) -> Result<bool, StoreError> {
+        self.state.tree.contains_key(COMPLETE).map_err(|source| wrapped(&self.path, source))
+    }
+
+    pub(super) fn set_complete(&self) -> Result<(), StoreError> {
+        self.put_bytes(&self.state, COMPLETE, Vec::new())
+    }
+
+    /// How the hold was closed, if it was, and nothing of it was changed since.
+    pub(super) fn closed(&self) -> Result<Option<ClosedRecord>, StoreError> {
+        self.find(&self.state, CLOSED)
+    }
+
+    pub(super) fn put_closed(&self, record: &ClosedRecord) -> Result<(), StoreError> {
+        self.put(&self.state, CLOSED, record)
+    }
+
+    pub(super) fn remove_closed(&self) -> Result<(), StoreError> {
+        self.remove(&self.state, CLOSED)
+    }
+
     pub(super) fn put_ingest(
         &self,
         owner: &str,
@@ -389,6 +436,7 @@ impl Index {
             &self.readers,
             &self.proofs,
             &self.ingests,
+            &self.state,
         ];
         let of = |table: &Table| {
             let name = table.name.to_owned();

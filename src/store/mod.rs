@@ -16,6 +16,7 @@ mod adoption;
 mod disk;
 mod download;
 mod draft;
+mod entering;
 mod files;
 mod index;
 mod ingest;
@@ -25,12 +26,13 @@ mod readers;
 mod records;
 mod recovery;
 mod sources;
+mod sweep;
 mod tags;
 #[cfg(test)]
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 pub use adoption::{Adopted, Owner};
@@ -42,16 +44,19 @@ pub use read::{OpenBlob, Reading};
 pub use readers::Readers;
 pub use recovery::Recovered;
 pub use sources::Listed;
+pub use sweep::Swept;
 pub use tags::TagEntry;
 
 use crate::oci::Digest;
 use adoption::Stripes;
 use disk::Disk;
+use entering::Entering;
 use files::Files;
 use index::Index;
 use lists::Lists;
 use read::OpenFiles;
 use records::BlobRecord;
+use sweep::Unswept;
 
 /// The node's one store. Cheap to clone: every clone is the same hold.
 #[derive(Clone)]
@@ -65,6 +70,10 @@ struct Inner {
     lists: Lists,
     open_files: OpenFiles,
     adopting: Stripes,
+    entering: Entering,
+    /// Held for reading by each commit, so that a sweep can be alone with what it changes.
+    commits: RwLock<()>,
+    unswept: Mutex<Unswept>,
 }
 
 /// What the index knows of a blob.
@@ -103,7 +112,8 @@ impl Kept {
 }
 
 impl Hold {
-    /// Opens the hold in a folder, making it where it is missing, and clears away what a crash left. *Blocking.*
+    /// Opens the hold in a folder, making it where it is missing, and finds what was answered before a crash. What
+    /// else a crash may have left, [`Hold::sweep`] looks for. *Blocking.*
     ///
     /// # Errors
     /// When the folder cannot be used, or another daemon has it.
@@ -113,10 +123,11 @@ impl Hold {
 
     fn open_on(disk: Disk, data_dir: &Path, now: SystemTime) -> Result<(Self, Recovered), StoreError> {
         let files = Files::open(data_dir, disk)?;
-        let (index, recovered) = recovery::open(&files, now)?;
+        let (index, unswept, recovered) = recovery::open(&files, now)?;
         let lists = Lists::open(&files)?;
         let (open_files, adopting) = (OpenFiles::default(), Stripes::default());
-        let inner = Inner { files, index, lists, open_files, adopting };
+        let (entering, commits, unswept) = (Entering::default(), RwLock::default(), Mutex::new(unswept));
+        let inner = Inner { files, index, lists, open_files, adopting, entering, commits, unswept };
         Ok((Self { inner: Arc::new(inner) }, recovered))
     }
 
@@ -138,7 +149,7 @@ impl Hold {
     }
 
     /// Makes a draft a blob, in the order of the invariant above. The index is not waited for: a crash that takes
-    /// the entry back leaves the file, which the next start enters again. *Blocking.*
+    /// the entry back leaves the file and a note of it, so that the next start enters it again. *Blocking.*
     ///
     /// # Errors
     /// When the draft is not the blob it should be: its file stays. Or when the disk refuses.
@@ -149,9 +160,12 @@ impl Hold {
             return Ok(Kept::Already(blob));
         }
         let modified_at = draft.modified_at()?;
-        self.inner.files.publish(draft, expected)?;
         let record = BlobRecord { size: draft.offset(), committed_at: now.into(), modified_at };
+        let commits = self.inner.commits.read().unwrap_or_else(PoisonError::into_inner);
+        let note = self.inner.files.publish(draft, expected)?;
         self.inner.index.put_blob(expected, &record)?;
+        drop(commits);
+        self.entered(note)?;
         self.inner.open_files.close(expected);
         Ok(Kept::New(Blob::new(expected, &record)))
     }
@@ -182,14 +196,6 @@ impl Hold {
     /// When it cannot.
     pub fn try_disk(&self) -> Result<(), StoreError> {
         self.inner.files.try_disk()
-    }
-
-    /// Waits until everything that was answered is on the disk. *Blocking.*
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn flush(&self) -> Result<(), StoreError> {
-        self.inner.index.flush()
     }
 }
 

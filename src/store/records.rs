@@ -128,6 +128,14 @@ pub(super) struct ShownRecord {
     pub(super) at: Time,
 }
 
+/// How the blobs' folders stood when the hold was closed.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ClosedRecord {
+    /// By their names, when each was last changed.
+    #[prost(map = "string, message", tag = "1")]
+    pub(super) changed_at: HashMap<String, Time>,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct IngestRecord {
     #[prost(message, required, tag = "1")]

@@ -1,41 +1,34 @@
 //! What is put right when the hold is opened: the index is made to agree with the files.
 //!
-//! The files are right: a blob's file that hashes to its name is a blob, a mark is an adoption. So an index that is
-//! missing, damaged or merely behind is one case, and every step can be cut off and taken again: what was not
-//! entered yet is found the next time. Nothing that was answered is removed here, only what is not what it claims.
+//! The files are right: a blob's file that hashes to its name is a blob, a mark is an adoption. An index that is
+//! merely behind lacks what was committed last, and of that there are notes ([`super::entering`]). One that is missing
+//! or damaged is made anew from all files. Every step can be cut off and taken again: what was not entered yet is found
+//! the next time. Nothing that was answered is removed here, only what is not what it claims.
 
-use std::collections::{HashMap, HashSet};
-use std::fs::File;
+use std::collections::{BTreeMap, HashSet};
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::RwLock;
 use std::time::SystemTime;
 
 use super::StoreError;
-use super::draft::rehash;
 use super::files::Files;
 use super::index::Index;
-use super::records::{AdoptionRecord, BlobRecord, Time};
+use super::records::{AdoptionRecord, Time};
+use super::sweep::{Sweep, Swept, Unswept};
 use crate::oci::Digest;
 
 /// What opening the hold found and put right.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Recovered {
-    /// Blobs that are held.
-    pub blobs: usize,
-    /// Of these, the ones that the index did not know: each was hashed again.
-    pub entered_blobs: usize,
-    /// Files that were not the blob their name claims, removed.
-    pub removed_files: usize,
-    /// Index entries whose file is gone or of another length, removed.
-    pub lost_blobs: usize,
+    /// What became of the blobs that the index lacked, or of all blobs where it was made anew.
+    pub swept: Swept,
     /// Adoptions by all containerds.
     pub adoptions: usize,
     /// Of these, the ones that the index did not know.
     pub entered_adoptions: usize,
     /// Adoptions in the index that had been released, removed.
     pub ended_adoptions: usize,
-    /// Adoptions of blobs that are not held and have to be fetched again.
-    pub lost_adoptions: usize,
     /// Downloads that a stop cut off, removed.
     pub downloads: usize,
     /// Ingests that lacked their file or their entry, removed.
@@ -47,13 +40,13 @@ pub struct Recovered {
 impl Recovered {
     /// Whether there was anything to put right.
     pub fn put_right(&self) -> bool {
-        let Self { blobs, adoptions, lost_adoptions, .. } = *self;
-        *self != Self { blobs, adoptions, lost_adoptions, ..Self::default() }
+        let swept = Swept { blobs: self.swept.blobs, ..Swept::default() };
+        *self != Self { swept, adoptions: self.adoptions, ..Self::default() }
     }
 }
 
 /// Opens the index, in place of a damaged one if need be, and makes it agree with the files.
-pub(super) fn open(files: &Files, now: SystemTime) -> Result<(Index, Recovered), StoreError> {
+pub(super) fn open(files: &Files, now: SystemTime) -> Result<(Index, Unswept, Recovered), StoreError> {
     // The database finds some damage by an error and some by a failed assertion.
     let attempt = std::panic::catch_unwind(AssertUnwindSafe(|| reconciled(files, now)));
     let damage = match attempt {
@@ -63,21 +56,20 @@ pub(super) fn open(files: &Files, now: SystemTime) -> Result<(Index, Recovered),
     };
     let aside = files.set_index_aside()?;
     tracing::error!(%damage, moved_to = %aside.display(), "the index is damaged: making it anew from the files");
-    let (index, mut recovered) = reconciled(files, now)?;
+    let (index, unswept, mut recovered) = reconciled(files, now)?;
     recovered.damaged_index = Some(aside);
-    Ok((index, recovered))
+    Ok((index, unswept, recovered))
 }
 
-fn reconciled(files: &Files, now: SystemTime) -> Result<(Index, Recovered), StoreError> {
+fn reconciled(files: &Files, now: SystemTime) -> Result<(Index, Unswept, Recovered), StoreError> {
     let index = Index::open(&files.index(), files.disk().clone())?;
     files.disk().sync_folder(files.data_dir())?;
     let mut recovered = Recovered::default();
     clear_downloads(files, &mut recovered)?;
     clear_broken_ingests(files, &index, &mut recovered)?;
-    let held = enter_blobs(files, &index, now.into(), &mut recovered)?;
-    enter_adoptions(files, &index, &held, now.into(), &mut recovered)?;
-    index.flush()?;
-    Ok((index, recovered))
+    let unswept = enter_blobs(files, &index, now.into(), &mut recovered.swept)?;
+    enter_adoptions(files, &index, now.into(), &mut recovered)?;
+    Ok((index, unswept, recovered))
 }
 
 fn clear_downloads(files: &Files, recovered: &mut Recovered) -> Result<(), StoreError> {
@@ -110,95 +102,54 @@ fn clear_broken_ingests(files: &Files, index: &Index, recovered: &mut Recovered)
     Ok(())
 }
 
-/// Answers with the digests of all blobs that are held, so that nobody has to look them up one by one.
-fn enter_blobs(
-    files: &Files,
-    index: &Index,
-    now: Time,
-    recovered: &mut Recovered,
-) -> Result<HashSet<Digest>, StoreError> {
-    let mut unknown = HashMap::new();
-    for (path, digest) in files.blobs()? {
-        match digest {
-            Some(digest) => {
-                unknown.insert(digest, path);
-            }
-            None => {
-                files.disk().remove(&path)?;
-                recovered.removed_files += 1;
-            }
-        }
-    }
-    let mut held = HashSet::with_capacity(unknown.len());
-    for entry in index.blobs() {
-        let (digest, record) = entry?;
-        match unknown.remove_entry(&digest) {
-            Some((digest, path)) if length(&path) == Some(record.size) => {
-                held.insert(digest);
-            }
-            // It is what its name says, or not: its hash will tell.
-            Some((digest, path)) => {
-                index.replace_blob(&digest, &record, None)?;
-                recovered.lost_blobs += 1;
-                unknown.insert(digest, path);
-            }
-            None => {
-                index.replace_blob(&digest, &record, None)?;
-                recovered.lost_blobs += 1;
-            }
-        }
-    }
-    if !unknown.is_empty() {
-        tracing::info!(files = unknown.len(), "hashing files that the index does not know");
-    }
-    let mut unknown: Vec<_> = unknown.into_iter().collect();
-    unknown.sort();
-    files.sync_folders_of(unknown.iter().map(|(_, path)| path))?;
-    for (digest, path) in unknown {
-        if let Some(record) = examined(&digest, &path, now)? {
-            index.put_blob(&digest, &record)?;
-            recovered.entered_blobs += 1;
-            held.insert(digest);
-        } else {
-            files.disk().remove(&path)?;
-            recovered.removed_files += 1;
-        }
-    }
-    recovered.blobs = held.len();
-    Ok(held)
-}
-
-fn length(path: &Path) -> Option<u64> {
-    std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file).map(|metadata| metadata.len())
-}
-
-/// The record of a file that is the blob its name claims.
-fn examined(digest: &Digest, path: &Path, now: Time) -> Result<Option<BlobRecord>, StoreError> {
-    let file = File::open(path).map_err(StoreError::io("open", path))?;
-    let modified = file.metadata().and_then(|metadata| metadata.modified());
-    let modified_at = modified.map_err(StoreError::io("inspect", path))?.into();
-    let size = match rehash(&file, digest.algorithm()) {
-        Ok((hasher, size)) if hasher.digest() == *digest => size,
-        Ok(_) => return Ok(None),
-        Err(error) => {
-            tracing::warn!(%digest, %error, "a blob's file cannot be read back");
-            return Ok(None);
-        }
+/// Enters what the index does not know of the blobs that it has to. Answers with what remains to be looked through.
+fn enter_blobs(files: &Files, index: &Index, now: Time, swept: &mut Swept) -> Result<Unswept, StoreError> {
+    // Before it is opened nobody commits.
+    let sweep = Sweep { files, index, commits: &RwLock::default(), now };
+    let notes = files.notes()?;
+    let unswept = if index.is_complete()? {
+        enter_noted(files, &sweep, &notes, swept)?;
+        index.closed()?.map_or(Unswept::All, |closed| Unswept::ChangedSince(closed.changed_at))
+    } else {
+        sweep.all(&Unswept::All, &|| true, swept)?;
+        index.set_complete()?;
+        Unswept::Nothing
     };
-    Ok(Some(BlobRecord { size, committed_at: now, modified_at }))
+    // What comes from here on is not as it was when the hold was closed.
+    index.remove_closed()?;
+    index.flush()?;
+    notes.iter().try_for_each(|(note, _)| files.disk().remove(note))?;
+    Ok(unswept)
+}
+
+/// The blobs whose notes stand: the index had them, or has lost them with its last moments. The notes go once it has
+/// them for good.
+fn enter_noted(
+    files: &Files,
+    sweep: &Sweep<'_>,
+    notes: &[(PathBuf, Option<Digest>)],
+    swept: &mut Swept,
+) -> Result<(), StoreError> {
+    let mut unknown = BTreeMap::new();
+    for digest in notes.iter().filter_map(|(_, digest)| digest.as_ref()) {
+        let path = files.blob(digest);
+        if sweep.index.blob(digest)?.is_none() && path.exists() {
+            unknown.insert(digest, path);
+        }
+    }
+    files.sync_folders_of(unknown.values())?;
+    unknown.into_iter().try_for_each(|(digest, path)| sweep.enter(digest, &path, swept))
 }
 
 fn enter_adoptions(
     files: &Files,
     index: &Index,
-    held: &HashSet<Digest>,
     now: Time,
     recovered: &mut Recovered,
 ) -> Result<(), StoreError> {
     let mut marks = files.marks()?;
     for (owner, marked) in &marks {
         recovered.adoptions += marked.len();
-        recovered.lost_adoptions += marked.keys().filter(|digest| !held.contains(*digest)).count();
         tracing::debug!(containerd = owner, adoptions = marked.len(), "read the marks");
     }
     for owner in index.owners()? {

@@ -53,7 +53,7 @@ fn nothing_that_was_answered_is_lost_at_any_step() {
     report(&crashes);
 }
 
-/// A recovery may itself be cut off at any step, and is taken up again: of an index that is missing or damaged, and
+/// A recovery may itself be cut off at any step, the sweep after it included, and is taken up again: of an index that is missing or damaged, and
 /// of what every end of the scenario leaves.
 #[test]
 fn a_recovery_can_be_cut_off_anywhere() {
@@ -66,7 +66,7 @@ fn a_recovery_can_be_cut_off_anywhere() {
     for end in ends {
         let folder = super::folder();
         let disk = Trial::of(&end, folder.path(), Arc::new(Mutex::new(end.model.clone())), None);
-        drop(Hold::open_on(disk.clone(), folder.path(), NOW).unwrap());
+        Hold::open_on(disk.clone(), folder.path(), NOW).unwrap().0.sweep(NOW, || true).unwrap();
         let again = disk.trial.unwrap().crashes().into_iter();
         let again = again.filter(|crash| met.insert(format!("{:?}{:?}", crash.image, crash.model)));
         cut_off.extend(again.map(|crash| Crash { at: format!("{}\n  then {}", end.at, crash.at), ..crash }));
@@ -89,7 +89,8 @@ fn without_index(end: &Crash, index: Option<Entries>) -> Crash {
 /// The checks can fail: where the disk only says that it has waited, something is missed.
 #[test]
 fn every_wait_for_the_disk_is_needed() {
-    for lie in [Lie::FileSync, Lie::BlobFolderSync, Lie::MarkFolderSync, Lie::FlushIndex] {
+    for lie in [Lie::FileSync, Lie::BlobFolderSync, Lie::MarkFolderSync, Lie::NoteFolderSync, Lie::FlushIndex]
+    {
         let crashes = all_ends(Some(lie));
         let noticed = crashes.iter().any(|crash| crash.model.check(&crash.image).is_err());
         assert!(noticed, "{lie:?} goes unnoticed");

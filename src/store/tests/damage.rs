@@ -5,13 +5,23 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::clock;
 use crate::oci::Digest;
-use crate::store::{Announced, Hold, Ingests, Kept, Owner, Reading, Recovered, StoreError};
+use crate::store::{Announced, Hold, Ingests, Kept, Owner, Reading, Recovered, StoreError, Swept};
 
 use super::NOW;
 
+/// Opens it and looks through it, and adds up what was found.
 fn open(folder: &Path) -> (Hold, Recovered) {
-    Hold::open(folder, NOW).unwrap()
+    let (hold, mut recovered) = Hold::open(folder, NOW).unwrap();
+    let Swept { blobs, entered_blobs, removed_files, lost_blobs, lost_adoptions } =
+        hold.sweep(NOW, || true).unwrap();
+    recovered.swept.blobs += blobs;
+    recovered.swept.entered_blobs += entered_blobs;
+    recovered.swept.removed_files += removed_files;
+    recovered.swept.lost_blobs += lost_blobs;
+    recovered.swept.lost_adoptions += lost_adoptions;
+    (hold, recovered)
 }
 
 fn system() -> Owner {
@@ -96,7 +106,10 @@ fn a_file_that_is_gone_is_noticed_at_the_start() {
     let holding = Holding::new();
     each_file(&holding, |file| fs::remove_file(file).unwrap());
     let (holding, recovered) = holding.reopened();
-    assert_eq!((recovered.lost_blobs, recovered.lost_adoptions, recovered.blobs), (2, 1, 0));
+    assert_eq!(
+        (recovered.swept.lost_blobs, recovered.swept.lost_adoptions, recovered.swept.blobs),
+        (2, 1, 0)
+    );
     holding.has_lost_both();
 }
 
@@ -113,7 +126,7 @@ fn a_file_of_another_length_is_not_held() {
             fs::File::options().write(true).open(file).unwrap().set_len(length).unwrap()
         });
         let (holding, recovered) = holding.reopened();
-        assert_eq!((recovered.lost_blobs, recovered.removed_files), (2, 2));
+        assert_eq!((recovered.swept.lost_blobs, recovered.swept.removed_files), (2, 2));
         holding.has_lost_both();
     }
 }
@@ -167,7 +180,7 @@ fn a_released_blob_that_is_lost_is_forgotten() {
     assert!(matches!(holding.hold.read(&holding.adopted).unwrap(), Reading::No));
     assert!(holding.hold.adopt(&system(), &holding.adopted, NOW).unwrap().is_none());
     let (_, recovered) = holding.reopened();
-    assert_eq!((recovered.blobs, recovered.adoptions), (0, 0));
+    assert_eq!((recovered.swept.blobs, recovered.adoptions), (0, 0));
 }
 
 #[test]
@@ -179,9 +192,7 @@ fn a_missing_index_is_made_anew_from_the_files() {
     fs::remove_dir_all(folder.path().join("index")).unwrap();
     let (hold, recovered) = open(folder.path());
     let told = Recovered {
-        blobs: 2,
-        entered_blobs: 2,
-        removed_files: 1,
+        swept: Swept { blobs: 2, entered_blobs: 2, removed_files: 1, ..Swept::default() },
         adoptions: 1,
         entered_adoptions: 1,
         ..Recovered::default()
@@ -200,7 +211,7 @@ fn an_index_and_a_blob_that_are_both_lost_leave_the_adoption_and_its_size() {
     drop(hold);
     fs::remove_dir_all(folder.path().join("index")).unwrap();
     let (hold, recovered) = open(folder.path());
-    assert_eq!((recovered.adoptions, recovered.lost_adoptions), (1, 1));
+    assert_eq!((recovered.adoptions, recovered.swept.lost_adoptions), (1, 1));
     Holding { folder, hold, adopted, cached }.has_lost_both();
 }
 
@@ -231,7 +242,7 @@ fn a_damaged_index_costs_neither_blobs_nor_adoptions() {
             fs::write(&path, spoil(fs::read(&path).unwrap())).unwrap();
             let (hold, recovered) = open(folder.path());
             let case = format!("{file} {how}: {recovered:?}");
-            assert_eq!((recovered.blobs, recovered.adoptions), (2, 1), "{case}");
+            assert_eq!((recovered.swept.blobs, recovered.adoptions), (2, 1), "{case}");
             assert_eq!(bytes(&hold, &adopted), b"adopted", "{case}");
             assert_eq!(bytes(&hold, &cached), b"cached", "{case}");
             assert!(hold.adopted(&system(), &adopted).unwrap().is_some(), "{case}");
@@ -281,4 +292,62 @@ async fn an_ingest_whose_adoption_failed_no_longer_writes_to_the_blob() {
     let mut again = ingests.write("layer", NOW).await.unwrap();
     again.write(b"hold", NOW).unwrap();
     assert_eq!(bytes(&hold, &Digest::of(b"tide")), b"tide");
+}
+
+/// Changed since, or by anybody, it is looked through; as it was left, it is not.
+#[test]
+fn after_a_close_only_what_has_changed_is_looked_through() {
+    let Holding { folder, hold, adopted, cached } = Holding::new();
+    let file =
+        |digest: &Digest| folder.path().join("blobs/sha256").join(&digest.hex()[..2]).join(digest.hex());
+    let long_after = clock::now() + Duration::from_secs(60);
+    hold.close(long_after).unwrap();
+    drop(hold);
+    // No folder's names change by this.
+    for digest in [&adopted, &cached] {
+        fs::File::options().write(true).open(file(digest)).unwrap().set_len(1).unwrap();
+    }
+    let (hold, recovered) = open(folder.path());
+    assert_eq!((recovered.swept.blobs, recovered.swept.lost_blobs), (0, 0));
+    hold.close(long_after).unwrap();
+    drop(hold);
+    fs::remove_file(file(&cached)).unwrap();
+    let of_cached = fs::File::open(file(&cached).parent().unwrap()).unwrap();
+    of_cached.set_modified(UNIX_EPOCH).unwrap();
+    let (hold, recovered) = open(folder.path());
+    assert_eq!((recovered.swept.blobs, recovered.swept.lost_blobs), (0, 1));
+    assert!(hold.blob(&cached).unwrap().is_none());
+    drop(hold);
+    // This time it was not closed.
+    let (_, recovered) = open(folder.path());
+    assert_eq!((recovered.swept.lost_blobs, recovered.swept.removed_files), (1, 1));
+}
+
+#[test]
+fn a_sweep_that_was_cut_off_leaves_all_to_the_next_start() {
+    let Holding { folder, hold, adopted, cached } = Holding::new();
+    drop(hold);
+    let hold = Hold::open(folder.path(), NOW).unwrap().0;
+    hold.sweep(NOW, || false).unwrap();
+    hold.close(clock::now() + Duration::from_secs(60)).unwrap();
+    let holding = Holding { folder, hold, adopted, cached };
+    each_file(&holding, |file| fs::File::options().write(true).open(file).unwrap().set_len(1).unwrap());
+    let (_, recovered) = holding.reopened();
+    assert_eq!(recovered.swept.lost_blobs, 2);
+}
+
+#[test]
+fn notes_of_commits_do_not_pile_up() {
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let hold = open(folder.path()).0;
+    let notes = || fs::read_dir(folder.path().join("entering")).unwrap().count();
+    let mut most = 0;
+    for number in 0..600_u32 {
+        let bytes = number.to_be_bytes();
+        hold.keep(&bytes, &Digest::of(&bytes), NOW).unwrap();
+        most = most.max(notes());
+    }
+    assert!((1..=256).contains(&most), "{most}");
+    hold.flush().unwrap();
+    assert_eq!(notes(), 0);
 }

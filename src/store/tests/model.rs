@@ -49,10 +49,15 @@ impl Model {
         let (hold, _) = Hold::open(folder.path(), NOW).map_err(|error| format!("does not open: {error}"))?;
         self.blobs_are_there(&hold)?;
         self.adoptions_are_there(&hold)?;
+        // What was answered is there already. The rest:
+        hold.sweep(NOW, || true).map_err(|error| format!("does not sweep: {error}"))?;
+        self.blobs_are_there(&hold)?;
         let after = nothing_is_astray(&hold, folder.path())?;
         drop(hold);
         let (hold, again) = Hold::open(folder.path(), NOW).map_err(|error| format!("not again: {error}"))?;
         ensure!(!again.put_right(), "the second recovery put right what the first left: {again:?}");
+        let again = hold.sweep(NOW, || true).map_err(|error| format!("not again: {error}"))?;
+        ensure!(!again.put_right(), "the second sweep put right what the first left: {again:?}");
         let twice = nothing_is_astray(&hold, folder.path())?;
         ensure!(after == twice, "the second recovery changed something");
         self.ingests_go_on(&hold, folder.path())?;
@@ -133,6 +138,7 @@ impl Model {
                 ensure!(blob.digest == Digest::of(whole), "{name} became another blob");
             }
         }
+        hold.flush().map_err(|error| error.to_string())?;
         nothing_is_astray(hold, root).map(drop)
     }
 }
@@ -172,6 +178,7 @@ fn nothing_is_astray(hold: &Hold, root: &Path) -> Result<Image, String> {
         .collect();
     ensure!(marks == of_tree("adoptions"), "marks {marks:?}, entries {:?}", of_tree("adoptions"));
     ensure!(image.below("ingest/download").is_empty(), "a download is left");
+    ensure!(image.below("entering").is_empty(), "a note is left");
     let ingests = image.below("ingest").len();
     ensure!(ingests == of_tree("ingests").len(), "{ingests} ingests, entries {:?}", of_tree("ingests"));
     image.index = Some(entries);

@@ -61,6 +61,11 @@ pub(super) async fn play(root: &Path, disk: &Disk, model: &Arc<Mutex<Model>>) {
     world.hold.flush().unwrap();
     drop(world);
     let world = World::open(root, disk, model);
+    world.hold.sweep(NOW, || true).unwrap();
+    world.hold.close(NOW).unwrap();
+    world.keep(b"committed after the close");
+    drop(world);
+    let world = World::open(root, disk, model);
     let ingest = world.write("other", "left", &[b"a layer"]).await;
     world.commit("other", ingest, Algorithm::Sha256, b"half of a layer");
     world.adopt("other", &layer);

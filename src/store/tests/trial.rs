@@ -27,6 +27,7 @@ pub(super) enum Lie {
     FileSync,
     BlobFolderSync,
     MarkFolderSync,
+    NoteFolderSync,
     FlushIndex,
 }
 
@@ -177,6 +178,7 @@ impl Lie {
             (Self::MarkFolderSync, Step::SyncFolder(folder)) => {
                 folder.ancestors().any(|at| at.ends_with("adopted"))
             }
+            (Self::NoteFolderSync, Step::SyncFolder(folder)) => folder.ends_with("entering"),
             _ => false,
         }
     }
