@@ -7,10 +7,10 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
-#[cfg(test)]
 use std::sync::Arc;
 
 use super::StoreError;
+use super::flush::Running;
 #[cfg(test)]
 use super::tests::Trial;
 
@@ -98,6 +98,19 @@ impl Disk {
 
     pub(super) fn sync(&self, path: &Path, file: &File) -> Result<(), StoreError> {
         self.take(Step::Sync(path), || file.sync_all()).map_err(StoreError::io("sync", path))
+    }
+
+    /// Begins to make the bytes durable that a file has now; `None` where that is done already. A trial takes it as
+    /// one step.
+    pub(super) fn sync_behind(&self, path: &Path, file: &Arc<File>) -> Result<Option<Running>, StoreError> {
+        #[cfg(test)]
+        if self.trial.is_some() {
+            return self.sync(path, file).map(|()| None);
+        }
+        let (of, file) = (path.to_owned(), Arc::clone(file));
+        let sync = move || file.sync_data().map_err(StoreError::io("sync", &of));
+        let running = std::thread::Builder::new().name("flush".to_owned()).spawn(sync);
+        running.map(Some).map_err(StoreError::io("start a thread to sync", path))
     }
 
     pub(super) fn sync_folder(&self, folder: &Path) -> Result<(), StoreError> {

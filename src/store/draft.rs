@@ -3,15 +3,20 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use super::StoreError;
 use super::disk::Disk;
+use super::flush::Flush;
 use super::records::Time;
 use crate::oci::{Algorithm, Digest, Hasher};
 
 /// How much is read at a time where a file has to be hashed again, in bytes.
 const REHASH_CHUNK_BYTES: usize = 1 << 20;
+
+/// From how many bytes on hashing them is worth a thread of its own: starting one takes as long as hashing 64 KiB.
+const HASH_BESIDE_BYTES: usize = 512 << 10;
 
 /// A file that grows at its end, with the hash of all its bytes. Dropping it leaves the file: whoever owns the
 /// draft decides whether that is an ingest to go on with or rubbish to [remove](Draft::remove).
@@ -21,6 +26,7 @@ pub struct Draft {
     file: Arc<File>,
     hasher: Hasher,
     offset: u64,
+    flush: Mutex<Flush>,
 }
 
 impl Draft {
@@ -29,7 +35,7 @@ impl Draft {
             disk.make_folder(folder)?;
         }
         let file = Arc::new(disk.create(&path)?);
-        Ok(Self { disk: disk.clone(), path, file, hasher: Hasher::new(Algorithm::Sha256), offset: 0 })
+        Ok(Self::new(disk, path, file, Hasher::new(Algorithm::Sha256), 0))
     }
 
     /// Takes up a file where it was left: its hash is made anew from its bytes.
@@ -41,22 +47,58 @@ impl Draft {
             Err(error) => return Err(StoreError::io("open", &path)(error)),
         };
         let (hasher, offset) = rehash(&file, Algorithm::Sha256).map_err(StoreError::io("read", &path))?;
-        Ok(Self { disk: disk.clone(), path, file, hasher, offset })
+        Ok(Self::new(disk, path, file, hasher, offset))
+    }
+
+    fn new(disk: &Disk, path: PathBuf, file: Arc<File>, hasher: Hasher, offset: u64) -> Self {
+        Self { disk: disk.clone(), path, file, hasher, offset, flush: Mutex::default() }
     }
 
     /// Adds bytes at the end. *Blocking.*
     ///
     /// # Errors
-    /// When the disk refuses, a full one for instance: the draft is then as it was.
+    /// When the disk refuses, a full one for instance: the draft is then as it was. Or when it could not keep what
+    /// it had taken: nothing but [clearing](Draft::clear) the draft helps then.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        if let Err(error) = self.disk.write(&self.path, &self.file, bytes, self.offset) {
-            // Some of the bytes may have come to stand behind the end, where nothing would hash them.
-            self.disk.truncate(&self.path, &self.file, self.offset)?;
-            return Err(error);
+        if let Some(error) = self.flush().failed() {
+            return Err(error.clone());
         }
-        self.hasher.update(bytes);
+        let hasher = match self.put(bytes) {
+            Ok(hasher) => hasher,
+            Err(error) => {
+                // Some of the bytes may have come to stand behind the end, where nothing would hash them.
+                self.disk.truncate(&self.path, &self.file, self.offset)?;
+                return Err(error);
+            }
+        };
+        self.hasher = hasher;
         self.offset += bytes.len() as u64;
-        Ok(())
+        self.flush().grown(&self.disk, &self.path, &self.file, self.offset)
+    }
+
+    /// Writes bytes to the file, and hashes them at the same time where they are many: a client waits for the one
+    /// and the other before it sends more.
+    fn put(&self, bytes: &[u8]) -> Result<Hasher, StoreError> {
+        let write = || self.disk.write(&self.path, &self.file, bytes, self.offset);
+        let hash = || {
+            let mut hasher = self.hasher.clone();
+            hasher.update(bytes);
+            hasher
+        };
+        if bytes.len() < HASH_BESIDE_BYTES {
+            return write().map(|()| hash());
+        }
+        let (hasher, written) = thread::scope(|scope| {
+            let hashing = thread::Builder::new().name("hash".to_owned()).spawn_scoped(scope, hash);
+            let written = write();
+            let hasher = match hashing {
+                Ok(hashing) => hashing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                // No thread to be had.
+                Err(_) => hash(),
+            };
+            (hasher, written)
+        });
+        written.map(|()| hasher)
     }
 
     /// Drops everything written so far. *Blocking.*
@@ -67,7 +109,17 @@ impl Draft {
         self.disk.truncate(&self.path, &self.file, 0)?;
         self.hasher = Hasher::new(Algorithm::Sha256);
         self.offset = 0;
+        *self.flush() = Flush::default();
         Ok(())
+    }
+
+    /// Whether the disk could not keep what was written: then it can only be cleared.
+    pub(super) fn is_broken(&self) -> bool {
+        self.flush().failed().is_some()
+    }
+
+    fn flush(&self) -> MutexGuard<'_, Flush> {
+        self.flush.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many bytes were written.
@@ -113,8 +165,9 @@ impl Draft {
         modified.map(Time::from).map_err(StoreError::io("inspect", &self.path))
     }
 
+    /// Makes all that was written durable, where it is not yet.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
-        self.disk.sync(&self.path, &self.file)
+        self.flush().finish(&self.disk, &self.path, &self.file, self.offset)
     }
 
     /// Removes the file, on a best effort: what stays is swept at the next start.

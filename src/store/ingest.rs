@@ -226,9 +226,13 @@ enum ClaimKind {
 
 impl Claimed {
     fn open(self) -> Result<Ingest, StoreError> {
-        let Self { shared, name, number, status, kind } = self;
+        let Self { shared, name, number, mut status, kind } = self;
         let path = shared.hold.inner.files.ingest(shared.owner.as_str(), number);
         let opened = match kind {
+            ClaimKind::Open(mut draft) if draft.is_broken() => {
+                status.offset = 0;
+                draft.clear().map(|()| draft)
+            }
             ClaimKind::Open(draft) => Ok(draft),
             ClaimKind::Left => Draft::resume(shared.hold.inner.files.disk(), path),
             ClaimKind::New => {
@@ -243,7 +247,11 @@ impl Claimed {
             }
         };
         match opened {
-            Ok(draft) => Ok(Ingest { shared, name, number, status, draft: Some(draft) }),
+            Ok(draft) => {
+                let ingest = Ingest { shared, name, number, status, draft: Some(draft) };
+                ingest.publish_status();
+                Ok(ingest)
+            }
             Err(error) => {
                 shared.park(&name, number, &status, None);
                 Err(error)
@@ -302,7 +310,8 @@ impl Ingest {
         index.put_ingest(owner, &self.name, &self.status.record(self.number))
     }
 
-    /// Adds bytes at the end. *Blocking.*
+    /// Adds bytes at the end, and has all of them durable where these are the last that it is to have: the commit
+    /// comes under its containerd's lock. *Blocking.*
     ///
     /// # Errors
     /// When the disk refuses.
@@ -311,6 +320,9 @@ impl Ingest {
             draft.write(bytes)?;
             self.status.offset = draft.offset();
             self.status.updated_at = now;
+            if self.status.offset == self.status.total {
+                draft.sync()?;
+            }
         }
         self.publish_status();
         Ok(())

@@ -18,6 +18,7 @@ mod download;
 mod draft;
 mod entering;
 mod files;
+mod flush;
 mod index;
 mod ingest;
 mod lists;

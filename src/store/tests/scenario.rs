@@ -9,6 +9,9 @@ use crate::oci::{Algorithm, Child, Digest, Registry, Repository};
 use crate::store::disk::Disk;
 use crate::store::{Announced, Download, Hold, Ingest, Ingests, Listed, Owner, Reading, TagEntry};
 
+/// How many bytes every ingest is said to have.
+const ANNOUNCED: u64 = 99;
+
 /// Plays it from an empty folder to the end.
 pub(super) async fn play(root: &Path, disk: &Disk, model: &Arc<Mutex<Model>>) {
     let world = World::open(root, disk, model);
@@ -35,6 +38,12 @@ pub(super) async fn play(root: &Path, disk: &Disk, model: &Arc<Mutex<Model>>) {
     world.relabel("system", &pulled);
     let ingest = world.write("other", "large", &[b"by another hash"]).await;
     world.commit("other", ingest, Algorithm::Sha512, b"by another hash");
+
+    // All that was announced has come: it is durable before the commit.
+    let whole = [b"flushed as it comes, ".repeat(4), b"in many pieces.".to_vec()].concat();
+    let pieces: Vec<_> = whole.chunks(33).collect();
+    let ingest = world.write("system", "whole", &pieces).await;
+    world.commit("system", ingest, Algorithm::Sha256, &whole);
 
     // Refused, aborted, left.
     let refused = world.write("system", "refused", &[b"not what was announced"]).await;
@@ -159,7 +168,7 @@ impl World {
     async fn write(&self, owner: &'static str, name: &'static str, pieces: &[&[u8]]) -> Ingest {
         self.model().written.entry((owner, name)).or_insert_with(|| vec![Vec::new()]);
         let mut ingest = self.ingests(owner).write(name, NOW).await.unwrap();
-        ingest.expect_total(100).unwrap();
+        ingest.expect_total(ANNOUNCED).unwrap();
         for piece in pieces {
             let mut model = self.model();
             model.written.get_mut(&(owner, name)).unwrap().last_mut().unwrap().extend_from_slice(piece);
