@@ -21,6 +21,8 @@ impl ContentService {
         let digest = digest(&request.digest)?;
         let adopted = match self.hold.adopted(&self.owner, &digest).map_err(failed)? {
             Some(adopted) => Some(adopted),
+            // containerd asks before each fetch, under its lock: what is not held is told from memory.
+            None if self.hold.blob(&digest).map_err(failed)?.is_none() => None,
             None => {
                 let (hold, owner, digest) = (self.hold.clone(), self.owner.clone(), digest.clone());
                 blocking(move || hold.adopt(&owner, &digest, clock::now())).await.map_err(failed)?
