@@ -9,11 +9,12 @@ use tokio::sync::oneshot;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
 
 use crate::clock;
 use crate::config::{Config, Registry};
 use crate::resolve::{Access, Ages, Freshness, Resolver};
-use crate::serve::content::{self, ContentService, Pending};
+use crate::serve::content::{self, ContentService};
 use crate::serve::control::{self, ControlService};
 use crate::serve::listen::{ListenError, Listeners, Socket, SocketFile};
 use crate::serve::{http, mirror};
@@ -151,10 +152,8 @@ impl App {
 
 async fn serve_content(socket: Socket, opening: oneshot::Receiver<ContentService>, stop: CancellationToken) {
     let Socket { listener, file } = socket;
-    let served = content::server()
-        .add_service(Pending::new(async { opening.await.ok().map(ContentService::into_server) }))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped(stop, file));
-    ended("content", served.await);
+    let opening = async { opening.await.ok() };
+    content::serve(listener, opening, Routes::default(), stopped(stop, file)).await;
 }
 
 async fn serve_control(socket: Socket, resolver: Resolver, stop: CancellationToken) {

@@ -9,10 +9,13 @@
 )]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::poll_fn;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use containerd_client::services::v1 as api;
 use containerd_client::services::v1::content_client::ContentClient;
+use prost::Message as _;
 use prost_types::{FieldMask, Timestamp};
 use sha2::Digest as _;
 use tempfile::TempDir;
@@ -22,11 +25,12 @@ use tidehold::resolve::{Access, Ages, Freshness, Resolver};
 use tidehold::serve::content::{self, ContentService};
 use tidehold::store::{Hold, Owner};
 use tidehold::upstream::{Settings, Timeouts, Upstreams};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
@@ -136,6 +140,117 @@ async fn a_long_read_comes_in_messages_that_say_where_they_belong() {
 }
 
 /// containerd's client breaks every read off as soon as its buffer is full.
+/// A blob that was read before is answered another way while it is in memory: by the same bytes.
+#[tokio::test]
+async fn a_read_gives_the_same_bytes_at_any_offset_and_length_in_memory_or_not() {
+    let node = Node::start().await;
+    let bytes = pattern(400_001);
+    let digest = node.cache(&bytes);
+    let mut client = node.client();
+    let file = std::fs::File::open(node.file_of(&digest)).unwrap();
+    for turn in ["first", "in memory", "from the disk"] {
+        for offset in [0, 1, 127, 128, 16_383, 32_768, 131_071, 399_999, 400_000, 400_001] {
+            for length in [1, 31, 16_384, 32_768, 131_072, 131_073, 400_001, 0] {
+                if turn == "from the disk" {
+                    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+                }
+                let (at, size) = (i64::try_from(offset).unwrap(), i64::try_from(length).unwrap());
+                let expected = &bytes[offset..];
+                let expected = &expected[..expected.len().min(if length == 0 { usize::MAX } else { length })];
+                let read = read(&mut client, &digest, at, size).await.unwrap();
+                assert!(read == expected, "{turn}: {length} bytes at {offset}");
+            }
+        }
+        assert_eq!(code(read(&mut client, &digest, 400_002, 1).await), Code::OutOfRange, "{turn}");
+        assert!(read(&mut client, &digest, -5, 2).await.unwrap() == bytes[..2], "{turn}");
+    }
+}
+
+#[tokio::test]
+async fn many_small_reads_share_a_connection_and_some_are_broken_off() {
+    let node = Node::start().await;
+    let bytes = pattern(2_000_000);
+    let digest = node.cache(&bytes);
+    let mut readers = tokio::task::JoinSet::new();
+    for reader in 0..8 {
+        let (mut client, digest, bytes) = (node.client(), digest.clone(), bytes.clone());
+        readers.spawn(async move {
+            for (turn, piece) in bytes.chunks(32 << 10).enumerate() {
+                let offset = i64::try_from(turn * (32 << 10)).unwrap();
+                if (turn + reader) % 5 == 0 {
+                    // Gone before the answer, as far as the server knows.
+                    let request = api::ReadContentRequest { digest: digest.clone(), offset, size: 32 << 10 };
+                    drop(client.read(request).await.unwrap());
+                }
+                assert!(read(&mut client, &digest, offset, 32 << 10).await.unwrap() == piece);
+            }
+        });
+    }
+    while let Some(reader) = readers.join_next().await {
+        reader.unwrap();
+    }
+}
+
+/// A client may send the head of a call and its message apart, and the message in pieces.
+#[tokio::test]
+async fn a_read_whose_message_comes_in_pieces_is_answered_like_any_other() {
+    let node = Node::start().await;
+    let digest = node.cache(b"0123456789");
+    read(&mut node.client(), &digest, 0, 0).await.unwrap();
+    let request = api::ReadContentRequest { digest, offset: 2, size: 3 };
+    let mut message = vec![0, 0, 0, 0, u8::try_from(request.encoded_len()).unwrap()];
+    request.encode(&mut message).unwrap();
+
+    let socket = UnixStream::connect(node.folder.path().join("system.sock")).await.unwrap();
+    let (mut calls, connection) = h2::client::handshake(socket).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut answers = Vec::new();
+    for pieces in [1, 2, 7, message.len()] {
+        let head = http::Request::post("http://localhost/containerd.services.content.v1.Content/Read");
+        let head = head.header("content-type", "application/grpc").header("te", "trailers");
+        poll_fn(|context| calls.poll_ready(context)).await.unwrap();
+        let (answer, mut body) = calls.send_request(head.body(()).unwrap(), false).unwrap();
+        // So that the head leaves alone.
+        tokio::task::yield_now().await;
+        let mut left = &message[..];
+        for piece in message.chunks(message.len().div_ceil(pieces)) {
+            left = &left[piece.len()..];
+            body.send_data(piece.to_vec().into(), left.is_empty()).unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut answer = answer.await.unwrap();
+        assert_eq!(answer.headers()["content-type"], "application/grpc");
+        let mut bytes = Vec::new();
+        while let Some(piece) = answer.body_mut().data().await {
+            bytes.extend_from_slice(&piece.unwrap());
+        }
+        let end = answer.body_mut().trailers().await.unwrap().unwrap();
+        assert_eq!(end["grpc-status"], "0");
+        answers.push(bytes);
+    }
+    for answer in &answers {
+        let answer = api::ReadContentResponse::decode(&answer[5..]).unwrap();
+        assert_eq!((answer.offset, &answer.data[..]), (2, &b"234"[..]));
+    }
+    assert_eq!(answers.len(), 4);
+    drop(calls);
+    connection.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_blob_whose_file_was_taken_away_under_its_reader_is_not_served_from_memory() {
+    let node = Node::start().await;
+    let digest = node.cache(b"tide");
+    let mut client = node.client();
+    for _ in 0..2 {
+        assert_eq!(read(&mut client, &digest, 0, 4).await.unwrap(), b"tide");
+    }
+    std::fs::remove_file(node.file_of(&digest)).unwrap();
+    assert_eq!(code(read(&mut client, &digest, 0, 4).await), Code::NotFound);
+    node.cache(b"tide");
+    assert_eq!(read(&mut client, &digest, 0, 4).await.unwrap(), b"tide");
+}
+
 #[tokio::test]
 async fn calls_that_are_broken_off_leave_the_connection_good() {
     let node = Node::start().await;
@@ -637,14 +752,13 @@ impl Node {
         };
         for name in containerds {
             let socket = node.folder.path().join(format!("{name}.sock"));
-            let incoming = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
+            let listener = UnixListener::bind(&socket).unwrap();
             let service =
                 ContentService::open(node.hold.clone(), Owner::new(name), no_resolver(&node.hold), true)
                     .unwrap();
             let stop = node.stop.clone().cancelled_owned();
             node.servers.push(tokio::spawn(async move {
-                let server = content::server().add_service(service.into_server());
-                server.serve_with_incoming_shutdown(incoming, stop).await.unwrap();
+                content::serve(listener, async { Some(service) }, Routes::default(), stop).await;
             }));
             node.clients.insert((*name).to_owned(), containerd_client::connect(socket).await.unwrap());
         }
@@ -678,6 +792,12 @@ impl Node {
     /// A client on a connection of its own.
     async fn connection(&self) -> ContentClient<Channel> {
         over(containerd_client::connect(self.folder.path().join("system.sock")).await.unwrap())
+    }
+
+    /// Where a blob stands.
+    fn file_of(&self, digest: &str) -> PathBuf {
+        let hex = digest.strip_prefix("sha256:").unwrap();
+        self.folder.path().join("data/blobs/sha256").join(&hex[..2]).join(hex)
     }
 
     /// Puts a blob into the hold that no containerd knows of.

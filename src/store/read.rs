@@ -7,13 +7,14 @@
 //! last change. One that is not is hashed again, and if it is another, the blob is no longer held.
 
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSliceMut};
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use lru::LruCache;
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::draft::rehash;
 use super::records::{BlobRecord, Time};
@@ -43,11 +44,16 @@ impl Hold {
     /// # Errors
     /// When the index or the file cannot be read.
     pub async fn reading(&self, digest: &Digest) -> Result<Reading, StoreError> {
-        if let Some(open) = self.inner.open_files.find(digest) {
+        if let Some(open) = self.open_still(digest) {
             return Ok(Reading::Open(open));
         }
         let (hold, digest) = (self.clone(), digest.clone());
         blocking(move || hold.read(&digest)).await
+    }
+
+    /// A blob whose file is open since an earlier read, and has not been touched since.
+    pub fn open_still(&self, digest: &Digest) -> Option<OpenBlob> {
+        self.inner.open_files.find(digest)
     }
 
     /// Opens a blob for reading. *Blocking*, and for long where its file has changed since it was committed.
@@ -55,7 +61,7 @@ impl Hold {
     /// # Errors
     /// When the index or the file cannot be read.
     pub fn read(&self, digest: &Digest) -> Result<Reading, StoreError> {
-        match self.inner.open_files.find(digest) {
+        match self.open_still(digest) {
             Some(open) => Ok(Reading::Open(open)),
             None => self.open_blob(digest, Doubt::IfChanged),
         }
@@ -190,6 +196,14 @@ impl OpenBlob {
     pub fn read_at(&self, offset: u64, length: usize) -> std::io::Result<Bytes> {
         let length = length.min(usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX));
         read_exact_at(&self.file, offset, length)
+    }
+
+    /// Fills a buffer from an offset on where the page cache has all of it. Never waits for the disk; `None` where
+    /// that would be needed, or anything else is the matter.
+    pub fn read_from_memory(&self, offset: u64, buffer: &mut [u8]) -> Option<()> {
+        let length = buffer.len();
+        let read = preadv2(&self.file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT);
+        read.ok().filter(|read| *read == length).map(drop)
     }
 }
 

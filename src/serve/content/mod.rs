@@ -6,6 +6,8 @@
 //! Invariant: `Info`, `List`, `Delete` and the statuses wait for no network and no other request, since containerd
 //! calls them while it holds its own lock.
 
+mod connection;
+mod corked;
 mod filter;
 mod handover;
 mod info;
@@ -18,13 +20,13 @@ use std::pin::Pin;
 
 use futures_util::Stream;
 use tokio_util::task::TaskTracker;
-use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::oci::Digest;
 use crate::resolve::Resolver;
 use crate::store::{Hold, Ingests, Owner, StoreError};
 use api::content_server::{Content, ContentServer};
+pub use connection::serve;
 use filter::Filters;
 use handover::HandOver;
 pub use pending::Pending;
@@ -38,24 +40,8 @@ mod api {
 /// The largest message that containerd sends or takes, in bytes.
 const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
-/// HTTP/2 windows, in bytes: containerd writes 1 MiB at a time, on one connection for all its streams.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-
-/// How many calls may be broken off before they were looked at. Beyond it the whole connection is cut, with all
-/// that runs on it; the library's 20 are meant for strangers, and here the one client is the node's containerd.
-const UNSEEN_RESETS: usize = 1 << 16;
-
 /// A stream of replies.
 type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-/// A server as containerd's one connection for everything needs it.
-pub fn server() -> Server {
-    Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_max_pending_accept_reset_streams(Some(UNSEEN_RESETS))
-}
 
 /// The content store of one containerd.
 #[derive(Clone)]
