@@ -6,6 +6,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let content = "proto/containerd/services/content/v1/content.proto";
     let services = tonic_prost_build::configure().build_client(false);
     services.compile_with_config(config("containerd.services.content.v1"), &[content], &["proto"])?;
+    // And of its differ. What it imports is named from this folder.
+    let (diff, types) = ("proto/containerd/services/diff/v1/diff.proto", "proto/containerd");
+    let services = tonic_prost_build::configure().build_client(false);
+    services.compile_with_config(config("containerd.services.diff.v1"), &[diff], &[types])?;
     // The commands are clients of our own.
     let resolver = "proto/tidehold/v1/resolver.proto";
     tonic_prost_build::configure().compile_with_config(config("tidehold.v1"), &[resolver], &["proto"])?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -14,8 +15,9 @@ use tonic::service::Routes;
 use crate::clock;
 use crate::config::{Config, Registry};
 use crate::resolve::{Access, Ages, Freshness, Resolver};
-use crate::serve::content::{self, ContentService};
+use crate::serve::content::{self, ContentService, Pending};
 use crate::serve::control::{self, ControlService};
+use crate::serve::differ::DifferService;
 use crate::serve::listen::{ListenError, Listeners, Socket, SocketFile};
 use crate::serve::{http, mirror};
 use crate::store::{Hold, Owner, Recovered, StoreError, blocking};
@@ -69,13 +71,14 @@ impl App {
         report(&config, &recovered);
         let resolver = Resolver::new(hold.clone(), upstreams, freshness(&config), access(&config)?);
         let mut writers = Vec::new();
+        let differ = DifferService::new(hold.clone());
         for (containerd, opened) in config.containerds.iter().zip(openings) {
             let (hold, resolver) = (hold.clone(), resolver.clone());
             let (owner, handover) = (Owner::new(&containerd.name), containerd.handover);
             let service = blocking(move || ContentService::open(hold, owner, resolver, handover)).await?;
             writers.push(service.writers());
             // Its server ends only with us.
-            let _ = opened.send(service);
+            let _ = opened.send((service, differ.clone()));
         }
         Ok(Self { hold, resolver, mirror, control, servers, writers, stop })
     }
@@ -150,10 +153,16 @@ impl App {
     }
 }
 
-async fn serve_content(socket: Socket, opening: oneshot::Receiver<ContentService>, stop: CancellationToken) {
+/// What containerd speaks to on its socket.
+type Fronts = (ContentService, DifferService);
+
+async fn serve_content(socket: Socket, opening: oneshot::Receiver<Fronts>, stop: CancellationToken) {
     let Socket { listener, file } = socket;
-    let opening = async { opening.await.ok() };
-    content::serve(listener, opening, Routes::default(), stopped(stop, file)).await;
+    let opened = async { opening.await.ok() }.boxed().shared();
+    let differ = opened.clone().map(|fronts| fronts.map(|(_, differ)| differ.into_server()));
+    let beside = Routes::default().add_service(Pending::new(differ));
+    let content = opened.map(|fronts| fronts.map(|(content, _)| content));
+    content::serve(listener, content, beside, stopped(stop, file)).await;
 }
 
 async fn serve_control(socket: Socket, resolver: Resolver, stop: CancellationToken) {

@@ -3,6 +3,7 @@
 
 pub mod content;
 pub mod control;
+pub mod differ;
 pub mod http;
 pub mod listen;
 pub mod mirror;

@@ -205,6 +205,14 @@ impl OpenBlob {
         let read = preadv2(&self.file, &mut [IoSliceMut::new(buffer)], offset, ReadWriteFlags::NOWAIT);
         read.ok().filter(|read| *read == length).map(drop)
     }
+
+    /// Fills the buffer from an offset on as far as one read does, and answers how far; 0 only at the end. *Blocking.*
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn read_into(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
 }
 
 pub(super) fn read_exact_at(file: &File, offset: u64, length: usize) -> std::io::Result<Bytes> {
