@@ -11,8 +11,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let services = tonic_prost_build::configure().build_client(false);
     services.compile_with_config(config("containerd.services.diff.v1"), &[diff], &[types])?;
     // The commands are clients of our own.
-    let resolver = "proto/tidehold/v1/resolver.proto";
-    tonic_prost_build::configure().compile_with_config(config("tidehold.v1"), &[resolver], &["proto"])?;
+    let own = ["proto/tidehold/v1/resolver.proto", "proto/tidehold/v1/layers.proto"];
+    tonic_prost_build::configure().compile_with_config(config("tidehold.v1"), &own, &["proto"])?;
     Ok(())
 }
 

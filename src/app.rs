@@ -160,7 +160,8 @@ async fn serve_content(socket: Socket, opening: oneshot::Receiver<Fronts>, stop:
     let Socket { listener, file } = socket;
     let opened = async { opening.await.ok() }.boxed().shared();
     let differ = opened.clone().map(|fronts| fronts.map(|(_, differ)| differ.into_server()));
-    let beside = Routes::default().add_service(Pending::new(differ));
+    let layers = opened.clone().map(|fronts| fronts.map(|(content, _)| content.layers()));
+    let beside = Routes::default().add_service(Pending::new(differ)).add_service(Pending::new(layers));
     let content = opened.map(|fronts| fronts.map(|(content, _)| content));
     content::serve(listener, content, beside, stopped(stop, file)).await;
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// What a part may import beside itself and [`SHARED`]. A new part needs a line here.
 const RULES: &[(&str, &[&str])] = &[
     ("main", &["cli", "app", "config"]),
-    ("cli", &["app", "config"]),
+    ("cli", &["app", "apply", "config"]),
     ("app", &["config", "serve", "resolve", "upstream", "access", "store", "apply", "evict", "tier"]),
     ("serve", &["resolve", "store", "apply", "access"]),
     ("apply", &["store"]),

@@ -17,6 +17,7 @@ mod go_path;
 mod metadata;
 mod mounts;
 mod packing;
+pub mod piped;
 mod root;
 mod stream;
 mod tar;
@@ -34,7 +35,7 @@ use crate::oci::Digest;
 use crate::store::OpenBlob;
 pub use mounts::Mount;
 use mounts::{NoTarget, Target};
-use packing::Packing;
+use packing::{BlobReader, Packing};
 pub use stream::Cancel;
 use stream::{StreamError, stream};
 use tar::{Entries, TarError};
@@ -87,7 +88,7 @@ impl Plan {
         let packing = self.packing;
         let (digest, size) = std::thread::scope(|scope| {
             let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-            let pump = move || match packing.unpacked(blob) {
+            let pump = move || match packing.unpacked(BlobReader::new(blob)) {
                 Ok(bytes) => source.pump(bytes),
                 Err(error) => source.fail(&error),
             };

@@ -44,8 +44,7 @@ impl Packing {
     ///
     /// # Errors
     /// When the first bytes cannot be read.
-    pub(super) fn unpacked(self, blob: OpenBlob) -> std::io::Result<Box<dyn Read>> {
-        let mut file = BlobReader { blob, offset: 0, buffer: vec![0; READ_BYTES], from: 0, to: 0 };
+    pub(super) fn unpacked<'a>(self, mut file: impl BufRead + 'a) -> std::io::Result<Box<dyn Read + 'a>> {
         if self == Self::Plain {
             return Ok(Box::new(file));
         }
@@ -59,19 +58,25 @@ impl Packing {
     }
 }
 
-fn zstd(file: BlobReader) -> std::io::Result<impl Read> {
+fn zstd<R: BufRead>(file: R) -> std::io::Result<impl Read + use<R>> {
     let mut decoder = ::zstd::Decoder::with_buffer(file)?;
     decoder.window_log_max(ZSTD_WINDOW_LOG)?;
     Ok(decoder)
 }
 
 /// A blob from its start to its end. Large reads go past the buffer.
-struct BlobReader {
+pub(super) struct BlobReader {
     blob: OpenBlob,
     offset: u64,
     buffer: Vec<u8>,
     from: usize,
     to: usize,
+}
+
+impl BlobReader {
+    pub(super) fn new(blob: OpenBlob) -> Self {
+        Self { blob, offset: 0, buffer: vec![0; READ_BYTES], from: 0, to: 0 }
+    }
 }
 
 impl Read for BlobReader {

@@ -37,17 +37,21 @@ impl Control {
             Ok(stream) => stream,
             Err(error) => return Err(unanswered(&socket.display().to_string(), &error).into()),
         };
-        // One connection is all there is: where it ends, so does the command.
-        let mut stream = Some(TokioIo::new(stream));
-        let connector = service_fn(move |_| {
-            let stream = stream.take().ok_or(io::ErrorKind::NotConnected);
-            std::future::ready(stream.map_err(io::Error::from))
-        });
-        // The name is never looked up; HTTP asks for one.
-        let channel =
-            Endpoint::from_static("http://tidehold.invalid").connect_with_connector(connector).await;
-        Ok(ResolverClient::new(channel.with_context(|| format!("talk to {}", socket.display()))?))
+        let channel = channel(stream).await.with_context(|| format!("talk to {}", socket.display()))?;
+        Ok(ResolverClient::new(channel))
     }
+}
+
+/// gRPC over a connection.
+pub(super) async fn channel(stream: UnixStream) -> Result<Channel, tonic::transport::Error> {
+    // One connection is all there is: where it ends, so does the command.
+    let mut stream = Some(TokioIo::new(stream));
+    let connector = service_fn(move |_| {
+        let stream = stream.take().ok_or(io::ErrorKind::NotConnected);
+        std::future::ready(stream.map_err(io::Error::from))
+    });
+    // The name is never looked up; HTTP asks for one.
+    Endpoint::from_static("http://tidehold.invalid").connect_with_connector(connector).await
 }
 
 fn unanswered(socket: &str, error: &io::Error) -> anyhow::Error {

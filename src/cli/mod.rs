@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 usage, 78 bad configuration.
 
 mod control;
+mod decompress;
 mod doctor;
 mod resolve;
 mod serve;
@@ -39,6 +40,8 @@ enum Command {
     Resolve(resolve::Resolve),
     /// Fetch images ahead of those who will pull them
     Warm(warm::Warm),
+    /// Decompress a layer for containerd 1.6, which runs this as its stream processor
+    Decompress(decompress::Decompress),
 }
 
 /// How a command ended where it did not do what it was asked to.
@@ -65,6 +68,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Doctor(doctor) => doctor.run(),
         Command::Resolve(resolve) => resolve.run(),
         Command::Warm(warm) => warm.run(),
+        Command::Decompress(decompress) => decompress.run(),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

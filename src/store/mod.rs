@@ -141,6 +141,11 @@ impl Hold {
         Ok(record.map(|record| Blob::new(digest, &record)))
     }
 
+    /// Where a blob's file is, if it is held. It is never written to, and stays readable for whoever has it open.
+    pub fn path_of(&self, digest: &Digest) -> PathBuf {
+        self.inner.files.blob(digest)
+    }
+
     /// A new file to write a blob into, unnamed until it is committed. *Blocking.*
     ///
     /// # Errors

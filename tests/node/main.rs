@@ -19,6 +19,7 @@ mod bench;
 mod damage;
 mod handover;
 mod kills;
+mod layers;
 mod private;
 mod pulls;
 mod restart;
@@ -35,6 +36,7 @@ const CHAPTERS: &[&[Scenario]] = &[
     pulls::SCENARIOS,
     private::SCENARIOS,
     handover::SCENARIOS,
+    layers::SCENARIOS,
     waits::SCENARIOS,
     shared::SCENARIOS,
     damage::SCENARIOS,

@@ -356,6 +356,9 @@ fn config(version: Version, store: Store<'_>, snapshotter: &str, folder: &Path) 
         disabled.push("io.containerd.content.v1.content");
         let address = socket.display();
         proxy = format!("[proxy_plugins.tidehold]\n  type = \"content\"\n  address = \"{address}\"\n");
+        if version == Version::V1_6 {
+            proxy += &stream_processor(socket);
+        }
     }
     if let Store::Isolated(_) = store {
         proxy += "[plugins.\"io.containerd.metadata.v1.bolt\"]\n  content_sharing_policy = \"isolated\"\n";
@@ -383,6 +386,21 @@ required_plugins = ["io.containerd.metadata.v1.bolt"]
 [debug]
   level = "debug"
 {proxy}{unpack}"#
+    )
+}
+
+/// The program that takes the place of the decompression where no differ can.
+fn stream_processor(socket: &Path) -> String {
+    let (program, socket) = (env!("CARGO_BIN_EXE_tidehold"), socket.display());
+    let layers = [
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.oci.image.layer.v1.tar+zstd",
+    ];
+    format!(
+        "[stream_processors.tidehold]\n  accepts = {layers:?}\n  \
+         returns = \"application/vnd.oci.image.layer.v1.tar\"\n  \
+         path = \"{program}\"\n  args = [\"decompress\", \"--socket\", \"{socket}\"]\n"
     )
 }
 

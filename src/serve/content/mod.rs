@@ -6,6 +6,7 @@
 //! Invariant: `Info`, `List`, `Delete` and the statuses wait for no network and no other request, since containerd
 //! calls them while it holds its own lock.
 
+mod begun;
 mod connection;
 mod corked;
 mod filter;
@@ -26,6 +27,7 @@ use crate::oci::Digest;
 use crate::resolve::Resolver;
 use crate::store::{Hold, Ingests, Owner, StoreError};
 use api::content_server::{Content, ContentServer};
+use begun::Begun;
 pub use connection::serve;
 use filter::Filters;
 use handover::HandOver;
@@ -54,6 +56,8 @@ pub struct ContentService {
     handover: Option<HandOver>,
     /// The streams of writes that are open.
     writers: TaskTracker,
+    /// What its containerd began to read.
+    begun: Begun,
 }
 
 impl ContentService {
@@ -65,7 +69,8 @@ impl ContentService {
     pub fn open(hold: Hold, owner: Owner, resolver: Resolver, handover: bool) -> Result<Self, StoreError> {
         let ingests = Ingests::open(&hold, owner.clone())?;
         let handover = handover.then(|| HandOver::new(resolver.clone()));
-        Ok(Self { hold, owner, ingests, resolver, handover, writers: TaskTracker::new() })
+        let (writers, begun) = (TaskTracker::new(), Begun::default());
+        Ok(Self { hold, owner, ingests, resolver, handover, writers, begun })
     }
 
     /// What can be waited for until no stream of writes is open.

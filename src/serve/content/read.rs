@@ -36,7 +36,8 @@ impl ContentService {
             return None;
         }
         let request = api::ReadContentRequest::decode(message).ok()?;
-        let blob = self.hold.open_still(&request.digest.parse().ok()?)?;
+        let digest = request.digest.parse().ok()?;
+        let blob = self.hold.open_still(&digest)?;
         let offset = u64::try_from(request.offset).ok()?;
         let length = u64::try_from(request.size).ok()?.min(blob.size().checked_sub(offset)?);
         if length == 0 || length > INLINE_BYTES {
@@ -53,6 +54,9 @@ impl ContentService {
         blob.read_from_memory(offset, reply.get_mut(data_at..)?)?;
         let message_length = u32::try_from(reply.len() - PREFIX_BYTES).ok()?;
         reply.get_mut(1..PREFIX_BYTES)?.copy_from_slice(&message_length.to_be_bytes());
+        if offset == 0 {
+            self.begun.note(&digest);
+        }
         Some(reply.freeze())
     }
 
@@ -72,6 +76,9 @@ impl ContentService {
                 "offset {offset} is past the end of {digest}, which has {} bytes",
                 blob.size()
             )));
+        }
+        if offset == 0 {
+            self.begun.note(&digest);
         }
         let length = u64::try_from(request.size).unwrap_or(0);
         let end = if length == 0 { blob.size() } else { blob.size().min(offset.saturating_add(length)) };

@@ -21,7 +21,6 @@ use api::containerd::types;
 #[expect(clippy::allow_attributes_without_reason, unreachable_pub, reason = "generated from diff.proto")]
 mod api {
     pub mod containerd {
-        #[expect(dead_code, reason = "the file has messages of other services too")]
         pub mod types {
             tonic::include_proto!("containerd.types");
         }
