@@ -21,6 +21,7 @@ use api::containerd::types;
 #[expect(clippy::allow_attributes_without_reason, unreachable_pub, reason = "generated from diff.proto")]
 mod api {
     pub mod containerd {
+        #[allow(dead_code, reason = "the file has messages of other services too")]
         pub mod types {
             tonic::include_proto!("containerd.types");
         }
