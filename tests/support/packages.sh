@@ -9,11 +9,12 @@
 #   install_prerequisites      installs what the build and the tests lack; asks apt only if something is missing
 #   fetch_parts                fills the cache; quick and without the network once it is full
 #   fetch_parts_and_clients    the same, and the clients of registries that only the tests run
+#   fetch_parts_and_peers      the parts, and the servers that only the benchmark compares with
 #   parts_cache                prints the cache folder
 #   newest_containerd          prints the folder of the newest containerd that was had
 #
 # The cache holds one folder for each part (containerd-1.6, containerd-1.7, containerd-2, runc,
-# docker-registry, skopeo, podman) with the package's tree in it, and NAME.missing, with the reason in words, for
+# docker-registry, skopeo, podman, nginx) with the package's tree in it, and NAME.missing, with the reason in words, for
 # each part that could not be had.
 
 parts_cache() {
@@ -89,6 +90,7 @@ install_prerequisites() {
 # A client is linked to libraries that a machine without it lacks: its tree has those too.
 readonly PARTS="containerd-1.6 containerd-1.7 containerd-2 runc docker-registry"
 readonly CLIENTS="skopeo podman"
+readonly PEERS="nginx"
 
 fetch_parts() {
   WANTED=$PARTS
@@ -97,6 +99,11 @@ fetch_parts() {
 
 fetch_parts_and_clients() {
   WANTED="$PARTS $CLIENTS"
+  fetch_wanted
+}
+
+fetch_parts_and_peers() {
+  WANTED="$PARTS $PEERS"
   fetch_wanted
 }
 
@@ -183,6 +190,7 @@ fetch_open_parts() {
     try_suites "$cache" docker-registry docker-registry "$codename" bookworm trixie
     try_suites "$cache" skopeo skopeo "$codename"
     try_suites "$cache" podman podman "$codename"
+    try_suites "$cache" nginx nginx "$codename"
   else
     try_suites "$cache" "containerd-1.6" containerd "$codename-updates" "$codename"
     try_suites "$cache" "containerd-1.7" containerd "$codename-updates" "$codename" noble-updates jammy-updates
@@ -191,6 +199,7 @@ fetch_open_parts() {
     try_suites "$cache" docker-registry docker-registry "$codename" noble jammy
     try_suites "$cache" skopeo skopeo "$codename"
     try_suites "$cache" podman podman "$codename"
+    try_suites "$cache" nginx nginx "$codename"
   fi
   rm -rf "$work"
 }
@@ -290,7 +299,7 @@ unpack_from() {
   [ ! -d "$folder/tree-$package" ] || return 0
   say "fetching $package from $2"
   (cd "$folder" && apt-get -c "$folder/apt.conf" -qq download "$package" >>"$folder/log" 2>&1) || return 1
-  case " $CLIENTS " in
+  case " $CLIENTS $PEERS " in
     *" $package "*) unpack_needs "$folder" "$package" || return 1 ;;
   esac
   dpkg -x "$folder/$package"_*.deb "$folder/tree-$package"
@@ -311,7 +320,7 @@ unpack_needs() {
 
 # Succeeds, with the reason, when the tree is not the part: another version, or one that cannot run here.
 unfit() {
-  local part=$1 tree=$2 program version lacks libraries
+  local part=$1 tree=$2 program version lacks libraries asked
   libraries=$(find "$tree/usr/lib" "$tree/lib" -maxdepth 1 -name '*-linux-gnu*' 2>/dev/null | tr '\n' :)
   program=$(find "$tree/usr/bin" "$tree/usr/sbin" -name "${part%%-[0-9]*}" 2>/dev/null | head -n 1)
   if [ ! -x "$program" ]; then
@@ -323,8 +332,12 @@ unfit() {
     echo "needs ${lacks% }, which this machine lacks"
     return 0
   fi
+  case $part in
+    nginx) asked=-v ;;
+    *) asked=--version ;;
+  esac
   # podman makes itself a folder for even this.
-  if ! version=$(XDG_RUNTIME_DIR=${tree%/*} LD_LIBRARY_PATH=$libraries "$program" --version 2>&1); then
+  if ! version=$(XDG_RUNTIME_DIR=${tree%/*} LD_LIBRARY_PATH=$libraries "$program" "$asked" 2>&1); then
     echo "does not run here: $(printf '%s' "$version" | head -n 1)"
     return 0
   fi

@@ -28,6 +28,16 @@ pub(crate) struct Process {
 impl Process {
     /// Starts the command and waits for its word to systemd that it is ready (sd_notify(3)).
     pub(crate) fn start_notifying(name: &str, command: &mut Command, folder: &Path) -> Self {
+        Self::start_notifying_within(READY_WITHIN, name, command, folder)
+    }
+
+    /// As `start_notifying`, for one that may have more to do first.
+    pub(crate) fn start_notifying_within(
+        within: Duration,
+        name: &str,
+        command: &mut Command,
+        folder: &Path,
+    ) -> Self {
         let socket = folder.join("notify.sock");
         std::fs::remove_file(&socket).or_else(absent_is_fine).unwrap();
         let notices = UnixDatagram::bind(&socket).expect("a notify socket");
@@ -35,7 +45,7 @@ impl Process {
 
         let mut process = Self::spawn(name, command.env("NOTIFY_SOCKET", &socket), folder);
         let mut notice = [0; 4096];
-        process.await_ready(|| match notices.recv(&mut notice) {
+        process.await_ready(within, || match notices.recv(&mut notice) {
             Ok(length) => notice[..length].split(|byte| *byte == b'\n').any(|line| line == b"READY=1"),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => false,
             Err(error) => panic!("the notify socket of {name}: {error}"),
@@ -46,7 +56,7 @@ impl Process {
     /// Starts the command and waits until it accepts connections on the address.
     pub(crate) fn start_listening(name: &str, command: &mut Command, folder: &Path, address: &str) -> Self {
         let mut process = Self::spawn(name, command, folder);
-        process.await_ready(|| {
+        process.await_ready(READY_WITHIN, || {
             let accepted = std::net::TcpStream::connect(address).is_ok();
             if !accepted {
                 std::thread::sleep(LOOK_EVERY);
@@ -68,9 +78,9 @@ impl Process {
         Self { name: name.to_owned(), child, log }
     }
 
-    fn await_ready(&mut self, mut ready: impl FnMut() -> bool) {
+    fn await_ready(&mut self, within: Duration, mut ready: impl FnMut() -> bool) {
         // Each look takes as long as LOOK_EVERY, unless there is something to see.
-        for _ in 0..ticks(READY_WITHIN) {
+        for _ in 0..ticks(within) {
             if ready() {
                 return;
             }
@@ -78,7 +88,7 @@ impl Process {
                 panic!("{} ended with {status} before it was ready", self.name);
             }
         }
-        panic!("{} was not ready within {READY_WITHIN:?}", self.name);
+        panic!("{} was not ready within {within:?}", self.name);
     }
 
     pub(crate) fn pid(&self) -> Pid {
