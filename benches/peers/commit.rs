@@ -15,11 +15,14 @@ use crate::{Options, places};
 /// What `content.Copy` sends at a time.
 const PIECE: usize = 1 << 20;
 
+const BUILTIN: &str = "containerd's builtin store";
+
 pub(crate) fn run(options: &Options) -> Report {
     let mut report = Report::new("commit");
     let pieces = options.size(1024, 64);
     let blob = Blob::make(pieces);
     let newest = Version::ALL.into_iter().rev().find(|version| version.available().is_ok());
+    report.compare_with(BUILTIN);
     if newest.is_none() {
         report.note("there is no containerd here to compare with");
     }
@@ -27,7 +30,7 @@ pub(crate) fn run(options: &Options) -> Report {
         let builtin = |report: &mut Report| {
             if let Some(version) = newest {
                 let node = Node::start(version, Side::Builtin, None, "http://127.0.0.1:1");
-                blob.ingest(&mut Content::connect(&node.socket()), report, &format!("containerd {version}"));
+                blob.ingest(&mut Content::connect(&node.socket()), report, BUILTIN);
             }
         };
         if round % 2 == 0 {

@@ -10,6 +10,9 @@ use tempfile::TempDir;
 use crate::places;
 use crate::support::process::{Process, free_port};
 
+/// The program, as it was built for this run.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_tidehold");
+
 /// An index of a million blobs is made from the files alone within this.
 const READY_WITHIN: Duration = Duration::from_secs(600);
 
@@ -92,7 +95,7 @@ impl Tidehold {
 }
 
 fn launch(folder: &Path, log: Log) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
+    let mut command = Command::new(PROGRAM);
     command.arg("serve").arg("--config").arg(folder.join("tidehold.toml")).env_remove("RUST_LOG");
     if log == Log::Off {
         command.env("RUST_LOG", "off");

@@ -18,6 +18,7 @@ const SIDE: &str = "Tidehold";
 
 pub(crate) fn run(options: &Options) -> Report {
     let mut report = Report::new("index");
+    report.compare_with(SIDE);
     let counts: &[(u64, &str)] =
         &[(10_000, "10 thousand"), (100_000, "100 thousand"), (1_000_000, "1 million")];
     for (count, name) in options.size(counts, &counts[..1]) {

@@ -105,7 +105,7 @@ fn main() {
     let chosen = if options.sections.is_empty() { all } else { &options.sections };
     for section in chosen {
         let report = section.run(&options);
-        println!("{}", report.table());
+        println!("{}", report.tables());
         println!("samples: {}\n", report.write(&options).display());
     }
 }

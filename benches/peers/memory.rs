@@ -18,12 +18,13 @@ const SLOW_BYTES: usize = 64 * 1024;
 
 pub(crate) fn run(options: &Options) -> Report {
     let mut report = Report::new("memory");
+    report.compare_with(Rival::DockerRegistry.name());
     let image = images::image(Kind::Noise, options.quick);
     let origin = Origin::start(images::registry());
     for round in 0..options.rounds(3) {
         eprintln!("memory, round {}", round + 1);
         for streams in [64, 256] {
-            for rival in [Rival::Tidehold, Rival::DockerRegistry] {
+            for rival in [Rival::DockerRegistry, Rival::Tidehold] {
                 if let Err(why) = rival.available() {
                     report.note(format!("{} was not measured: {why}", rival.name()));
                     continue;

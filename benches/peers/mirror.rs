@@ -34,7 +34,7 @@ pub(crate) fn run(options: &Options) -> Report {
     if options.wants("herd") {
         herds(options, &mut report, &origin, &image);
     }
-    report.note("ratios are Tidehold's and the others' over the first column's; of requests and GB a second more is better");
+    report.note("of requests, ranges and GB a second more is better");
     report
 }
 
@@ -58,6 +58,7 @@ fn in_turn<T>(sides: &[T], round: usize) -> Box<dyn Iterator<Item = &T> + '_> {
 fn blobs(options: &Options, report: &mut Report, origin: &Origin, image: &Image) {
     let rivals = [Rival::NginxFiles, Rival::Tidehold, Rival::NginxCache, Rival::DockerRegistry];
     let files = images::registry();
+    report.compare_with(Rival::NginxFiles.name());
     let started: Vec<(Rival, Server)> = available(&rivals, report)
         .into_iter()
         .map(|rival| (rival, rival.start(origin.address(), &files, Log::Usual)))
@@ -141,6 +142,7 @@ fn together<T: Send>(
 fn manifests(options: &Options, report: &mut Report, origin: &Origin, image: &Image) {
     const CONNECTIONS: u64 = 32;
     let seconds = options.size(3.0, 0.5);
+    report.compare_with(Rival::NginxCache.name());
     let files = images::registry();
     for (log, logging) in [(Log::Usual, "usual logs"), (Log::Off, "no logs")] {
         let rivals = available(&[Rival::NginxCache, Rival::Tidehold, Rival::DockerRegistry], report);
@@ -171,6 +173,7 @@ fn herds(options: &Options, report: &mut Report, origin: &Origin, image: &Image)
     const CLIENTS: usize = 64;
     /// About a gigabit, on each connection.
     const PACE: u64 = 100_000_000;
+    report.compare_with(Rival::NginxCache.name());
     let rivals = available(&[Rival::NginxCache, Rival::Tidehold, Rival::DockerRegistry], report);
     let blob = format!("/v2/{PREFIX}{}/blobs/{}", image.name, image.largest);
     let files = images::registry();

@@ -10,13 +10,20 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::daemon::Tidehold;
+use crate::daemon::{PROGRAM, Tidehold};
 use crate::support::containerd::Version;
 use crate::support::parts::{part, programs};
 use crate::support::process::Process;
 use crate::{cpu, places};
 
 const LAUNCHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/private-containerd");
+
+/// What a stream processor takes in.
+const LAYERS: [&str; 3] = [
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd",
+];
 
 /// Where containerd keeps its content, and who applies its layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +32,7 @@ pub(crate) enum Side {
     Builtin,
     /// Tidehold keeps the content, containerd applies the layers.
     Proxied,
-    /// Tidehold keeps the content and applies the layers.
+    /// Tidehold keeps the content and applies the layers; for 1.6 it only decompresses them.
     Tidehold,
 }
 
@@ -193,7 +200,13 @@ fn config(version: Version, side: Side, tidehold: Option<&Tidehold>, folder: &Pa
         disabled.push("io.containerd.content.v1.content");
         let address = tidehold.content().display().to_string();
         more += &format!("[proxy_plugins.tidehold]\n  type = \"content\"\n  address = \"{address}\"\n");
-        if side == Side::Tidehold {
+        if side == Side::Tidehold && version == Version::V1_6 {
+            more += &format!(
+                "[stream_processors.tidehold]\n  accepts = {LAYERS:?}\n  \
+                 returns = \"application/vnd.oci.image.layer.v1.tar\"\n  path = \"{PROGRAM}\"\n  \
+                 args = [\"decompress\", \"--socket\", \"{address}\"]\n"
+            );
+        } else if side == Side::Tidehold {
             more += &format!("[proxy_plugins.tidehold-diff]\n  type = \"diff\"\n  address = \"{address}\"\n");
             more += "[plugins.\"io.containerd.service.v1.diff-service\"]\n  default = [\"tidehold-diff\", \"walking\"]\n";
             unpack += "  differ = \"tidehold-diff\"\n";

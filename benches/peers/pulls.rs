@@ -6,11 +6,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use containerd_client::services::v1 as api;
 use containerd_client::services::v1::diff_client::DiffClient;
 
-use crate::daemon::{Log, Tidehold};
+use crate::daemon::{self, Log, Tidehold};
 use crate::images::{self, Image, Kind};
 use crate::node::{Node, Side};
 use crate::origin::Origin;
@@ -30,6 +31,7 @@ pub(crate) fn run(options: &Options) -> Report {
             continue;
         }
         let sides = sides(version, &mut report);
+        report.compare_with("builtin");
         for kind in Kind::ALL {
             if !options.wants(&format!("{version} {kind}")) {
                 continue;
@@ -60,13 +62,19 @@ pub(crate) fn run(options: &Options) -> Report {
 
 /// The sides that this version has.
 fn sides(version: Version, report: &mut Report) -> Vec<Side> {
-    let differs = version > Version::V1_6 && has_differ();
+    let differs = if version == Version::V1_6 { has_processor() } else { has_differ() };
     if !differs {
         report.note(format!(
-            "containerd {version}: this build has no differ for it, so only the plain proxied store"
+            "containerd {version}: this build applies no layers for it, so only the plain proxied store"
         ));
     }
     Side::ALL.into_iter().filter(|side| differs || *side != Side::Tidehold).collect()
+}
+
+/// Whether this build has the program that decompresses layers for 1.6.
+fn has_processor() -> bool {
+    let mut command = Command::new(daemon::PROGRAM);
+    command.args(["decompress", "--help"]).output().is_ok_and(|output| output.status.success())
 }
 
 /// Whether this build serves the differ: a service that is not there is *unimplemented* without a word.

@@ -8,13 +8,20 @@ use serde_json::{Value, json};
 
 use crate::{Options, places};
 
-/// The results of a section. In each row the first side is what the others are compared with.
+/// The results of a section: one table for each chapter.
 #[derive(Debug)]
 pub(crate) struct Report {
     section: &'static str,
-    rows: Vec<Row>,
+    chapters: Vec<Chapter>,
     /// What could not be measured, and why; and what has to be known to read the rest.
     notes: Vec<String>,
+}
+
+/// Rows that are compared with the same side.
+#[derive(Debug)]
+struct Chapter {
+    first: &'static str,
+    rows: Vec<Row>,
 }
 
 #[derive(Debug)]
@@ -32,7 +39,12 @@ struct Side {
 
 impl Report {
     pub(crate) fn new(section: &'static str) -> Self {
-        Self { section, rows: Vec::new(), notes: Vec::new() }
+        Self { section, chapters: Vec::new(), notes: Vec::new() }
+    }
+
+    /// Begins a table whose ratios are over this side.
+    pub(crate) fn compare_with(&mut self, first: &'static str) {
+        self.chapters.push(Chapter { first, rows: Vec::new() });
     }
 
     /// Takes down one sample, and says so to whoever waits.
@@ -43,11 +55,12 @@ impl Report {
 
     /// Takes down one sample.
     pub(crate) fn add_quietly(&mut self, what: &str, unit: &'static str, side: &str, sample: f64) {
-        let at = self.rows.iter().position(|row| row.what == what).unwrap_or_else(|| {
-            self.rows.push(Row { what: what.to_owned(), unit, sides: Vec::new() });
-            self.rows.len() - 1
+        let rows = &mut self.chapters.last_mut().expect("a table that was begun").rows;
+        let at = rows.iter().position(|row| row.what == what).unwrap_or_else(|| {
+            rows.push(Row { what: what.to_owned(), unit, sides: Vec::new() });
+            rows.len() - 1
         });
-        let sides = &mut self.rows[at].sides;
+        let sides = &mut rows[at].sides;
         match sides.iter_mut().find(|known| known.name == side) {
             Some(known) => known.samples.push(sample),
             None => sides.push(Side { name: side.to_owned(), samples: vec![sample] }),
@@ -64,44 +77,26 @@ impl Report {
     }
 
     /// Medians, with the smallest and the largest, and how they compare with the first side's.
-    pub(crate) fn table(&self) -> String {
-        let mut names: Vec<&str> = Vec::new();
-        for side in self.rows.iter().flat_map(|row| &row.sides) {
-            if !names.contains(&side.name.as_str()) {
-                names.push(&side.name);
-            }
+    pub(crate) fn tables(&self) -> String {
+        let mut tables = format!("## {}\n", self.section);
+        for chapter in &self.chapters {
+            tables.push_str(&chapter.table());
         }
-        let mut table = format!("## {}\n\n| |", self.section);
-        for (index, name) in names.iter().enumerate() {
-            let _ = write!(table, " {name} |{}", if index == 0 { "" } else { " ratio |" });
-        }
-        table.push_str("\n|---|");
-        table.push_str(&"---|".repeat(names.len() * 2 - usize::from(!names.is_empty())));
-        for row in &self.rows {
-            let _ = write!(table, "\n| {}, {} |", row.what, row.unit);
-            for (index, name) in names.iter().enumerate() {
-                let side = row.sides.iter().find(|side| side.name == *name);
-                let _ = write!(table, " {} |", side.map_or_else(|| "–".to_owned(), Side::shown));
-                if index > 0 {
-                    let ratio = side.and_then(|side| row.ratio(side, names[0]));
-                    let shown = ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
-                    let _ = write!(table, " {shown} |");
-                }
-            }
-        }
-        table.push('\n');
         for note in &self.notes {
-            let _ = write!(table, "\n* {note}");
+            let _ = write!(tables, "\n* {note}");
         }
-        table.push('\n');
-        table
+        tables.push('\n');
+        tables
     }
 
     /// Writes the samples, and answers where to.
     pub(crate) fn write(&self, options: &Options) -> PathBuf {
-        let only: String = options.only.iter().map(|word| format!("-{}", word.replace('/', "_"))).collect();
+        let only: String =
+            options.only.iter().map(|word| format!("-{}", word.replace(['/', ' '], "-"))).collect();
         let file = places::results().join(format!("{}{only}.json", self.section));
-        let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
+        let rows =
+            |chapter: &Chapter| chapter.rows.iter().map(|row| row.json(chapter.first)).collect::<Vec<_>>();
+        let rows: Vec<Value> = self.chapters.iter().flat_map(rows).collect();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let all = json!({
@@ -116,14 +111,44 @@ impl Report {
     }
 }
 
+impl Chapter {
+    fn table(&self) -> String {
+        let mut names = vec![self.first];
+        for side in self.rows.iter().flat_map(|row| &row.sides) {
+            if !names.contains(&side.name.as_str()) {
+                names.push(&side.name);
+            }
+        }
+        let mut table = String::from("\n| |");
+        for (index, name) in names.iter().enumerate() {
+            let _ = write!(table, " {name} |{}", if index == 0 { "" } else { " ratio |" });
+        }
+        table.push_str("\n|---|");
+        table.push_str(&"---|".repeat(names.len() * 2 - 1));
+        for row in &self.rows {
+            let _ = write!(table, "\n| {}, {} |", row.what, row.unit);
+            for (index, name) in names.iter().enumerate() {
+                let side = row.sides.iter().find(|side| side.name == *name);
+                let _ = write!(table, " {} |", side.map_or_else(|| "–".to_owned(), Side::shown));
+                if index > 0 {
+                    let ratio = side.and_then(|side| row.ratio(side, self.first));
+                    let shown = ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
+                    let _ = write!(table, " {shown} |");
+                }
+            }
+        }
+        table.push('\n');
+        table
+    }
+}
+
 impl Row {
     fn ratio(&self, side: &Side, first: &str) -> Option<f64> {
         let base = self.sides.iter().find(|side| side.name == first)?.median();
         (base > 0.0).then(|| side.median() / base)
     }
 
-    fn json(&self) -> Value {
-        let first = self.sides.first().map_or("", |side| side.name.as_str());
+    fn json(&self, first: &str) -> Value {
         let side = |side: &Side| {
             json!({
                 "name": side.name,
