@@ -139,9 +139,7 @@ impl Steps<'_> {
         self.report.add(&row, "s", &side, seconds);
         let containerd = after.containerd - before.containerd;
         self.report.add_quietly(&format!("{row}, CPU of containerd and ctr"), "s", &side, containerd);
-        if self.side != Side::Builtin {
-            let tidehold = after.tidehold - before.tidehold;
-            self.report.add_quietly(&format!("{row}, CPU of Tidehold"), "s", &side, tidehold);
-        }
+        let tidehold = after.tidehold - before.tidehold;
+        self.report.add_quietly(&format!("{row}, CPU of Tidehold"), "s", &side, tidehold);
     }
 }
