@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -95,7 +94,7 @@ impl Tidehold {
 }
 
 fn launch(folder: &Path, log: Log) -> Process {
-    let mut command = Command::new(PROGRAM);
+    let mut command = places::bound(PROGRAM);
     command.arg("serve").arg("--config").arg(folder.join("tidehold.toml")).env_remove("RUST_LOG");
     if log == Log::Off {
         command.env("RUST_LOG", "off");

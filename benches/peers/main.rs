@@ -101,6 +101,7 @@ impl Section {
 
 fn main() {
     let options = Options::parse();
+    places::sweep();
     let all = Section::value_variants();
     let chosen = if options.sections.is_empty() { all } else { &options.sections };
     for section in chosen {

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use tempfile::TempDir;
 
@@ -129,7 +128,7 @@ fn nginx(location: &str, cache: &str, log: Log) -> Server {
          server {{ listen {address}; {location} }}\n}}\n"
     );
     fs::write(at.join("nginx.conf"), config).expect("a configuration");
-    let mut command = Command::new(programs(&tree).join("nginx"));
+    let mut command = places::bound(programs(&tree).join("nginx"));
     let libraries =
         ["usr/lib", "lib"].iter().flat_map(|place| fs::read_dir(tree.join(place)).into_iter().flatten());
     let libraries = libraries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
@@ -150,7 +149,7 @@ fn docker_registry(origin: &str) -> Server {
     );
     let file = folder.path().join("config.yml");
     fs::write(&file, config).expect("a configuration");
-    let mut command = Command::new(program);
+    let mut command = places::bound(program);
     command.arg("serve").arg(file);
     let process = Process::start_listening("docker-registry", &mut command, folder.path(), &address);
     Server { address, query: "", running: Running::Other { process, _folder: folder } }
