@@ -60,9 +60,7 @@ impl Draft {
     /// When the disk refuses, a full one for instance: the draft is then as it was. Or when it could not keep what
     /// it had taken: nothing but [clearing](Draft::clear) the draft helps then.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        if let Some(error) = self.flush().failed() {
-            return Err(error.clone());
-        }
+        self.flush().disturbed()?;
         let hasher = match self.put(bytes) {
             Ok(hasher) => hasher,
             Err(error) => {
@@ -115,7 +113,12 @@ impl Draft {
 
     /// Whether the disk could not keep what was written: then it can only be cleared.
     pub(super) fn is_broken(&self) -> bool {
-        self.flush().failed().is_some()
+        self.flush().failed()
+    }
+
+    #[cfg(test)]
+    pub(super) fn break_down(&self) {
+        *self.flush() = Flush::refused(StoreError::Damaged("bytes that the disk did not keep".to_owned()));
     }
 
     fn flush(&self) -> MutexGuard<'_, Flush> {

@@ -62,9 +62,21 @@ impl Flush {
         Ok(())
     }
 
-    /// Why bytes may be missing on the disk, if so.
-    pub(super) fn failed(&self) -> Option<&StoreError> {
-        self.failed.as_ref()
+    /// One that the disk has refused.
+    #[cfg(test)]
+    pub(super) fn refused(error: StoreError) -> Self {
+        Self { failed: Some(error), ..Self::default() }
+    }
+
+    /// The file is about to be changed, were it only to be cut back again: what was durable is so no more.
+    pub(super) fn disturbed(&mut self) -> Result<(), StoreError> {
+        self.durable = None;
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Whether bytes may be missing on the disk.
+    pub(super) fn failed(&self) -> bool {
+        self.failed.is_some()
     }
 
     fn wait(&mut self) -> Result<(), StoreError> {
@@ -100,6 +112,7 @@ mod tests {
         let well = Arc::new(tempfile::tempfile().unwrap());
         flush.finish(&disk, path, &well, EVERY_BYTES).unwrap_err();
         flush.grown(&disk, path, &well, 2 * EVERY_BYTES).unwrap_err();
-        assert!(flush.failed().is_some());
+        assert!(flush.failed());
+        flush.disturbed().unwrap_err();
     }
 }

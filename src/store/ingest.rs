@@ -524,6 +524,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_the_disk_did_not_keep_becomes_no_blob_and_is_written_anew() {
+        let (_folder, hold, ingests) = ingests();
+        let mut first = ingests.write("layer", clock::now()).await.unwrap();
+        first.write(b"tide", clock::now()).unwrap();
+        first.draft.as_ref().unwrap().break_down();
+        assert!(first.write(b"hold", clock::now()).is_err());
+        assert!(matches!(first.commit(as_digest(b"tide"), clock::now()), Err(CommitError::Store(_))));
+        assert!(hold.blob(&Digest::of(b"tide")).unwrap().is_none());
+        let mut second = ingests.write("layer", clock::now()).await.unwrap();
+        assert_eq!((second.status().offset, ingests.status("layer").unwrap().offset), (0, 0));
+        second.write(b"tide", clock::now()).unwrap();
+        second.commit(as_digest(b"tide"), clock::now()).unwrap();
+    }
+
+    #[tokio::test]
     async fn an_abort_under_a_writer_leaves_the_next_ingest_of_that_ref_alone() {
         let (_folder, hold, ingests) = ingests();
         let mut old = ingests.write("layer", clock::now()).await.unwrap();
