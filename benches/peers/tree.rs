@@ -116,8 +116,8 @@ impl Layer {
 /// Most files are of a few KiB, few are large, and those make up most of the bytes.
 fn size(numbers: &mut Numbers) -> usize {
     let doublings = match numbers.below(1000) {
-        0..3 => 21,
-        3..40 => 17,
+        0..2 => 21,
+        2..40 => 17,
         40..250 => 14,
         250..700 => 12,
         _ => 9,
@@ -130,7 +130,9 @@ fn size(numbers: &mut Numbers) -> usize {
 fn binary(size: usize, numbers: &mut Numbers) -> Vec<u8> {
     let mut bytes = numbers.noise(512.min(size));
     while bytes.len() < size {
-        let start = usize::try_from(numbers.below(bytes.len() as u64)).expect("within the file");
+        // No further back than any compressor sees.
+        let back = 1 + numbers.below(bytes.len().min(24 << 10) as u64);
+        let start = bytes.len() - usize::try_from(back).expect("within the file");
         let end = bytes.len().min(start + 6 + usize::try_from(numbers.below(30)).expect("small"));
         bytes.extend_from_within(start..end);
         let changed = numbers.next().to_le_bytes();
