@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tidehold::config::{Access, Config, Fault, LoadError, Reserve};
+use tidehold::config::{Access, Config, Fault, Fetch, LoadError, Reserve};
 
 fn faults(text: &str) -> Vec<Fault> {
     Config::parse(text, "t.toml").expect_err("the text is faulty").iter().cloned().collect()
@@ -79,6 +79,12 @@ listen = "0.0.0.0:80"
 max_size = "1TB"
 reserve_free = "20GiB"
 
+[fetch]
+ahead = false
+parallel = 8
+connections = 1
+bandwidth = "50MiB/s"
+
 [tags]
 fresh_for = "10s"
 stale_for = "7d"
@@ -119,6 +125,7 @@ upstream = ["http://10.0.0.1/ghcr/", "https://ghcr.io"]
     assert_eq!(config.web.listen.to_string(), "0.0.0.0:80");
     assert_eq!(config.cache.max_size_bytes, 1_000_000_000_000);
     assert_eq!(config.cache.reserve_free, Reserve::Bytes(20 << 30));
+    assert_eq!(config.fetch, Fetch { ahead: false, parallel: 8, connections: 1, bandwidth: Some(50 << 20) });
     assert_eq!(
         config.access,
         Access { fresh_for: Duration::from_secs(60), stale_for: Duration::from_secs(7200) }
@@ -132,6 +139,20 @@ upstream = ["http://10.0.0.1/ghcr/", "https://ghcr.io"]
     assert!(hub.share_private);
     assert_eq!(upstreams("localhost:5000"), ["http://127.0.0.1:5000/"]);
     assert_eq!(upstreams("ghcr.io"), ["http://10.0.0.1/ghcr", "https://ghcr.io/"]);
+}
+
+#[test]
+fn what_is_fetched_is_bounded_by_numbers_that_make_sense() {
+    for (text, problem, instead) in [
+        ("parallel = 0", "0 is not from 1 to 64", "write a number from 1 to 64, without quotes"),
+        ("connections = 17", "17 is not from 1 to 16", "write a number from 1 to 16, without quotes"),
+        ("parallel = '3'", "expected a number, found text", "write a number from 1 to 64, without quotes"),
+        ("bandwidth = '10MB'", "\"10MB\" is no rate", "write \"10MB/s\""),
+        ("ahead = 1", "expected true or false, found a whole number", "write true or false"),
+    ] {
+        assert_eq!(only(&format!("[fetch]\n{text}\n")), (problem.to_owned(), instead.to_owned()), "{text}");
+    }
+    assert_eq!(sound("").fetch, Fetch { ahead: true, parallel: 3, connections: 4, bandwidth: None });
 }
 
 #[test]

@@ -24,8 +24,8 @@ mod warnings;
 
 pub use faults::{Fault, Faults, LoadError};
 pub use types::{
-    Access, Ages, Cache, Config, Containerd, Control, DOCKER_HUB, Mirror, Registries, Registry, Reserve,
-    Share, TagRule, Tags, Web,
+    Access, Ages, Cache, Config, Containerd, Control, DOCKER_HUB, Fetch, Mirror, Registries, Registry,
+    Reserve, Share, TagRule, Tags, Web,
 };
 
 use faults::{Sink, Wrong};

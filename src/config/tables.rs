@@ -12,23 +12,28 @@ use toml::de::DeTable;
 
 use super::faults::{Sink, Wrong};
 use super::types::{
-    Access, Ages, Cache, Config, Containerd, Control, Mirror, Registries, Registry, TagRule, Tags, Web,
+    Access, Ages, Cache, Config, Containerd, Control, Fetch, Mirror, Registries, Registry, TagRule, Tags, Web,
 };
 use super::values;
 use super::walk::{ANY_KEY, Homes, Other, Read, Section, hint, short};
 
 const ROOT: &[&str] =
-    &["data_dir", "containerd", "mirror", "control", "web", "cache", "tags", "access", "registries"];
+    &["data_dir", "containerd", "mirror", "control", "web", "cache", "fetch", "tags", "access", "registries"];
 const CONTAINERD: &[&str] = &["name", "socket", "handover"];
 const MIRROR: &[&str] = &["listen"];
 const CONTROL: &[&str] = &["socket"];
 const WEB: &[&str] = &["listen"];
 const CACHE: &[&str] = &["max_size", "reserve_free"];
+const FETCH: &[&str] = &["ahead", "parallel", "connections", "bandwidth"];
 const TAGS: &[&str] = &["fresh_for", "stale_for", "rules"];
 const TAG_RULE: &[&str] = &["match", "fresh_for", "stale_for"];
 const ACCESS: &[&str] = &["fresh_for", "stale_for"];
 const REGISTRIES: &[&str] = &["allow_any", ANY_KEY];
 const REGISTRY: &[&str] = &["upstream", "credentials", "share_private"];
+
+/// No registry likes more than this from one node, and no link needs it.
+const MOST_PARALLEL: usize = 64;
+const MOST_CONNECTIONS: usize = 16;
 
 const HOMES: Homes = &[
     ("at the top of the file", ROOT),
@@ -37,6 +42,7 @@ const HOMES: Homes = &[
     ("in [control]", CONTROL),
     ("in [web]", WEB),
     ("in [cache]", CACHE),
+    ("in [fetch]", FETCH),
     ("in [tags]", TAGS),
     ("in [[tags.rules]]", TAG_RULE),
     ("in [access]", ACCESS),
@@ -62,6 +68,7 @@ pub(super) fn read(document: &DeTable, sink: &mut Sink) -> Config {
         control,
         web: Web { listen: web.or(defaults.web.listen) },
         cache: cache(&root.table("cache", CACHE, sink), sink),
+        fetch: fetch(&root.table("fetch", FETCH, sink), sink),
         tags: tags(&root.table("tags", TAGS, sink), sink),
         access: access(&root.table("access", ACCESS, sink), sink),
         registries: registries(&root.table("registries", REGISTRIES, sink), sink),
@@ -178,6 +185,17 @@ fn cache(section: &Section, sink: &mut Sink) -> Cache {
     Cache {
         max_size_bytes: section.text("max_size", "100GiB", values::size, sink).or(default.max_size_bytes),
         reserve_free: section.text("reserve_free", "5%", values::reserve, sink).or(default.reserve_free),
+    }
+}
+
+fn fetch(section: &Section, sink: &mut Sink) -> Fetch {
+    let default = Fetch::default();
+    let bandwidth = section.text("bandwidth", "50MiB/s", |text| values::rate(text).map(Some), sink);
+    Fetch {
+        ahead: section.switch("ahead", sink).or(default.ahead),
+        parallel: section.count("parallel", 1..=MOST_PARALLEL, sink).or(default.parallel),
+        connections: section.count("connections", 1..=MOST_CONNECTIONS, sink).or(default.connections),
+        bandwidth: bandwidth.or(default.bandwidth),
     }
 }
 

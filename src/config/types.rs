@@ -34,6 +34,8 @@ pub struct Config {
     pub web: Web,
     /// How much may be kept.
     pub cache: Cache,
+    /// How blobs are fetched.
+    pub fetch: Fetch,
     /// How long a tag's digest is good for.
     pub tags: Tags,
     /// How long a client's proof that it may read a repository is good for.
@@ -51,6 +53,7 @@ impl Default for Config {
             control: Control::default(),
             web: Web::default(),
             cache: Cache::default(),
+            fetch: Fetch::default(),
             tags: Tags::default(),
             access: Access::default(),
             registries: Registries::default(),
@@ -175,6 +178,26 @@ impl Share {
         let part = u128::from(whole) * u128::from(self.hundredths_of_a_percent) / u128::from(Self::WHOLE);
         // A share is at most the whole, so the part fits where the whole did.
         u64::try_from(part).unwrap_or(whole)
+    }
+}
+
+/// How blobs are fetched from registries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetch {
+    /// Whether the blobs of an image are fetched before they are asked for, once its manifest is.
+    pub ahead: bool,
+    /// How many of them at a time, of each registry.
+    pub parallel: usize,
+    /// Most connections for one large blob.
+    pub connections: usize,
+    /// Most bytes a second of all blobs together that come from registries; as many as come where it is not set.
+    pub bandwidth: Option<u64>,
+}
+
+impl Default for Fetch {
+    fn default() -> Self {
+        // containerd fetches three at a time itself.
+        Self { ahead: true, parallel: 3, connections: 4, bandwidth: None }
     }
 }
 

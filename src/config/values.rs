@@ -21,6 +21,9 @@ const LONGEST: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 /// The longest path a unix socket can have on Linux: `sun_path` holds 108 bytes, one of them the final NUL.
 const SOCKET_PATH_BYTES: usize = 107;
 
+/// The least bytes a second that a limit may leave.
+const SLOWEST: u64 = 64 << 10;
+
 const SIZE_UNITS: [&str; 9] = ["B", "KiB", "MiB", "GiB", "TiB", "kB", "MB", "GB", "TB"];
 
 /// A size in bytes, such as `100GiB` or `1.5TB`.
@@ -53,6 +56,26 @@ pub(super) fn size(text: &str) -> Result<u64, Wrong> {
     match text.parse::<ByteSize>() {
         Ok(ByteSize(bytes)) if bytes < u64::MAX => Ok(bytes),
         _ => Err(Wrong::new(format!("the size {:?} is too large", short(text)), "write a size below 16 EiB")),
+    }
+}
+
+/// Bytes a second, such as `50MiB/s`.
+pub(super) fn rate(text: &str) -> Result<u64, Wrong> {
+    let text = text.trim();
+    let Some(amount) = text.strip_suffix("/s") else {
+        let instead = match size(text) {
+            Ok(_) => format!("write {:?}", format!("{}/s", short(text))),
+            Err(_) => "write a rate such as \"50MiB/s\"".to_owned(),
+        };
+        return Err(Wrong::new(format!("{:?} is no rate", short(text)), instead));
+    };
+    match size(amount) {
+        Ok(bytes) if bytes >= SLOWEST => Ok(bytes),
+        Ok(_) => Err(Wrong::new(
+            format!("{:?} is too slow: whoever waits for a blob would give up", short(text)),
+            "write at least \"64KiB/s\"",
+        )),
+        Err(Wrong { problem, .. }) => Err(Wrong::new(problem, "write a rate such as \"50MiB/s\"")),
     }
 }
 
@@ -387,6 +410,19 @@ mod tests {
             ("5g", "write \"5GB\""),
         ] {
             assert_eq!(advice(reserve(text)), instead, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_a_size_a_second() {
+        assert_eq!((rate("50MiB/s"), rate(" 1.5MB/s ")), (Ok(50 << 20), Ok(1_500_000)));
+        for (text, instead) in [
+            ("50MiB", "write \"50MiB/s\""),
+            ("50/s", "write a rate such as \"50MiB/s\""),
+            ("fast", "write a rate such as \"50MiB/s\""),
+            ("0B/s", "write at least \"64KiB/s\""),
+        ] {
+            assert_eq!(advice(rate(text)), instead, "{text}");
         }
     }
 

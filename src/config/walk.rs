@@ -3,7 +3,7 @@
 //! Owns the three things any table can have wrong with it: a key nobody knows, a value of the wrong type,
 //! a value its reader objects to. Knows no key by name; [`super::tables`] does.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -191,6 +191,22 @@ impl<'t> Section<'t> {
             Some(text @ ("true" | "false")) => format!("write {text} without quotes"),
             _ => "write true or false".to_owned(),
         };
+        sink.fault(&value.span(), &self.path_of(key), Wrong::new(problem, instead));
+        Read::Faulty
+    }
+
+    /// Reads a whole number within these bounds.
+    pub(super) fn count(&self, key: &str, bounds: RangeInclusive<usize>, sink: &mut Sink) -> Read<usize> {
+        let Some(value) = self.value(key) else { return Read::Absent };
+        let (least, most) = (bounds.start(), bounds.end());
+        let problem = match value.get_ref() {
+            DeValue::Integer(number) => match number.to_string().parse::<usize>() {
+                Ok(number) if bounds.contains(&number) => return Read::Set(number, value.span()),
+                Ok(_) | Err(_) => format!("{number} is not from {least} to {most}"),
+            },
+            other => format!("expected a number, found {}", found(other)),
+        };
+        let instead = format!("write a number from {least} to {most}, without quotes");
         sink.fault(&value.span(), &self.path_of(key), Wrong::new(problem, instead));
         Read::Faulty
     }
