@@ -245,7 +245,8 @@ fn upstream_settings(config: &Config) -> Result<Settings, BuildError> {
         let Registry { upstreams, credentials, .. } = registry.clone();
         listed.insert(name, Listed { urls: upstreams, credentials });
     }
-    Ok(Settings { allow_any: config.registries.allow_any, listed, timeouts: Timeouts::default() })
+    let (allow_any, bandwidth) = (config.registries.allow_any, config.fetch.bandwidth);
+    Ok(Settings { allow_any, listed, timeouts: Timeouts::default(), bandwidth })
 }
 
 fn access(config: &Config) -> Result<Access, BuildError> {

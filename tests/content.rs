@@ -965,7 +965,7 @@ fn pattern(length: usize) -> Vec<u8> {
 
 /// A resolver that may ask nobody.
 fn no_resolver(hold: &Hold) -> Resolver {
-    let settings = Settings { allow_any: false, listed: BTreeMap::new(), timeouts: Timeouts::default() };
+    let settings = Settings { allow_any: false, listed: BTreeMap::new(), timeouts: Timeouts::default(), bandwidth: None };
     let ages = Ages { fresh_for: Duration::ZERO, stale_for: Duration::ZERO };
     let freshness = Freshness { default: ages, rules: vec![] };
     let ages = tidehold::access::Ages { fresh_for: Duration::ZERO, stale_for: Duration::ZERO };

@@ -15,6 +15,7 @@ use url::Url;
 use super::asker::Asker;
 use super::failure::Failure;
 use super::reach::{Reach, Standing};
+use super::span::Span;
 use crate::oci::{ACCEPT_MANIFESTS, Digest, List, ListOf, Reference, Repository};
 
 /// What the stack takes; only a token is ever asked for with a body.
@@ -80,6 +81,10 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Marks a request that is to have a connection of its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Apart;
+
 /// Who a request goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
@@ -90,8 +95,8 @@ pub(super) enum Place {
 }
 
 impl Asked {
-    /// Makes the request for it; `from` is the first byte wanted, and only a later one than the first is sent.
-    pub(super) fn request(&self, method: Method, url: &Url, from: u64) -> Result<Request, Failure> {
+    /// Makes the request for these bytes of it.
+    pub(super) fn request(&self, method: Method, url: &Url, span: Span) -> Result<Request, Failure> {
         let uri = uri(url)?;
         let mut request = http::Request::new(Full::default());
         *request.method_mut() = method;
@@ -106,10 +111,11 @@ impl Asked {
         if let Some(accepted) = accepted {
             headers.insert(ACCEPT, HeaderValue::from_static(accepted));
         }
-        if from > 0
-            && let Ok(range) = HeaderValue::try_from(format!("bytes={from}-"))
-        {
+        if let Some(Ok(range)) = span.header().map(HeaderValue::try_from) {
             headers.insert(RANGE, range);
+        }
+        if span.is_part() {
+            request.extensions_mut().insert(Apart);
         }
         request.extensions_mut().insert(self.clone());
         Ok(request)
@@ -180,6 +186,6 @@ mod tests {
 
     #[test]
     fn an_address_with_credentials_is_not_asked() {
-        assert!(asked(Reach::Public).request(Method::GET, &url("https://u@quay.io/"), 0).is_err());
+        assert!(asked(Reach::Public).request(Method::GET, &url("https://u@quay.io/"), Span::WHOLE).is_err());
     }
 }

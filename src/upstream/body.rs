@@ -1,16 +1,19 @@
 //! Bodies: read as they come or whole, never longer than announced, never waited for without end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, BoxStream, StreamExt};
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
+use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::failure::{Cause, Failure, Wait};
+use super::pace::Pace;
+use super::span::Span;
 
 /// A blob on its way, or the rest of one.
 pub struct BlobBody {
@@ -18,6 +21,10 @@ pub struct BlobBody {
     pub total: Option<u64>,
     /// The offset of the body's first byte in the blob: 0 where the registry ignored what was asked for.
     pub starts_at: u64,
+    /// The offset behind its last byte, where the answer tells.
+    pub ends_at: Option<u64>,
+    /// Whether the registry says that it gives parts of it.
+    pub ranges: bool,
     /// The bytes. It ends well only at the announced end, and yields nothing after a failure.
     pub body: BoxStream<'static, Result<Bytes, Failure>>,
 }
@@ -43,27 +50,38 @@ pub(super) struct Extent {
     pub(super) total: Option<u64>,
     /// Where the body begins.
     pub(super) starts_at: u64,
+    /// How many bytes the body is to bring.
+    pub(super) awaited: Option<u64>,
+    /// Whether parts can be had.
+    pub(super) ranges: bool,
 }
 
 impl Extent {
-    /// Reads it off an answer to a request for the bytes from this one on, given the status was 200 or 206.
-    pub(super) fn of(status: StatusCode, headers: &HeaderMap, from: u64) -> Result<Self, Failure> {
+    /// Reads it off an answer to a request for these bytes, given the status was 200 or 206.
+    pub(super) fn of(status: StatusCode, headers: &HeaderMap, span: Span) -> Result<Self, Failure> {
         let length = length(headers);
         if status == StatusCode::OK {
-            return Ok(Self { total: length, starts_at: 0 });
+            let ranges = headers.get(ACCEPT_RANGES).is_some_and(|unit| unit.as_bytes() == b"bytes");
+            return Ok(Self { total: length, starts_at: 0, awaited: length, ranges });
         }
         let range = headers.get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
         let range = range.ok_or_else(|| Failure::unusable("a part of a blob that does not say which"))?;
         let (first, last, total) = parse_content_range(range)
             .ok_or_else(|| Failure::unusable("a part of a blob that can't be told"))?;
-        if from == 0 || first != from {
+        let from = span.from;
+        if span == Span::WHOLE || first != from {
             return Err(Failure::unusable(format!("the bytes from {first} on, where {from} was asked for")));
+        }
+        if span.to.is_some_and(|to| last >= to) {
+            return Err(Failure::unusable("more of a blob than was asked for"));
         }
         if length.is_some_and(|length| length != last - first + 1) {
             return Err(Failure::unusable("a part of a blob that is not as long as it says"));
         }
         // Without a total the part's own end is all that is promised.
-        Ok(Self { total: total.or(last.checked_add(1)), starts_at: first })
+        let total = total.or(if span.is_part() { None } else { last.checked_add(1) });
+        let awaited = if span.is_part() { Some(last - first + 1) } else { total.map(|total| total - first) };
+        Ok(Self { total, starts_at: first, awaited, ranges: true })
     }
 }
 
@@ -112,6 +130,23 @@ pub(super) fn chunks(
     .boxed()
 }
 
+/// A body that is read no faster than this.
+pub(super) fn paced(
+    body: BoxStream<'static, Result<Bytes, Failure>>,
+    pace: Arc<Pace>,
+) -> BoxStream<'static, Result<Bytes, Failure>> {
+    body.then(move |chunk| {
+        let pace = Arc::clone(&pace);
+        async move {
+            if let Ok(chunk) = &chunk {
+                pace.take(chunk.len()).await;
+            }
+            chunk
+        }
+    })
+    .boxed()
+}
+
 /// A whole body of at most `most` bytes that has to be there within this time.
 pub(super) async fn whole(
     incoming: Incoming,
@@ -146,7 +181,7 @@ mod tests {
         status: u16,
         length: Option<&str>,
         range: Option<&str>,
-        from: u64,
+        span: Span,
     ) -> Option<(Option<u64>, u64)> {
         let mut headers = HeaderMap::new();
         if let Some(length) = length {
@@ -155,8 +190,23 @@ mod tests {
         if let Some(range) = range {
             headers.insert(CONTENT_RANGE, range.parse().unwrap());
         }
-        let extent = Extent::of(StatusCode::from_u16(status).unwrap(), &headers, from).ok()?;
+        let extent = Extent::of(StatusCode::from_u16(status).unwrap(), &headers, span).ok()?;
         Some((extent.total, extent.starts_at))
+    }
+
+    #[test]
+    fn a_part_with_an_end_ends_there_at_the_latest() {
+        for (status, range, expected) in [
+            (206, Some("bytes 4-9/20"), Some((Some(20), 4))),
+            (206, Some("bytes 4-7/20"), Some((Some(20), 4))),
+            (206, Some("bytes 4-9/*"), Some((None, 4))),
+            (206, Some("bytes 4-10/20"), None),
+            (206, Some("bytes 5-9/20"), None),
+            (200, None, Some((Some(20), 0))),
+        ] {
+            let length = (status == 200).then_some("20");
+            assert_eq!(extent(status, length, range, Span::part(&(4..10))), expected, "{status} {range:?}");
+        }
     }
 
     #[test]
@@ -180,7 +230,8 @@ mod tests {
             (206, None, Some("pages 4-9/10"), 4, None),
             (206, None, Some("bytes 4-/10"), 4, None),
         ] {
-            assert_eq!(extent(status, length, range, from), expected, "{status} {length:?} {range:?} {from}");
+            let span = Span::from_on(from);
+            assert_eq!(extent(status, length, range, span), expected, "{status} {length:?} {range:?} {from}");
         }
     }
 }

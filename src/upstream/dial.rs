@@ -28,6 +28,15 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 type Connecting<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 type BoxError = Box<dyn Error + Send + Sync>;
 
+/// What is spoken with a host that speaks TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocols {
+    /// What it likes best.
+    All,
+    /// HTTP/1.1: one request at a time on each connection.
+    OnlyHttp1,
+}
+
 /// Opens connections to whatever is within its reach.
 #[derive(Clone)]
 pub(super) struct Dial {
@@ -40,13 +49,19 @@ pub(super) struct Dial {
 
 impl Dial {
     /// A connector for this reach that takes at most `within`, name resolution and TLS included.
-    pub(super) fn new(reach: Reach, within: Duration) -> Self {
+    pub(super) fn new(reach: Reach, within: Duration, protocols: Protocols) -> Self {
         let mut plain = HttpConnector::new_with_resolver(Resolver { reach, system: GaiResolver::new() });
         plain.enforce_http(false);
         plain.set_nodelay(true);
         plain.set_keepalive(Some(KEEPALIVE));
         let tls = match HttpsConnectorBuilder::new().with_native_roots() {
-            Ok(builder) => Some(builder.https_only().enable_all_versions().wrap_connector(plain.clone())),
+            Ok(builder) => {
+                let builder = builder.https_only();
+                Some(match protocols {
+                    Protocols::All => builder.enable_all_versions().wrap_connector(plain.clone()),
+                    Protocols::OnlyHttp1 => builder.enable_http1().wrap_connector(plain.clone()),
+                })
+            }
             Err(error) => {
                 tracing::debug!(%error, "no root certificates");
                 None
@@ -142,7 +157,7 @@ mod tests {
     use super::*;
 
     async fn refused(reach: Reach, to: &str) -> Option<Standing> {
-        let dial = Dial::new(reach, Duration::from_secs(5));
+        let dial = Dial::new(reach, Duration::from_secs(5), Protocols::All);
         let error = dial.oneshot(to.parse().unwrap()).await.err()?;
         let mut cause: Option<&(dyn Error + 'static)> = Some(error.as_ref());
         while let Some(error) = cause {

@@ -12,19 +12,20 @@ use super::asker::Asker;
 use super::failure::{Failure, Wait};
 use super::redirect;
 use super::settings::{Role, Upstream};
+use super::span::Span;
 use super::upstreams::Upstreams;
 use crate::clock;
 use crate::oci::Repository;
 
 impl Upstreams {
-    /// Asks until one has an answer that can be read: 200, or 206 to a request for bytes from a later one than the first.
+    /// Asks until one has an answer that can be read: 200, or 206 to a request for some of the bytes.
     pub(super) async fn ask<T, R>(
         &self,
         asker: &Asker,
         method: Method,
         repository: &Repository,
         kind: Kind,
-        from: u64,
+        span: Span,
         read: impl Fn(Answer, Role) -> Result<R, Failure>,
     ) -> Result<T, Failure>
     where
@@ -44,7 +45,7 @@ impl Upstreams {
                 asker: asker.clone(),
             };
             let asking = async {
-                let answer = self.ask_one(&upstream, asked, &method, from).await?;
+                let answer = self.ask_one(&upstream, asked, &method, span).await?;
                 read(answer, upstream.role)?.await
             };
             let answered = match upstream.role {
@@ -74,11 +75,11 @@ impl Upstreams {
         upstream: &Upstream,
         mut asked: Asked,
         method: &Method,
-        from: u64,
+        span: Span,
     ) -> Result<Answer, Failure> {
         let mut url = upstream.address(&asked.repository, &asked.kind);
         for _ in 0..=redirect::MOST {
-            let request = asked.request(method.clone(), &url, from)?;
+            let request = asked.request(method.clone(), &url, span)?;
             let answer = self.stack.clone().oneshot(request).await?;
             if let Some(next) = redirect::next(&url, answer.status(), answer.headers())? {
                 asked = asked.moved(&url, &next, standing_of(&answer));
@@ -87,7 +88,7 @@ impl Upstreams {
             }
             return match answer.status() {
                 StatusCode::OK => Ok(answer),
-                StatusCode::PARTIAL_CONTENT if from > 0 => Ok(answer),
+                StatusCode::PARTIAL_CONTENT if span != Span::WHOLE => Ok(answer),
                 status => {
                     let (headers, now) = (answer.headers(), clock::now());
                     Err(Failure::of_status(method, asked.place, status, headers, now))

@@ -32,12 +32,14 @@ mod limits;
 mod link;
 mod lockout;
 mod logins;
+mod pace;
 mod reach;
 mod record;
 mod redirect;
 mod retry;
 mod retry_after;
 mod settings;
+mod span;
 mod stack;
 #[cfg(test)]
 mod tests;

@@ -24,6 +24,8 @@ pub struct Settings {
     pub listed: BTreeMap<Registry, Listed>,
     /// How long they may take.
     pub timeouts: Timeouts,
+    /// Most bytes a second of all blobs together, where there is a limit.
+    pub bandwidth: Option<u64>,
 }
 
 /// What the configuration says about one registry.
@@ -199,7 +201,7 @@ mod tests {
                 (name.parse().unwrap(), Listed { urls: vec![url.parse().unwrap()], credentials: None })
             })
             .collect();
-        Settings { allow_any, listed, timeouts: Timeouts::default() }
+        Settings { allow_any, listed, timeouts: Timeouts::default(), bandwidth: None }
     }
 
     fn address(settings: &Settings, registry: &str, name: &str) -> String {

@@ -22,6 +22,7 @@ use super::failure::Failure;
 use super::grant::Grant;
 use super::lockout::Lockouts;
 use super::logins::{Login, Proof};
+use super::span::Span;
 use super::token::Token;
 use super::ways::Home;
 use crate::clock;
@@ -200,14 +201,14 @@ fn request(want: &Want, asked: Asked) -> Result<Request, Failure> {
     let asked = Asked { kind: Kind::Token, place: Place::Upstream, reach: grant.reach, ..asked };
     match want.login.as_ref().map(Login::proof) {
         // One for the registry itself is not for its token service, which then is asked as by anyone.
-        None | Some(Proof::Bearer(_)) => asked.request(Method::GET, &grant.address(), 0),
+        None | Some(Proof::Bearer(_)) => asked.request(Method::GET, &grant.address(), Span::WHOLE),
         Some(Proof::Password(header)) => {
-            let mut request = asked.request(Method::GET, &grant.address(), 0)?;
+            let mut request = asked.request(Method::GET, &grant.address(), Span::WHOLE)?;
             request.headers_mut().insert(AUTHORIZATION, header.clone());
             Ok(request)
         }
         Some(Proof::Identity(token)) => {
-            let mut request = asked.request(Method::POST, &grant.realm, 0)?;
+            let mut request = asked.request(Method::POST, &grant.realm, Span::WHOLE)?;
             request.headers_mut().insert(CONTENT_TYPE, FORM);
             *request.body_mut() = Full::from(grant.form(token));
             Ok(request)

@@ -14,8 +14,8 @@ use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::Service;
 
-use super::asked::{Answer, Asked, Request};
-use super::dial::{Dial, TooSlow};
+use super::asked::{Answer, Apart, Asked, Request};
+use super::dial::{Dial, Protocols, TooSlow};
 use super::failure::{Cause, Failure, Forbidden, Wait};
 use super::reach::Reach;
 
@@ -34,17 +34,25 @@ type Client = legacy::Client<Dial, Full<Bytes>>;
 /// Sends a request as it is and answers once the head of the answer is there.
 #[derive(Clone)]
 pub(super) struct Transport {
-    public: Client,
-    private: Client,
-    anywhere: Client,
+    public: Clients,
+    private: Clients,
+    anywhere: Clients,
+}
+
+/// The connections for one reach.
+#[derive(Clone)]
+struct Clients {
+    usual: Client,
+    /// Without HTTP/2, which would put the parts of a blob that are asked for at once on one connection.
+    apart: Client,
 }
 
 impl Transport {
     /// A transport whose connections take at most `connect` to make.
     pub(super) fn new(connect: Duration) -> Self {
-        let client = |reach| {
-            let dial = Dial::new(reach, connect);
-            if reach == Reach::Public && !dial.has_roots() {
+        let client = |reach, protocols| {
+            let dial = Dial::new(reach, connect, protocols);
+            if (reach, protocols) == (Reach::Public, Protocols::All) && !dial.has_roots() {
                 tracing::warn!("no root certificates on this machine: https upstreams can't be asked");
             }
             legacy::Client::builder(TokioExecutor::new())
@@ -57,11 +65,11 @@ impl Transport {
                 .http2_keep_alive_while_idle(true)
                 .build(dial)
         };
-        Self {
-            public: client(Reach::Public),
-            private: client(Reach::Private),
-            anywhere: client(Reach::Anywhere),
-        }
+        let both = |reach| Clients {
+            usual: client(reach, Protocols::All),
+            apart: client(reach, Protocols::OnlyHttp1),
+        };
+        Self { public: both(Reach::Public), private: both(Reach::Private), anywhere: both(Reach::Anywhere) }
     }
 }
 
@@ -75,10 +83,14 @@ impl Service<Request> for Transport {
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        let client = match Asked::of(&request).reach {
+        let clients = match Asked::of(&request).reach {
             Reach::Public => &self.public,
             Reach::Private => &self.private,
             Reach::Anywhere => &self.anywhere,
+        };
+        let client = match request.extensions().get::<Apart>() {
+            Some(Apart) => &clients.apart,
+            None => &clients.usual,
         };
         client.request(request).map_err(failure).boxed()
     }

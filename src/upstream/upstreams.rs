@@ -4,6 +4,7 @@
 //! answer is read. Keeps no bytes and verifies no digest; whoever asked does.
 
 use std::future::ready;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,7 +19,9 @@ use super::gate::Shut;
 use super::gates::{Gates, View};
 use super::limits::Left;
 use super::link;
+use super::pace::Pace;
 use super::settings::{Role, Settings, SettingsError};
+use super::span::Span;
 use super::stack::{Stack, stack};
 use crate::clock;
 use crate::oci::{Digest, List, MAX_MANIFEST_BYTES, Reference, Registry, Repository, filters_applied};
@@ -29,6 +32,7 @@ pub struct Upstreams {
     pub(super) settings: Arc<Settings>,
     gates: Gates,
     pub(super) stack: Stack,
+    pace: Option<Arc<Pace>>,
 }
 
 impl std::fmt::Debug for Upstreams {
@@ -79,7 +83,8 @@ impl Upstreams {
         let settings = Arc::new(settings.checked()?);
         let gates = Gates::default();
         let stack = stack(settings.timeouts, gates.clone(), settings.credentials());
-        Ok(Self { stack, gates, settings })
+        let pace = settings.bandwidth.map(|bytes_a_second| Arc::new(Pace::new(bytes_a_second)));
+        Ok(Self { stack, gates, settings, pace })
     }
 
     /// What a manifest is right now, at no cost: registries with a pull limit do not count a HEAD.
@@ -93,7 +98,7 @@ impl Upstreams {
         reference: &Reference,
     ) -> Result<Described, Failure> {
         let kind = Kind::Manifest(reference.clone());
-        self.ask(asker, Method::HEAD, repository, kind, 0, |answer, role| {
+        self.ask(asker, Method::HEAD, repository, kind, Span::WHOLE, |answer, role| {
             refuse_html(answer.headers())?;
             let digest = named(answer.headers());
             match (reference, &digest, role) {
@@ -127,7 +132,7 @@ impl Upstreams {
         reference: &Reference,
     ) -> Result<Bytes, Failure> {
         let kind = Kind::Manifest(reference.clone());
-        self.ask(asker, Method::GET, repository, kind, 0, |answer, _| {
+        self.ask(asker, Method::GET, repository, kind, Span::WHOLE, |answer, _| {
             refuse_html(answer.headers())?;
             let whole = self.whole(answer);
             Ok(async move {
@@ -153,7 +158,7 @@ impl Upstreams {
         repository: &Repository,
         list: &List,
     ) -> Result<Listing, Failure> {
-        self.ask(asker, Method::GET, repository, Kind::List(list.clone()), 0, |answer, _| {
+        self.ask(asker, Method::GET, repository, Kind::List(list.clone()), Span::WHOLE, |answer, _| {
             refuse_html(answer.headers())?;
             let unusable = |error: crate::oci::ListError| Failure::unusable(error.to_string());
             let next = match link::next(answer.headers())? {
@@ -185,7 +190,7 @@ impl Upstreams {
         size: Option<u64>,
     ) -> Result<Option<u64>, Failure> {
         let kind = Kind::Blob(digest.clone());
-        self.ask(asker, Method::HEAD, repository, kind, 0, |answer, _| {
+        self.ask(asker, Method::HEAD, repository, kind, Span::WHOLE, |answer, _| {
             let length = body::length(answer.headers());
             fits(answer.headers(), length, size)?;
             match named(answer.headers()) {
@@ -211,12 +216,44 @@ impl Upstreams {
         from: u64,
         size: Option<u64>,
     ) -> Result<BlobBody, Failure> {
-        self.ask(asker, Method::GET, repository, Kind::Blob(digest.clone()), from, |answer, _| {
-            let Extent { total, starts_at } = Extent::of(answer.status(), answer.headers(), from)?;
+        self.bytes(asker, repository, digest, Span::from_on(from), size).await
+    }
+
+    /// These bytes alone of a blob of this length, on a connection of their own. A registry that ignores what was asked
+    /// for is answered with by a body that starts at 0.
+    ///
+    /// # Errors
+    /// Any [`Failure`] but [`Failure::NoHead`], from here or from the body.
+    pub async fn get_part(
+        &self,
+        asker: &Asker,
+        repository: &Repository,
+        digest: &Digest,
+        part: &Range<u64>,
+        size: u64,
+    ) -> Result<BlobBody, Failure> {
+        self.bytes(asker, repository, digest, Span::part(part), Some(size)).await
+    }
+
+    async fn bytes(
+        &self,
+        asker: &Asker,
+        repository: &Repository,
+        digest: &Digest,
+        span: Span,
+        size: Option<u64>,
+    ) -> Result<BlobBody, Failure> {
+        self.ask(asker, Method::GET, repository, Kind::Blob(digest.clone()), span, |answer, _| {
+            let Extent { total, starts_at, awaited, ranges } =
+                Extent::of(answer.status(), answer.headers(), span)?;
             fits(answer.headers(), total, size)?;
-            let awaited = total.and_then(|total| total.checked_sub(starts_at));
             let body = body::chunks(answer.into_body(), awaited, self.settings.timeouts.idle);
-            Ok(ready(Ok(BlobBody { total, starts_at, body })))
+            let body = match &self.pace {
+                None => body,
+                Some(pace) => body::paced(body, Arc::clone(pace)),
+            };
+            let ends_at = awaited.map(|awaited| starts_at.saturating_add(awaited));
+            Ok(ready(Ok(BlobBody { total, starts_at, ends_at, ranges, body })))
         })
         .await
     }

@@ -66,7 +66,8 @@ async fn no_spelling_of_a_forged_destination_is_connected_to() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let settings = Settings { allow_any: true, listed: BTreeMap::new(), timeouts: Timeouts::default() };
+    let settings =
+        Settings { allow_any: true, listed: BTreeMap::new(), timeouts: Timeouts::default(), bandwidth: None };
     let upstreams = Upstreams::new(settings).unwrap();
     for host in [
         "127.0.0.1",
@@ -100,7 +101,12 @@ async fn no_spelling_of_a_forged_destination_is_connected_to() {
 
 #[tokio::test]
 async fn a_registry_that_is_not_listed_is_not_asked_where_only_listed_ones_may_be() {
-    let settings = Settings { allow_any: false, listed: BTreeMap::new(), timeouts: Timeouts::default() };
+    let settings = Settings {
+        allow_any: false,
+        listed: BTreeMap::new(),
+        timeouts: Timeouts::default(),
+        bandwidth: None,
+    };
     let upstreams = Upstreams::new(settings).unwrap();
     let failure = upstreams.head_manifest(&anyone(), &repository("a"), &latest()).await.unwrap_err();
     assert!(matches!(failure, Failure::Forbidden(Forbidden::NotListed(_))), "{failure:?}");

@@ -22,7 +22,7 @@ impl Island {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hold = Hold::open(folder.path(), clock::now()).unwrap().0;
-        let settings = Settings { allow_any: false, listed: BTreeMap::new(), timeouts: Timeouts::default() };
+        let settings = Settings { allow_any: false, listed: BTreeMap::new(), timeouts: Timeouts::default(), bandwidth: None };
         let ages = Ages { fresh_for: Duration::ZERO, stale_for: Duration::ZERO };
         let freshness = Freshness { default: ages, rules: vec![] };
         let ages = crate::access::Ages { fresh_for: Duration::ZERO, stale_for: Duration::ZERO };
