@@ -14,7 +14,7 @@ use tonic::service::Routes;
 
 use crate::clock;
 use crate::config::{Config, Registry};
-use crate::resolve::{Access, Ages, Freshness, Resolver};
+use crate::resolve::{Access, Ages, Fetch, Freshness, Resolver};
 use crate::serve::content::{self, ContentService, Pending};
 use crate::serve::control::{self, ControlService};
 use crate::serve::differ::DifferService;
@@ -69,7 +69,11 @@ impl App {
         let data_dir = config.data_dir.clone();
         let (hold, recovered) = blocking(move || Hold::open(&data_dir, clock::now())).await?;
         report(&config, &recovered);
-        let resolver = Resolver::new(hold.clone(), upstreams, freshness(&config), access(&config)?);
+        let resolver = {
+            let crate::config::Fetch { ahead, parallel, connections, .. } = config.fetch;
+            let fetch = Fetch { ahead, parallel, connections };
+            Resolver::new(hold.clone(), upstreams, freshness(&config), access(&config)?, fetch)
+        };
         let mut writers = Vec::new();
         let differ = DifferService::new(hold.clone());
         for (containerd, opened) in config.containerds.iter().zip(openings) {

@@ -21,7 +21,7 @@ use sha2::Digest as _;
 use tempfile::TempDir;
 use tidehold::clock;
 use tidehold::oci::Digest;
-use tidehold::resolve::{Access, Ages, Freshness, Resolver};
+use tidehold::resolve::{Access, Ages, Fetch, Freshness, Resolver};
 use tidehold::serve::content::{self, ContentService};
 use tidehold::store::{Hold, Owner};
 use tidehold::upstream::{Settings, Timeouts, Upstreams};
@@ -965,10 +965,15 @@ fn pattern(length: usize) -> Vec<u8> {
 
 /// A resolver that may ask nobody.
 fn no_resolver(hold: &Hold) -> Resolver {
-    let settings = Settings { allow_any: false, listed: BTreeMap::new(), timeouts: Timeouts::default(), bandwidth: None };
+    let settings = Settings {
+        allow_any: false,
+        listed: BTreeMap::new(),
+        timeouts: Timeouts::default(),
+        bandwidth: None,
+    };
     let ages = Ages { fresh_for: Duration::ZERO, stale_for: Duration::ZERO };
     let freshness = Freshness { default: ages, rules: vec![] };
     let ages = tidehold::access::Ages { fresh_for: Duration::ZERO, stale_for: Duration::ZERO };
     let access = Access { ages, shared: BTreeSet::new() };
-    Resolver::new(hold.clone(), Upstreams::new(settings).unwrap(), freshness, access)
+    Resolver::new(hold.clone(), Upstreams::new(settings).unwrap(), freshness, access, Fetch::default())
 }

@@ -58,8 +58,9 @@ impl Inner {
     }
 
     async fn bring_manifest(self: &Arc<Self>, from: &Repository, digest: &Digest) -> Result<u64, Refusal> {
-        let served =
-            self.manifest(&Caller::new(Client::Operator), from, &Reference::Digest(digest.clone())).await?;
+        let caller = Caller::new(Client::Operator);
+        let served = self.manifest(&caller, from, &Reference::Digest(digest.clone())).await?;
+        self.fetch_ahead(&caller.client, from, digest, (served.kind, &served.children));
         Ok(served.bytes.len() as u64)
     }
 
@@ -71,7 +72,10 @@ impl Inner {
     ) -> Result<u64, Refusal> {
         match self.blob(&Caller::new(Client::Operator), from, digest).await? {
             BlobBytes::Held(blob) => Ok(blob.size()),
-            BlobBytes::Coming(follower) => followed(follower, progress).await.map_err(Refusal::Interrupted),
+            BlobBytes::Coming(follower) => {
+                self.fetch_ahead_of_config(&Client::Operator, from, digest);
+                followed(follower, progress).await.map_err(Refusal::Interrupted)
+            }
         }
     }
 }

@@ -5,12 +5,11 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::StreamExt;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::task::TaskTracker;
 
 use super::flight::Flights;
+use super::receive::{Intake, Piece};
 use super::recent::Recent;
 use super::{Inner, Refusal};
 use crate::clock;
@@ -28,17 +27,15 @@ const BUSY_FOR: Duration = Duration::from_secs(5);
 const FAILED_FOR: Duration = Duration::from_secs(60);
 const MOST_FAILED: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
-/// How many chunks may wait for the disk before the registry is read no further.
-const QUEUED_CHUNKS: usize = 32;
+/// How long, and of how many registries, it is remembered how many connections for a blob paid.
+const PAYING_FOR: Duration = Duration::from_secs(10 * 60);
+const MOST_PAYING: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 
-/// How often in a row a broken download is taken up again without a byte having come in between.
-const RESUMES_WITHOUT_PROGRESS: u32 = 5;
+/// How many connections there may be, all in all, beside the first one of each download.
+const MOST_FURTHER: usize = 32;
 
-/// How long to wait before the second resume in a row; doubled for each further one.
-const RESUME_PAUSE: Duration = Duration::from_millis(200);
-
-/// How long to wait at most for a registry that is not asked at all for a while.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// How many chunks, of 400 KiB at most, may wait for the disk before the registry is read no further.
+const QUEUED_CHUNKS: usize = 8;
 
 /// The bytes of a blob.
 #[derive(Clone)]
@@ -59,6 +56,10 @@ pub(super) struct Downloads {
     /// Downloads from their first byte on. One that has failed is nobody's any more, although it may stand here for
     /// another moment.
     running: Mutex<HashMap<Place, Started>>,
+    /// Of which registries a blob came faster by several connections, and by how many; 1 where it did not.
+    pub(super) paying: Recent<Registry, usize>,
+    /// Connections beside the first one of a download.
+    pub(super) further: Semaphore,
     /// Those that have come to nothing lately.
     failed: Recent<(Repository, Digest), ()>,
 }
@@ -76,6 +77,8 @@ impl Downloads {
         Self {
             starting: Flights::new(tasks),
             running: Mutex::default(),
+            paying: Recent::new(MOST_PAYING, PAYING_FOR),
+            further: Semaphore::new(MOST_FURTHER),
             failed: Recent::new(MOST_FAILED, FAILED_FOR),
         }
     }
@@ -183,7 +186,8 @@ impl Inner {
     ) {
         let (queue, pieces) = mpsc::channel(QUEUED_CHUNKS);
         let writer = tokio::task::spawn_blocking(move || write(download, pieces));
-        let last = match self.receive(asker, from, digest, body, &queue).await {
+        let intake = Intake::new((self, asker), (from, digest), body.total, &queue);
+        let last = match intake.run(body).await {
             Ok(()) => {
                 // Before the end is written, and on the disk: whoever finds the blob held finds its source too, also
                 // after a kill -9 at the moment when its last byte has left.
@@ -205,104 +209,13 @@ impl Inner {
             tracing::warn!(repository = %from, %digest, why, "a download failed");
         }
     }
-
-    async fn receive(
-        &self,
-        asker: &Asker,
-        from: &Repository,
-        digest: &Digest,
-        mut body: BlobBody,
-        queue: &mpsc::Sender<Piece>,
-    ) -> Result<(), Failure> {
-        let total = body.total;
-        let mut offset = 0;
-        let mut resumes = 0;
-        loop {
-            let broken = match body.body.next().await {
-                Some(Ok(bytes)) => {
-                    resumes = 0;
-                    offset += bytes.len() as u64;
-                    if queue.send(Piece::Bytes(bytes)).await.is_err() {
-                        return Ok(());
-                    }
-                    continue;
-                }
-                None if total.is_none_or(|total| offset >= total) => return Ok(()),
-                None => Failure::Unusable("its body ended early".into()),
-                Some(Err(failure)) => failure,
-            };
-            (body, resumes) = self.resume(asker, from, digest, total, (offset, resumes), broken).await?;
-        }
-    }
-
-    /// Asks again for what is missing.
-    async fn resume(
-        &self,
-        asker: &Asker,
-        from: &Repository,
-        digest: &Digest,
-        total: Option<u64>,
-        (offset, mut resumes): (u64, u32),
-        mut broken: Failure,
-    ) -> Result<(BlobBody, u32), Failure> {
-        loop {
-            if resumes == RESUMES_WITHOUT_PROGRESS {
-                return Err(broken);
-            }
-            if let Failure::Shut { opens_in, .. } = broken {
-                tokio::time::sleep(opens_in.min(LONGEST_PAUSE)).await;
-            } else if resumes > 0 {
-                tokio::time::sleep(RESUME_PAUSE * 2_u32.pow(resumes - 1)).await;
-            }
-            resumes += 1;
-            tracing::info!(repository = %from, %digest, offset, why = %broken, "a download broke and is resumed");
-            match self.upstreams.get_blob(asker, from, digest, offset, total).await {
-                Ok(body) => match skipping(body, offset) {
-                    Some(body) => return Ok((body, resumes)),
-                    None => broken = Failure::Unusable("it answered with another range".into()),
-                },
-                Err(
-                    failure @ (Failure::Missing
-                    | Failure::Denied { .. }
-                    | Failure::NoToken { .. }
-                    | Failure::Forbidden(_)),
-                ) => return Err(failure),
-                Err(failure) => broken = failure,
-            }
-        }
-    }
-}
-
-/// A body from an offset on, where the registry starts there or before: it may not know ranges.
-fn skipping(mut body: BlobBody, offset: u64) -> Option<BlobBody> {
-    let mut skip = offset.checked_sub(body.starts_at)?;
-    let rest = body.body.filter_map(move |chunk| {
-        let chunk = chunk.map(|mut bytes| {
-            let dropped = skip.min(bytes.len() as u64);
-            skip -= dropped;
-            // `dropped` is at most the length of these bytes.
-            bytes::Buf::advance(&mut bytes, usize::try_from(dropped).unwrap_or(0));
-            bytes
-        });
-        std::future::ready(Some(chunk).filter(|chunk| !chunk.as_ref().is_ok_and(Bytes::is_empty)))
-    });
-    body.body = rest.boxed();
-    body.starts_at = offset;
-    Some(body)
-}
-
-/// What goes to the thread that writes.
-enum Piece {
-    Bytes(Bytes),
-    End,
-    Broken(Failure),
 }
 
 fn write(mut download: Download, mut pieces: mpsc::Receiver<Piece>) -> Result<(), String> {
     while let Some(piece) = pieces.blocking_recv() {
         match piece {
-            Piece::Bytes(bytes) => {
-                if let Err(error) = download.write(&bytes) {
+            Piece::Bytes(at, bytes) => {
+                if let Err(error) = download.write(&bytes, at) {
                     let why = error.to_string();
                     download.fail(&why);
                     return Err(why);

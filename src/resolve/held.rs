@@ -8,15 +8,26 @@ use lru::LruCache;
 
 use super::decide::{Bytes, Standing};
 use super::{Inner, Refusal, Served};
-use crate::oci::{Child, Digest, Kind, MAX_MANIFEST_BYTES, Manifest, Repository};
+use crate::oci::{Child, Digest, Kind, MAX_MANIFEST_BYTES, Manifest, Platform, Repository};
 use crate::store::{Readers, Reading, StoreError, blocking};
 
 /// How many manifests' contents are kept in mind, and of how many children each at most.
 const MOST_KNOWN: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 const MOST_CHILDREN: usize = 128;
 
+/// How many images for other machines are kept in mind.
+const MOST_FOREIGN: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
+
 /// What manifests say, as long as it is short. What a digest stands for never changes.
-pub(super) struct KnownManifests(Mutex<LruCache<Digest, Arc<Known>>>);
+pub(super) struct KnownManifests(Mutex<Contents>);
+
+struct Contents {
+    manifests: LruCache<Digest, Arc<Known>>,
+    /// The images of known indexes that this machine does not run.
+    foreign: LruCache<Digest, ()>,
+    /// The images of configs.
+    images: LruCache<Digest, Digest>,
+}
 
 #[derive(Debug)]
 struct Known {
@@ -27,13 +38,17 @@ struct Known {
 
 impl Default for KnownManifests {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MOST_KNOWN)))
+        Self(Mutex::new(Contents {
+            manifests: LruCache::new(MOST_KNOWN),
+            foreign: LruCache::new(MOST_FOREIGN),
+            images: LruCache::new(MOST_KNOWN),
+        }))
     }
 }
 
 impl KnownManifests {
     fn find(&self, digest: &Digest) -> Option<Arc<Known>> {
-        self.lock().get(digest).cloned()
+        self.lock().manifests.get(digest).cloned()
     }
 
     fn learn(&self, digest: &Digest, bytes: &[u8]) -> Option<Arc<Known>> {
@@ -47,13 +62,48 @@ impl KnownManifests {
             children: manifest.children().into(),
         });
         if known.children.len() <= MOST_CHILDREN {
-            self.lock().put(digest.clone(), Arc::clone(&known));
+            self.lock().learn(digest, &known);
         }
         Some(known)
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<Digest, Arc<Known>>> {
+    /// Whether an image is known to be for other machines than this one.
+    pub(super) fn is_foreign(&self, image: &Digest) -> bool {
+        self.lock().foreign.contains(image)
+    }
+
+    /// The image that a config was seen in last, and all that it lists.
+    pub(super) fn image_of(&self, config: &Digest) -> Option<(Digest, Arc<[Child]>)> {
+        let mut contents = self.lock();
+        let image = contents.images.get(config)?.clone();
+        let known = contents.manifests.get(&image)?;
+        Some((image, Arc::clone(&known.children)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Contents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Contents {
+    fn learn(&mut self, digest: &Digest, known: &Arc<Known>) {
+        self.manifests.put(digest.clone(), Arc::clone(known));
+        match known.kind {
+            Kind::Image => {
+                // The first child of an image is its config.
+                if let Some(config) = known.children.first() {
+                    self.images.put(config.digest.clone(), digest.clone());
+                }
+            }
+            Kind::Index => {
+                let own = Platform::of_this_machine();
+                for child in known.children.iter() {
+                    if child.platform.as_ref().is_some_and(|made_for| own.distance_to(made_for).is_none()) {
+                        self.foreign.put(child.digest.clone(), ());
+                    }
+                }
+            }
+        }
     }
 }
 

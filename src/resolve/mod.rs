@@ -6,6 +6,7 @@
 //! Invariant: whatever it answers with is in the hold, verified, or is on its way there in a
 //! [`Download`](crate::store::Download) that shows nobody the end of a blob before it is.
 
+mod ahead;
 mod asking;
 mod blobs;
 mod bring_in;
@@ -17,6 +18,8 @@ mod held;
 mod lists;
 mod manifests;
 mod notes;
+mod parts;
+mod receive;
 mod recent;
 mod unnoted;
 
@@ -27,6 +30,7 @@ use std::time::Duration;
 use regex::Regex;
 use tokio_util::task::TaskTracker;
 
+pub use ahead::Fetch;
 pub use callers::{Access, Caller, Client};
 pub use decide::{
     Ages, Ask, Bytes, Gate, Gates, Held, LastSeen, Question, Reply, Standing, Step, Way, Why, decide,
@@ -38,6 +42,7 @@ use crate::oci::{Child, Digest, Kind, Reference, Registry, Repository, Tag};
 use crate::store::{FollowError, Hold, StoreError};
 pub use crate::upstream::{BearerChallenge, Because, ClientToken, Cost, Failure, whole_seconds};
 use crate::upstream::{Upstreams, Wait};
+use ahead::Ahead;
 use asking::Fetched;
 use callers::{CLOSED_FOR, Guise, MOST_CLOSED, PRUNE_EVERY};
 use downloads::Downloads;
@@ -87,11 +92,13 @@ struct Inner {
     unusable: Recent<(Repository, Digest), Failure>,
     fetches: Flights<(Repository, Digest), Fetched>,
     downloads: Downloads,
+    fetch: Fetch,
+    ahead: Ahead,
 }
 
 impl Resolver {
     /// A resolver over a hold and the registries.
-    pub fn new(hold: Hold, upstreams: Upstreams, freshness: Freshness, access: Access) -> Self {
+    pub fn new(hold: Hold, upstreams: Upstreams, freshness: Freshness, access: Access, fetch: Fetch) -> Self {
         let tasks = TaskTracker::new();
         let inner = Inner {
             hold,
@@ -110,6 +117,8 @@ impl Resolver {
             manifests: Flights::new(tasks.clone()),
             fetches: Flights::new(tasks.clone()),
             downloads: Downloads::new(tasks.clone()),
+            fetch,
+            ahead: Ahead::default(),
             tasks,
         };
         Self { inner: Arc::new(inner) }
@@ -138,7 +147,11 @@ impl Resolver {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<BlobBytes, Refusal> {
-        self.inner.blob(caller, repository, digest).await
+        let bytes = self.inner.blob(caller, repository, digest).await?;
+        if let BlobBytes::Coming(_) = bytes {
+            self.inner.fetch_ahead_of_config(&caller.client, repository, digest);
+        }
+        Ok(bytes)
     }
 
     /// A blob's length in bytes, without fetching it. `None` where its registry does not say.
@@ -154,8 +167,15 @@ impl Resolver {
         self.inner.blob_size(caller, repository, digest).await
     }
 
+    /// Somebody was given this manifest, in a pull: what comes next is fetched before it is asked for. Waits for nothing.
+    pub fn fetch_ahead(&self, caller: &Caller, repository: &Repository, served: &Served) {
+        let said = (served.kind, &served.children);
+        self.inner.fetch_ahead(&caller.client, repository, &served.digest, said);
+    }
+
     /// Waits until everything under way has ended; nothing new is to be asked meanwhile.
     pub async fn drain(&self) {
+        self.inner.ahead.stop.cancel();
         self.inner.tasks.close();
         self.inner.tasks.wait().await;
     }

@@ -1,8 +1,12 @@
 //! A blob on its way in: one writer, any number of readers behind it.
 //!
+//! Its bytes may come from several places of the blob at once. Those that come before their turn stand in the file
+//! until all before them are there; only then are they hashed and shown.
+//!
 //! Invariant: the last bytes of a blob are shown to nobody before the whole of it has been verified and is in the
 //! index. So no reader can ever complete a blob that is not what its digest says.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -42,6 +46,10 @@ pub struct Download {
     total: Option<u64>,
     draft: Draft,
     state: watch::Sender<DownloadState>,
+    /// What stands behind the end and before its turn: where each stretch begins, and its length in bytes.
+    early: BTreeMap<u64, u64>,
+    /// To read those back.
+    buffer: Vec<u8>,
 }
 
 impl Download {
@@ -53,7 +61,8 @@ impl Download {
     pub fn begin(hold: &Hold, digest: Digest, total: Option<u64>) -> Result<Self, StoreError> {
         let draft = hold.draft()?;
         let state = watch::Sender::new(DownloadState::Running { readable: 0 });
-        Ok(Self { hold: hold.clone(), digest, total, draft, state })
+        let (early, buffer) = (BTreeMap::new(), Vec::new());
+        Ok(Self { hold: hold.clone(), digest, total, draft, state, early, buffer })
     }
 
     /// A reader from the beginning on.
@@ -66,18 +75,42 @@ impl Download {
         self.draft.offset()
     }
 
-    /// Takes in the next bytes. *Blocking.*
+    /// Takes in bytes that belong at this offset: each once, in whatever order, as long as the bytes of each stretch come
+    /// one after the other. *Blocking.*
     ///
     /// # Errors
-    /// When there are more than the length announced, or the disk refuses.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), CommitError> {
-        let offset = self.draft.offset() + bytes.len() as u64;
-        if let Some(total) = self.total.filter(|total| offset > *total) {
-            return Err(CommitError::Size { expected: total, actual: offset });
+    /// When they end beyond the length announced, or the disk refuses.
+    pub fn write(&mut self, bytes: &[u8], at: u64) -> Result<(), CommitError> {
+        let end = at.saturating_add(bytes.len() as u64);
+        if let Some(total) = self.total.filter(|total| end > *total) {
+            return Err(CommitError::Size { expected: total, actual: end });
+        }
+        if at < self.draft.offset() {
+            // These were hashed already, and may have been shown.
+            return Err(CommitError::Size { expected: self.draft.offset(), actual: at });
+        }
+        if at > self.draft.offset() {
+            self.draft.put(bytes, at)?;
+            self.note_early(at, bytes.len() as u64);
+            return Ok(());
         }
         self.draft.write(bytes)?;
-        self.state.send_replace(DownloadState::Running { readable: offset.saturating_sub(HELD_BACK_BYTES) });
+        while let Some(length) = self.early.remove(&self.draft.offset()) {
+            self.draft.absorb(length, &mut self.buffer)?;
+        }
+        let readable = self.draft.offset().saturating_sub(HELD_BACK_BYTES);
+        self.state.send_replace(DownloadState::Running { readable });
         Ok(())
+    }
+
+    /// Adds to the stretch that ends there, or begins one.
+    fn note_early(&mut self, at: u64, length: u64) {
+        match self.early.range_mut(..at).next_back() {
+            Some((start, before)) if *start + *before == at => *before += length,
+            Some(_) | None => {
+                self.early.insert(at, length);
+            }
+        }
     }
 
     /// Verifies the whole, makes it a blob, and lets the readers have the end. *Blocking.*
@@ -146,6 +179,12 @@ impl Follower {
         self.state.borrow().clone()
     }
 
+    /// Waits until it has come to something or to nothing.
+    pub async fn ended(mut self) {
+        // Either way there is nothing more to wait for.
+        let _ = self.available(u64::MAX).await;
+    }
+
     /// Waits for bytes at an offset and reads at most `length` of them; none only at the end of the blob.
     ///
     /// # Errors
@@ -210,7 +249,7 @@ mod tests {
         let digest = Digest::of(&bytes);
         let mut download = Download::begin(&hold, digest.clone(), Some(10_000)).unwrap();
         let mut follower = download.follow();
-        download.write(&bytes).unwrap();
+        download.write(&bytes, 0).unwrap();
         let first = follower.read_at(0, usize::MAX).await.unwrap();
         assert_eq!(first.len() as u64, 10_000 - HELD_BACK_BYTES);
         assert!(hold.blob(&digest).unwrap().is_none());
@@ -227,7 +266,7 @@ mod tests {
         let digest = Digest::of(b"what was asked for");
         let mut download = Download::begin(&hold, digest.clone(), Some(18)).unwrap();
         let mut follower = download.follow();
-        download.write(b"what somebody sent").unwrap();
+        download.write(b"what somebody sent", 0).unwrap();
         assert!(matches!(download.finish(clock::now()), Err(CommitError::Digest { .. })));
         assert!(follower.read_at(0, 1).await.is_err());
         assert!(hold.blob(&digest).unwrap().is_none());
@@ -238,10 +277,46 @@ mod tests {
     async fn more_or_fewer_bytes_than_announced_are_refused() {
         let (_folder, hold) = hold();
         let mut long = Download::begin(&hold, Digest::of(b"tide"), Some(4)).unwrap();
-        assert!(matches!(long.write(b"tides"), Err(CommitError::Size { expected: 4, actual: 5 })));
+        assert!(matches!(long.write(b"tides", 0), Err(CommitError::Size { expected: 4, actual: 5 })));
         let mut short = Download::begin(&hold, Digest::of(b"tide"), Some(4)).unwrap();
-        short.write(b"tid").unwrap();
+        short.write(b"tid", 0).unwrap();
         assert!(matches!(short.finish(clock::now()), Err(CommitError::Size { expected: 4, actual: 3 })));
+    }
+
+    #[tokio::test]
+    async fn bytes_may_come_in_any_order_and_are_read_in_theirs() {
+        let (_folder, hold) = hold();
+        let bytes: Vec<u8> = (0..40_000_u32).flat_map(u32::to_le_bytes).collect();
+        let digest = Digest::of(&bytes);
+        let mut download = Download::begin(&hold, digest.clone(), Some(bytes.len() as u64)).unwrap();
+        let mut follower = download.follow();
+        let mut write = |range: std::ops::Range<usize>| {
+            download.write(&bytes[range.clone()], range.start as u64).unwrap();
+            match download.follow().state() {
+                DownloadState::Running { readable } => readable,
+                other => panic!("{other:?}"),
+            }
+        };
+        let held_back = HELD_BACK_BYTES;
+        assert_eq!(write(100_000..120_000), 0);
+        assert_eq!(write(0..10_000), 10_000 - held_back);
+        assert_eq!(write(50_000..60_000), 10_000 - held_back);
+        assert_eq!(write(120_000..160_000), 10_000 - held_back);
+        assert_eq!(write(60_000..100_000), 10_000 - held_back);
+        assert_eq!(write(10_000..50_000), 160_000 - held_back);
+        assert_eq!(follower.read_at(0, usize::MAX).await.unwrap(), bytes[..160_000 - held_back as usize]);
+        download.finish(clock::now()).unwrap();
+        assert_eq!(follower.read_at(0, usize::MAX).await.unwrap(), bytes);
+    }
+
+    #[tokio::test]
+    async fn a_gap_is_no_blob_whatever_came_behind_it() {
+        let (_folder, hold) = hold();
+        let digest = Digest::of(b"ti\0\0deep");
+        let mut download = Download::begin(&hold, digest, Some(8)).unwrap();
+        download.write(b"ti", 0).unwrap();
+        download.write(b"deep", 4).unwrap();
+        assert!(matches!(download.finish(clock::now()), Err(CommitError::Size { expected: 8, actual: 2 })));
     }
 
     #[tokio::test]

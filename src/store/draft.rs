@@ -99,6 +99,32 @@ impl Draft {
         written.map(|()| hasher)
     }
 
+    /// Puts bytes somewhere behind the end, to be [taken in](Self::absorb) once the end has come there. *Blocking.*
+    ///
+    /// # Errors
+    /// When the disk refuses: the draft is then as good for nothing but to be removed.
+    pub(super) fn put(&self, bytes: &[u8], at: u64) -> Result<(), StoreError> {
+        self.disk.write(&self.path, &self.file, bytes, at)
+    }
+
+    /// Moves the end over bytes that were [put](Self::put) right behind it, so many of them, and hashes them: they
+    /// come from the page cache. *Blocking.*
+    ///
+    /// # Errors
+    /// When the disk does not give them back.
+    pub(super) fn absorb(&mut self, bytes: u64, buffer: &mut Vec<u8>) -> Result<(), StoreError> {
+        let until = self.offset + bytes;
+        buffer.resize(REHASH_CHUNK_BYTES, 0);
+        while self.offset < until {
+            let length = usize::try_from(until - self.offset).unwrap_or(usize::MAX).min(buffer.len());
+            let chunk = buffer.get_mut(..length).unwrap_or_default();
+            self.file.read_exact_at(chunk, self.offset).map_err(StoreError::io("read", &self.path))?;
+            self.hasher.update(chunk);
+            self.offset += length as u64;
+        }
+        Ok(())
+    }
+
     /// Drops everything written so far. *Blocking.*
     ///
     /// # Errors

@@ -37,11 +37,13 @@ impl Bench {
         Self::before(images_only(), ASKS_ALWAYS).await
     }
 
-    /// Some other registry, behind a daemon with these rules for tags.
+    /// Some other registry, behind a daemon with these rules for tags, and perhaps others about `[fetch]` behind them.
     pub(crate) async fn before(registry: HubConfig, tags: &str) -> Self {
         let hub = Hub::start(registry).await;
         let upstream = hub.registry_url();
-        let rest = format!("[tags]\n{tags}\n[registries.\"docker.io\"]\nupstream = \"{upstream}\"\n");
+        // What is asked for is counted: nothing is to come before its time.
+        let fetch = if tags.contains("[fetch]") { "" } else { "[fetch]\nahead = false\n" };
+        let rest = format!("[tags]\n{tags}\n{fetch}[registries.\"docker.io\"]\nupstream = \"{upstream}\"\n");
         Self::with(hub, &rest)
     }
 

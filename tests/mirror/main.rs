@@ -16,6 +16,7 @@
 mod support;
 
 mod access;
+mod ahead;
 mod bad_input;
 mod bench;
 mod blobs;

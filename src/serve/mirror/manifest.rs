@@ -37,6 +37,9 @@ pub(super) async fn answer(
             served = Served { standing: served.standing, age: served.age, ..image };
         }
     }
+    if !head {
+        resolver.fetch_ahead(caller, repository, &served);
+    }
     let length = served.bytes.len();
     let body = if head { Body::empty() } else { Body::from(served.bytes) };
     let mut response = Response::new(body);

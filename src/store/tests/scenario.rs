@@ -109,7 +109,8 @@ impl World {
         let total = Some(bytes.len() as u64);
         let mut download = Download::begin(&self.hold, digest.clone(), total).unwrap();
         for piece in bytes.chunks(bytes.len() / 2) {
-            download.write(piece).unwrap();
+            let at = download.offset();
+            download.write(piece, at).unwrap();
         }
         download.finish(NOW).unwrap();
         self.committed(&digest, bytes);

@@ -21,6 +21,9 @@ pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 /// The size of a piece.
 const PIECE: u64 = 64 * 1024;
 
+/// How often a second a piece of a slow body goes out.
+const TICKS: u64 = 20;
+
 /// What happens to a body on its way.
 #[derive(Default)]
 pub(super) struct Course {
@@ -68,15 +71,13 @@ impl Sending {
             return future::pending().await;
         }
         let mut length = self.rest.len() as u64;
-        length = length.min(PIECE);
+        length = length.min(self.course.slow.map_or(PIECE, |rate| (rate / TICKS).max(1)));
         let stops =
             [self.course.hold.as_ref().map(|(at, _)| *at), self.course.cut.as_ref().map(|(at, _)| *at)];
         for stop in stops.into_iter().flatten() {
             length = length.min(stop - self.sent);
         }
-        if let Some(rate) = self.course.slow {
-            const TICKS: u64 = 20;
-            length = length.min((rate / TICKS).max(1));
+        if self.course.slow.is_some() {
             tokio::time::sleep(Duration::from_secs(1) / TICKS as u32).await;
         }
         let piece = self.rest.split_to(usize::try_from(length).unwrap_or(self.rest.len()));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock;
-use crate::resolve::{Access, Ages, Freshness};
+use crate::resolve::{Access, Ages, Fetch, Freshness};
 use crate::store::Hold;
 use crate::upstream::{Settings, Timeouts, Upstreams};
 
@@ -22,12 +22,23 @@ impl Island {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let hold = Hold::open(folder.path(), clock::now()).unwrap().0;
-        let settings = Settings { allow_any: false, listed: BTreeMap::new(), timeouts: Timeouts::default(), bandwidth: None };
+        let settings = Settings {
+            allow_any: false,
+            listed: BTreeMap::new(),
+            timeouts: Timeouts::default(),
+            bandwidth: None,
+        };
         let ages = Ages { fresh_for: Duration::ZERO, stale_for: Duration::ZERO };
         let freshness = Freshness { default: ages, rules: vec![] };
         let ages = crate::access::Ages { fresh_for: Duration::ZERO, stale_for: Duration::ZERO };
         let access = Access { ages, shared: BTreeSet::new() };
-        let resolver = Resolver::new(hold.clone(), Upstreams::new(settings).unwrap(), freshness, access);
+        let resolver = Resolver::new(
+            hold.clone(),
+            Upstreams::new(settings).unwrap(),
+            freshness,
+            access,
+            Fetch::default(),
+        );
         Self { hold, resolver, _folder: folder }
     }
 
