@@ -179,6 +179,7 @@ impl<'a> Intake<'a> {
     async fn first(&self, mut body: BlobBody) -> Ended {
         // What stands between is here already.
         let (mut at, mut wanted_from, mut resumes) = (0, 0, 0);
+        let mut rest = Bytes::new();
         loop {
             let end = self.parts().first_end();
             if at >= end && Some(at) != self.total {
@@ -186,24 +187,30 @@ impl<'a> Intake<'a> {
                 wanted_from = next.start;
                 continue;
             }
-            let broken = match body.body.next().await {
-                Some(Ok(bytes)) => {
-                    resumes = 0;
-                    match self.send(at, bytes, wanted_from..end).await {
-                        Some(next) => at = next,
-                        None => return Ended::Unwanted,
+            if rest.is_empty() {
+                let broken = match body.body.next().await {
+                    Some(Ok(bytes)) => {
+                        resumes = 0;
+                        rest = bytes;
+                        continue;
                     }
-                    self.first_at.store(at, Ordering::Relaxed);
-                    continue;
+                    None if self.total.is_none_or(|total| at >= total) => return Ended::Idle,
+                    None => ended_early(),
+                    Some(Err(failure)) => failure,
+                };
+                match self.resume(at, None, (resumes, RESUMES_WITHOUT_PROGRESS), broken).await {
+                    Ok(resumed) => (body, resumes) = resumed,
+                    Err(failure) => return Ended::Broken(failure),
                 }
-                None if self.total.is_none_or(|total| at >= total) => return Ended::Idle,
-                None => ended_early(),
-                Some(Err(failure)) => failure,
-            };
-            match self.resume(at, None, (resumes, RESUMES_WITHOUT_PROGRESS), broken).await {
-                Ok(resumed) => (body, resumes) = resumed,
-                Err(failure) => return Ended::Broken(failure),
+                continue;
             }
+            // What lies behind the end is kept: the body may be read on from there.
+            let length = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(rest.len());
+            match self.send(at, rest.split_to(length), wanted_from..end).await {
+                Some(next) => at = next,
+                None => return Ended::Unwanted,
+            }
+            self.first_at.store(at, Ordering::Relaxed);
         }
     }
 
