@@ -90,7 +90,7 @@ impl Download {
             return Err(CommitError::Size { expected: self.draft.offset(), actual: at });
         }
         if at > self.draft.offset() {
-            self.draft.put(bytes, at)?;
+            self.draft.place(bytes, at)?;
             self.note_early(at, bytes.len() as u64);
             return Ok(());
         }

@@ -99,15 +99,16 @@ impl Draft {
         written.map(|()| hasher)
     }
 
-    /// Puts bytes somewhere behind the end, to be [taken in](Self::absorb) once the end has come there. *Blocking.*
+    /// Places bytes somewhere behind the end, to be [taken in](Self::absorb) once the end has come there. *Blocking.*
     ///
     /// # Errors
     /// When the disk refuses: the draft is then as good for nothing but to be removed.
-    pub(super) fn put(&self, bytes: &[u8], at: u64) -> Result<(), StoreError> {
+    pub(super) fn place(&self, bytes: &[u8], at: u64) -> Result<(), StoreError> {
+        self.flush().disturbed()?;
         self.disk.write(&self.path, &self.file, bytes, at)
     }
 
-    /// Moves the end over bytes that were [put](Self::put) right behind it, so many of them, and hashes them: they
+    /// Moves the end over bytes that were [placed](Self::place) right behind it, so many of them, and hashes them: they
     /// come from the page cache. *Blocking.*
     ///
     /// # Errors
@@ -122,7 +123,7 @@ impl Draft {
             self.hasher.update(chunk);
             self.offset += length as u64;
         }
-        Ok(())
+        self.flush().grown(&self.disk, &self.path, &self.file, self.offset)
     }
 
     /// Drops everything written so far. *Blocking.*
