@@ -103,9 +103,10 @@ impl Hold {
             let mut record = ClosedRecord::default();
             for shard in self.inner.files.shards()? {
                 if let Some(changed_at) = self.inner.files.shard_changed_at(&shard) {
-                    let settled = changed_at + SETTLED <= now;
                     // A time that no folder has lets it be looked through.
-                    record.changed_at.insert(shard, settled.then(|| changed_at.into()).unwrap_or_default());
+                    let settled = changed_at + SETTLED <= now;
+                    let at = if settled { changed_at.into() } else { Time::default() };
+                    record.changed_at.insert(shard, at);
                 }
             }
             self.inner.index.put_closed(&record)?;
