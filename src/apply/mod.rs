@@ -98,7 +98,7 @@ impl Plan {
             let written = tree.write(&mut Entries::new(&mut stream));
             written.map_err(ApplyError::from)?;
             // What follows the archive is part of the layer's digest.
-            stream.to_the_end().map_err(ApplyError::from)?;
+            stream.drain().map_err(ApplyError::from)?;
             drop(stream);
             hash.join().map_err(|_| ApplyError::Thread(std::io::Error::other("the hash ended early")))
         })?;

@@ -31,8 +31,6 @@ pub(super) enum TargetKind {
     Upper {
         /// The folders beneath, the uppermost first.
         lower: Vec<PathBuf>,
-        /// In whose name a folder is marked as opaque.
-        opaque: &'static str,
     },
 }
 
@@ -93,9 +91,11 @@ fn overlay(mount: &Mount) -> Result<Target, NoTarget> {
         absolute(upper.ok_or_else(|| NoTarget::Unknown("an overlay without an upperdir".to_owned()))?)?;
     let lower = value("lowerdir=").into_iter().flat_map(|lower| lower.split(':'));
     let lower = lower.filter(|lower| !lower.is_empty()).map(absolute).collect::<Result<_, _>>()?;
-    let user = mount.options.iter().any(|option| option == "userxattr");
-    let opaque = if user { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
-    Ok(Target { root, kind: TargetKind::Upper { lower, opaque } })
+    if mount.options.iter().any(|option| option == "userxattr") {
+        // Only within a user namespace, where containerd lets the kernel say what is opaque.
+        return Err(NoTarget::Unknown("an overlay with userxattr".to_owned()));
+    }
+    Ok(Target { root, kind: TargetKind::Upper { lower } })
 }
 
 fn absolute(path: &str) -> Result<PathBuf, NoTarget> {
@@ -119,7 +119,7 @@ mod tests {
         let options = ["index=off", "workdir=/w", "upperdir=/u", "lowerdir=/b:/a"];
         let target = Target::of(&[mount("overlay", "overlay", &options)]).unwrap();
         let lower = vec![PathBuf::from("/b"), PathBuf::from("/a")];
-        let kind = TargetKind::Upper { lower, opaque: "trusted.overlay.opaque" };
+        let kind = TargetKind::Upper { lower };
         assert_eq!(target, Target { root: "/u".into(), kind });
     }
 
@@ -137,7 +137,8 @@ mod tests {
         let bind = mount("bind", "/s", &["rbind"]);
         let mapped = mount("bind", "/s", &["rbind", "uidmap=0:1:2"]);
         let inner = Mount { target: "/x".to_owned(), ..bind.clone() };
-        let cases = [vec![], vec![bind.clone(), bind], vec![overlay], vec![mapped], vec![inner]];
+        let user = mount("overlay", "overlay", &["upperdir=/u", "userxattr"]);
+        let cases = [vec![], vec![bind.clone(), bind], vec![overlay], vec![user], vec![mapped], vec![inner]];
         let erofs = vec![mount("erofs", "/x.erofs", &["ro", "loop"])];
         for mounts in cases.into_iter().chain([erofs]) {
             assert!(matches!(Target::of(&mounts), Err(NoTarget::Unknown(_))), "{mounts:?}");

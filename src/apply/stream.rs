@@ -190,7 +190,7 @@ impl Stream {
     }
 
     /// Passes over everything that is left, so that it is hashed.
-    pub(super) fn to_the_end(&mut self) -> Result<(), StreamError> {
+    pub(super) fn drain(&mut self) -> Result<(), StreamError> {
         while !self.some(usize::MAX)?.is_empty() {}
         Ok(())
     }

@@ -284,10 +284,14 @@ fn over_nothing_removals_are_made() {
         .file("d/new", "2")
         .folder("d/old/")
         .file("d/.wh..wh..opq", "")
+        .file("d/between/e", "2")
+        .file("d/.wh..wh..opq", "")
         .file(".wh.c", "")
         .file(".wh.never-there", "");
     bench.bound(layer).unwrap();
-    assert_eq!(bench.tree(), of(&[("d", "/"), ("d/new", "2"), ("d/old", "/")]));
+    let between = [("d/between", "/"), ("d/between/e", "2")];
+    let expected = [&[("d", "/"), ("d/new", "2"), ("d/old", "/")], &between[..]].concat();
+    assert_eq!(bench.tree(), of(&expected));
 }
 
 #[test]

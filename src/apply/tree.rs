@@ -21,6 +21,9 @@ use super::tar::{Entries, Entry, Kind, TarError, Time};
 use super::whiteouts::{Unpacked, Whiteout};
 use super::xattrs;
 
+/// What makes an overlay show nothing from beneath a folder, where it is `y`.
+const OPAQUE: &str = "trusted.overlay.opaque";
+
 /// A tree that is being written.
 pub(super) struct Tree {
     folders: Folders,
@@ -34,7 +37,7 @@ pub(super) struct Tree {
 }
 
 enum Removal {
-    Marked { opaque: &'static str },
+    Marked,
     Done { unpacked: Unpacked },
 }
 
@@ -77,8 +80,8 @@ impl Tree {
             || !super::folders::children(root.folder()).map_err(failed)?.is_empty();
         let (lower, removal) = match &target.kind {
             TargetKind::Whole => (Vec::new(), Removal::Done { unpacked: Unpacked::default() }),
-            TargetKind::Upper { lower, opaque } => {
-                (lower.iter().map(open).collect::<Result<_, _>>()?, Removal::Marked { opaque })
+            TargetKind::Upper { lower } => {
+                (lower.iter().map(open).collect::<Result<_, _>>()?, Removal::Marked)
             }
         };
         let made = Made::new(has_rules);
@@ -292,17 +295,17 @@ impl Tree {
         folder: &Rc<Folder>,
         entry: &Entry,
     ) -> Result<(), Errno> {
-        match (whiteout, &self.removal) {
-            (Whiteout::Opaque, Removal::Marked { opaque }) => {
-                rustix::fs::fsetxattr(&folder.fd, *opaque, b"y", XattrFlags::empty())
+        match (whiteout, &mut self.removal) {
+            (Whiteout::Opaque, Removal::Marked) => {
+                rustix::fs::fsetxattr(&folder.fd, OPAQUE, b"y", XattrFlags::empty())
             }
-            (Whiteout::Name(name), Removal::Marked { .. }) => {
+            (Whiteout::Name(name), Removal::Marked) => {
                 let none = Mode::empty();
                 rustix::fs::mknodat(&folder.fd, name, FileType::CharacterDevice, none, 0)?;
                 metadata::set_owner_at(&folder.fd, name, entry)
             }
             (Whiteout::Opaque, Removal::Done { unpacked }) => {
-                let old = unpacked.not_among(folder)?;
+                let old = unpacked.before(folder)?;
                 for (folder, name) in old {
                     self.remove(&folder, &name)?;
                 }

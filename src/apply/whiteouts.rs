@@ -42,7 +42,12 @@ impl<'a> Whiteout<'a> {
 pub(super) struct Unpacked {
     keys: [RandomState; 2],
     paths: HashSet<[u64; 2]>,
+    /// Folders whose marker has had its effect.
+    opaque: HashSet<[u64; 2]>,
 }
+
+/// Names in their folders.
+pub(super) type Names = Vec<(Rc<Folder>, Vec<u8>)>;
 
 impl Unpacked {
     pub(super) fn note(&mut self, path: &[u8]) {
@@ -50,11 +55,16 @@ impl Unpacked {
         self.paths.insert(hash);
     }
 
-    /// What is in a folder, at any depth, and was there before.
+    /// What is in a folder, at any depth, and was there before; nothing where the folder was marked before.
     ///
     /// # Errors
     /// When a folder cannot be read.
-    pub(super) fn not_among(&self, folder: &Rc<Folder>) -> Result<Vec<(Rc<Folder>, Vec<u8>)>, Errno> {
+    pub(super) fn before(&mut self, folder: &Rc<Folder>) -> Result<Names, Errno> {
+        let hash = self.hash(&folder.path);
+        if !self.opaque.insert(hash) {
+            // What is in it now came between the two markers.
+            return Ok(Names::new());
+        }
         let (mut old, mut todo) = (Vec::new(), vec![Rc::clone(folder)]);
         while let Some(folder) = todo.pop() {
             for name in children(&folder.fd)? {

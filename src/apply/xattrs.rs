@@ -12,8 +12,7 @@ const MOST: usize = 64 << 10;
 /// # Errors
 /// When they cannot be read.
 pub(super) fn names(file: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
-    let mut list = Vec::new();
-    list.resize(MOST, 0);
+    let mut list = vec![0; MOST];
     match rustix::fs::flistxattr(file, list.as_mut_slice()) {
         Ok(length) => {
             let list = list.get(..length).unwrap_or_default();
