@@ -17,6 +17,7 @@ mod support;
 
 mod bench;
 mod damage;
+mod differ;
 mod handover;
 mod kills;
 mod layers;
@@ -36,6 +37,7 @@ const CHAPTERS: &[&[Scenario]] = &[
     pulls::SCENARIOS,
     private::SCENARIOS,
     handover::SCENARIOS,
+    differ::SCENARIOS,
     layers::SCENARIOS,
     waits::SCENARIOS,
     shared::SCENARIOS,

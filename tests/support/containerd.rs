@@ -49,6 +49,11 @@ impl Version {
         }
     }
 
+    /// Whether it takes a differ from elsewhere.
+    pub(crate) fn has_differs(self) -> bool {
+        self >= Self::V1_7
+    }
+
     /// Another line than this one.
     pub(crate) fn other(self) -> Self {
         match self {
@@ -99,6 +104,8 @@ pub(crate) enum Store<'a> {
     Tidehold(&'a Path),
     /// The same, where a namespace may not use what another one brought.
     Isolated(&'a Path),
+    /// Its own, with that daemon as its first differ all the same.
+    BuiltinWithDiffer(&'a Path),
 }
 
 /// A running private containerd. Dropping it ends it with everything that it started.
@@ -160,11 +167,21 @@ impl Containerd {
         self.try_pull_as(namespace, reference, None)
     }
 
+    /// As `pull`, by the client's own hand: what it cannot do itself it asks of containerd's older services.
+    pub(crate) fn pull_by_client(&self, namespace: &str, reference: &str) {
+        succeeded("pull --local", &self.pulled(namespace, reference, None, &["--local"]));
+    }
+
     pub(crate) fn try_pull_as(&self, namespace: &str, reference: &str, login: Option<Login>) -> Output {
+        self.pulled(namespace, reference, login, &[])
+    }
+
+    fn pulled(&self, namespace: &str, reference: &str, login: Option<Login>, more: &[&str]) -> Output {
         let hosts = self.hosts();
         let mut args: Vec<OsString> = ["-n", namespace, "images", "pull"].map(OsString::from).into();
         args.extend(["--snapshotter", self.snapshotter, "--platform", platform()].map(OsString::from));
         args.extend(["--hosts-dir".into(), hosts.into_os_string()]);
+        args.extend(more.iter().map(OsString::from));
         if self.version >= Version::V2 {
             // Else it asks for the manifests and configs of every platform.
             args.push("--skip-metadata".into());
@@ -360,6 +377,13 @@ fn config(version: Version, store: Store<'_>, snapshotter: &str, folder: &Path) 
             proxy += &stream_processor(socket);
         }
     }
+    let mut differ = "";
+    if let Store::Tidehold(socket) | Store::Isolated(socket) | Store::BuiltinWithDiffer(socket) = store
+        && version.has_differs()
+    {
+        proxy += &differ_entry(socket);
+        differ = "  differ = \"tidehold-diff\"\n";
+    }
     if let Store::Isolated(_) = store {
         proxy += "[plugins.\"io.containerd.metadata.v1.bolt\"]\n  content_sharing_policy = \"isolated\"\n";
     }
@@ -369,7 +393,7 @@ fn config(version: Version, store: Store<'_>, snapshotter: &str, folder: &Path) 
     } else {
         format!(
             "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n  \
-             platform = \"{}\"\n  snapshotter = \"{snapshotter}\"\n",
+             platform = \"{}\"\n  snapshotter = \"{snapshotter}\"\n{differ}",
             platform()
         )
     };
@@ -401,6 +425,15 @@ fn stream_processor(socket: &Path) -> String {
         "[stream_processors.tidehold]\n  accepts = {layers:?}\n  \
          returns = \"application/vnd.oci.image.layer.v1.tar\"\n  \
          path = \"{program}\"\n  args = [\"decompress\", \"--socket\", \"{socket}\"]\n"
+    )
+}
+
+/// The daemon as the first differ, and containerd's own for what that leaves to it.
+fn differ_entry(socket: &Path) -> String {
+    format!(
+        "[proxy_plugins.tidehold-diff]\n  type = \"diff\"\n  address = \"{}\"\n\
+         [plugins.\"io.containerd.service.v1.diff-service\"]\n  default = [\"tidehold-diff\", \"walking\"]\n",
+        socket.display()
     )
 }
 
