@@ -11,6 +11,8 @@ mod metadata;
 mod replaced;
 mod sparse;
 
+pub(crate) use compressed::zstd_bomb;
+
 use std::path::Path;
 
 use crate::applier::Layer;
@@ -37,12 +39,14 @@ pub(crate) enum Fate {
     Refused,
     /// Applied in this mode, refused in the other.
     AppliedOnly(Mode),
+    /// Applied, and refused by the daemon: the case says why.
+    RefusedByUs,
 }
 
 impl Fate {
     pub(crate) fn is_applied(self, mode: Mode) -> bool {
         match self {
-            Self::Applied => true,
+            Self::Applied | Self::RefusedByUs => true,
             Self::Refused => false,
             Self::AppliedOnly(one) => one == mode,
         }

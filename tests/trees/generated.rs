@@ -50,7 +50,8 @@ enum Kind {
     File(&'static str),
     Folder,
     Symlink(String),
-    HardLink(String),
+    /// To one of those before it in the layer.
+    HardLink(prop::sample::Index),
     Fifo,
     Device,
     Whiteout,
@@ -59,41 +60,51 @@ enum Kind {
 
 impl Changes {
     fn layer(&self) -> Layer {
-        Layer { bytes: tar(self.0.iter().map(Change::entry)), media_type: PLAIN }
+        Layer { bytes: tar((0..self.0.len()).map(|at| self.entry(at))), media_type: PLAIN }
     }
 }
 
-impl Change {
-    fn entry(&self) -> Entry {
-        let path = &self.path;
-        let entry = match &self.kind {
+impl Changes {
+    fn entry(&self, at: usize) -> Entry {
+        let Change { path, kind, mode, owner, modified, xattr } = &self.0[at];
+        let entry = match kind {
             Kind::File(data) => file(path, data),
             Kind::Folder => folder(path),
             Kind::Symlink(target) => symlink(path, target),
-            Kind::HardLink(target) => hard_link(path, target),
+            Kind::HardLink(which) => match self.linkable(at, which) {
+                Some(target) => hard_link(path, target),
+                None => file(path, "nothing to link to"),
+            },
             Kind::Fifo => Entry::new(FIFO, path),
             Kind::Device => Entry::new(CHARACTER, path).device(1, 3),
             Kind::Whiteout => whiteout(path),
             Kind::Opaque => opaque(path),
         };
-        let entry = entry.mode(self.mode).owner(self.owner, self.owner).modified(LONG_AGO + self.modified);
-        match self.xattr {
+        let entry = entry.mode(*mode).owner(*owner, *owner).modified(LONG_AGO + modified);
+        match xattr {
             Some(name) => entry.xattr(name, "value"),
             None => entry,
         }
+    }
+
+    fn linkable(&self, at: usize, which: &prop::sample::Index) -> Option<&str> {
+        let others = |change: &&Change| {
+            matches!(change.kind, Kind::File(_) | Kind::Symlink(_)) && change.path != self.0[at].path
+        };
+        let before: Vec<&Change> = self.0[..at].iter().filter(others).collect();
+        (!before.is_empty()).then(|| which.get(&before).path.as_str())
     }
 }
 
 fn stacks() -> impl Strategy<Value = Vec<Changes>> {
     let change = (
-        paths(),
-        kinds(),
+        paths().prop_flat_map(|path| (kinds(&path), Just(path))),
         select(&[0o644, 0o755, 0o4755, 0o1777, 0o600, 0][..]),
         select(&[0, 0, 0, 5, 70_000][..]),
         0..1000_i64,
         prop_oneof![4 => Just(None), 1 => select(&["user.x", "user.y", "trusted.x"][..]).prop_map(Some)],
     );
-    let change = change.prop_map(|(path, kind, mode, owner, modified, xattr)| Change {
+    let change = change.prop_map(|((kind, path), mode, owner, modified, xattr)| Change {
         path,
         kind,
         mode,
@@ -105,23 +116,31 @@ fn stacks() -> impl Strategy<Value = Vec<Changes>> {
     prop::collection::vec(prop::collection::vec(change, 0..7).prop_map(Changes), 3..=4)
 }
 
-/// Few names, at most four deep.
+/// Few names, at most four deep; what is in the middle of a path is mostly a folder.
 fn paths() -> impl Strategy<Value = String> {
-    let name = select(&["a", "a", "b", "c", "d"][..]);
-    prop::collection::vec(name, 1..=4).prop_map(|names| names.join("/"))
+    let within = prop::collection::vec(select(&["a", "a", "b"][..]), 0..=3);
+    (within, select(&["a", "b", "x", "y", "z"][..])).prop_map(|(mut names, last)| {
+        names.push(last);
+        names.join("/")
+    })
 }
 
-fn kinds() -> impl Strategy<Value = Kind> {
-    prop_oneof![
-        6 => select(&["", "data", "other data"][..]).prop_map(Kind::File),
-        6 => Just(Kind::Folder),
-        3 => targets().prop_map(Kind::Symlink),
-        2 => paths().prop_map(Kind::HardLink),
-        1 => Just(Kind::Fifo),
-        1 => Just(Kind::Device),
-        3 => Just(Kind::Whiteout),
+/// What stands at a path. A name that others are beneath is mostly a folder: few layers else are applied at all.
+fn kinds(path: &str) -> BoxedStrategy<Kind> {
+    let leads_on = path.ends_with('a') || path.ends_with('b');
+    let leaf: u32 = if leads_on { 1 } else { 12 };
+    let folder: u32 = if leads_on { 16 } else { 2 };
+    let kinds = prop_oneof![
+        leaf => select(&["", "data", "other data"][..]).prop_map(Kind::File),
+        folder => Just(Kind::Folder),
+        2 => targets().prop_map(Kind::Symlink),
+        leaf.div_ceil(4) => any::<prop::sample::Index>().prop_map(Kind::HardLink),
+        leaf.div_ceil(6) => Just(Kind::Fifo),
+        leaf.div_ceil(6) => Just(Kind::Device),
+        2 => Just(Kind::Whiteout),
         2 => Just(Kind::Opaque),
-    ]
+    ];
+    kinds.boxed()
 }
 
 fn targets() -> impl Strategy<Value = String> {

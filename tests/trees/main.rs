@@ -22,15 +22,16 @@ mod archive;
 mod corpus;
 mod generated;
 mod place;
+mod safety;
+mod seen;
 mod tree;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use applier::Applier;
 use applier::peer::Peer;
 use applier::tidehold::Tidehold;
-use corpus::Case;
+use corpus::{Case, Fate};
 use libtest_mimic::{Arguments, Failed, Trial};
 use place::{Mode, Place};
 use support::go::Unbuilt;
@@ -41,31 +42,43 @@ struct Sides {
     tidehold: Tidehold,
 }
 
-impl Sides {
-    fn ours(&self) -> &dyn Applier {
-        if std::env::var_os("TREES_SELF").is_some() { &self.containerd } else { &self.tidehold }
-    }
-}
+/// What a test does.
+type Run = Box<dyn FnOnce(&Sides) -> Result<(), Failed> + Send>;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let sides = if arguments.list { None } else { Some(start().map(Arc::new)) };
-    let mut trials = Vec::new();
-    for mode in Mode::ALL {
-        trials.push(trial(format!("{}: generated stacks", mode.name()), sides.as_ref(), move |sides| {
-            Ok(generated::compare(&sides.containerd, sides.ours(), mode)?)
-        }));
+    let tests = tests();
+    let wanted = |name: &str| arguments.filter.as_ref().is_none_or(|filter| name.contains(filter));
+    // Nothing is fetched, built or started for a list, or for tests that are not asked for.
+    let runs = !arguments.list && tests.iter().any(|(name, _)| wanted(name));
+    let sides = runs.then(|| start().map(Arc::new));
+    if let Some(Err(Unbuilt::NotHere(reason))) = &sides {
+        eprintln!("skipped: {} tests of what is made of layers: {reason}", tests.len());
     }
-    trials.extend(corpus::cases().into_iter().flat_map(|case| {
-        let case = Arc::new(case);
-        Mode::ALL.map(|mode| {
-            let case = Arc::clone(&case);
-            trial(format!("{}: {}", mode.name(), case.name), sides.as_ref(), move |sides| {
-                compare(sides, &case, mode)
-            })
-        })
-    }));
+    let trials = tests.into_iter().map(|(name, run)| trial(name, sides.as_ref(), run)).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn tests() -> Vec<(String, Run)> {
+    let mut tests: Vec<(String, Run)> = Vec::new();
+    for (name, test) in safety::TESTS {
+        tests.push(((*name).to_owned(), Box::new(move |sides| test(&sides.tidehold))));
+    }
+    for change in seen::CHANGES {
+        tests.push((format!("the comparison sees {}", change.0), Box::new(|_| seen::is_seen(change))));
+    }
+    for mode in Mode::ALL {
+        let run = move |sides: &Sides| Ok(generated::compare(&sides.containerd, &sides.tidehold, mode)?);
+        tests.push((format!("{}: generated stacks", mode.name()), Box::new(run)));
+    }
+    for case in corpus::cases().into_iter().map(Arc::new) {
+        for mode in Mode::ALL {
+            let case = Arc::clone(&case);
+            let name = format!("{}: {}", mode.name(), case.name);
+            tests.push((name, Box::new(move |sides| compare(sides, &case, mode))));
+        }
+    }
+    tests
 }
 
 fn start() -> Result<Sides, Unbuilt> {
@@ -75,18 +88,13 @@ fn start() -> Result<Sides, Unbuilt> {
     Ok(Sides { containerd: Peer::start()?, tidehold: Tidehold::start() })
 }
 
-fn trial(
-    name: String,
-    sides: Option<&Result<Arc<Sides>, Unbuilt>>,
-    run: impl FnOnce(&Sides) -> Result<(), Failed> + Send + 'static,
-) -> Trial {
+fn trial(name: String, sides: Option<&Result<Arc<Sides>, Unbuilt>>, run: Run) -> Trial {
     match sides {
         Some(Ok(sides)) => {
             let sides = Arc::clone(sides);
             Trial::test(name, move || run(&sides))
         }
         Some(Err(Unbuilt::NotHere(reason))) => {
-            eprintln!("skipped: {name}: {reason}");
             let reason = reason.clone();
             Trial::test(name, move || Err(reason.into())).with_ignored_flag(true)
         }
@@ -105,9 +113,10 @@ fn compare(sides: &Sides, case: &Case, mode: Mode) -> Result<(), Failed> {
     if theirs.applied() != case.fate.is_applied(mode) {
         return Err(format!("the case is not what it says: containerd: {:#?}", theirs.outcomes()).into());
     }
-    let ours: &dyn Applier =
-        if std::env::var_os("TREES_SELF").is_some() { &sides.containerd } else { &sides.tidehold };
-    let ours = place.run(ours, &stack, mode);
+    let ours = place.run(&sides.tidehold, &stack, mode);
+    if case.fate == Fate::RefusedByUs {
+        return if ours.applied() { Err("the daemon applies it".into()) } else { Ok(()) };
+    }
     let differences = theirs.differences(&ours);
     if differences.is_empty() { Ok(()) } else { Err(differences.into()) }
 }

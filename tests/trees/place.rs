@@ -150,11 +150,6 @@ impl Run {
     pub(crate) fn outcomes(&self) -> &[Result<Applied, String>] {
         &self.outcomes
     }
-
-    /// What it left.
-    pub(crate) fn tree(&self) -> &Tree {
-        &self.tree
-    }
 }
 
 fn text(path: &Path) -> String {

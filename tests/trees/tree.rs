@@ -85,18 +85,6 @@ impl Tree {
         }
         said
     }
-
-    /// What of it is beneath a folder.
-    pub(crate) fn beneath(&self, folder: &Path) -> Self {
-        let within = self.0.iter().filter(|(path, _)| path.starts_with(folder));
-        Self(within.map(|(path, node)| (path.clone(), node.clone())).collect())
-    }
-}
-
-impl Display for Tree {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|(path, node)| writeln!(f, "  {}  {node}", path.display()))
-    }
 }
 
 impl Node {

@@ -1,6 +1,6 @@
 //! The daemon, by the calls that containerd makes: the layer into its content store, then the layer onto its mounts.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use containerd_client::services::v1 as api;
@@ -22,7 +22,7 @@ pub(crate) struct Tidehold {
     channel: Channel,
     runtime: Runtime,
     next: AtomicU64,
-    _daemon: Daemon,
+    daemon: Daemon,
 }
 
 impl Tidehold {
@@ -30,7 +30,7 @@ impl Tidehold {
         let daemon = Daemon::start("");
         let runtime = Runtime::new().unwrap();
         let channel = runtime.block_on(containerd_client::connect(daemon.content())).unwrap();
-        Self { channel, runtime, next: AtomicU64::new(0), _daemon: daemon }
+        Self { channel, runtime, next: AtomicU64::new(0), daemon }
     }
 
     /// Puts a layer into the hold.
@@ -45,6 +45,11 @@ impl Tidehold {
         let answer = self.runtime.block_on(client.apply(request))?.into_inner();
         let applied = answer.applied.unwrap_or_default();
         Ok(Applied { digest: applied.digest, size: applied.size, media_type: applied.media_type })
+    }
+
+    /// Where it keeps a layer.
+    pub(crate) fn file_of(&self, digest: &str) -> PathBuf {
+        self.daemon.file_of(digest)
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
