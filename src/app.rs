@@ -97,8 +97,9 @@ impl App {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
         let Self { hold, resolver, mirror, control, servers, writers, stop } = self;
-        let router = mirror::router(resolver.clone());
-        servers.spawn(http::serve(mirror, router, stop.clone()));
+        let answering = resolver.clone();
+        let answer = move |request| mirror::answer(answering.clone(), request);
+        servers.spawn(http::serve(mirror, answer, stop.clone()));
         servers.spawn(serve_control(control, resolver.clone(), stop.clone()));
         servers.close();
         let sweeping = tokio::task::spawn_blocking({

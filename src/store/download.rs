@@ -174,6 +174,10 @@ impl Follower {
         }
     }
 
+    pub(super) fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
     /// How far the download is now.
     pub fn state(&self) -> DownloadState {
         self.state.borrow().clone()

@@ -188,6 +188,10 @@ impl OpenBlob {
         self.size
     }
 
+    pub(super) fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
     /// The bytes from an offset on, at most `length`, fewer only at the end. *Blocking*, though mostly answered
     /// from the page cache.
     ///

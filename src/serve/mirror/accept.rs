@@ -1,6 +1,6 @@
 //! What a client accepts (RFC 9110, section 12.5.1), as far as it decides which manifest it may be given.
 
-use axum::http::{HeaderMap, header};
+use http::{HeaderMap, header};
 
 /// The media types of a request's `Accept` headers.
 pub(super) struct Accept(Option<Vec<String>>);

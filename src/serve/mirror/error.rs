@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::{HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderValue, Method, Response, StatusCode, header};
 use serde::Serialize;
 
 use super::{CONTENT_DIGEST, ascii};
 use crate::oci::{DigestError, ListError, NameError, RangeError};
 use crate::resolve::{BearerChallenge, Because, Failure, Refusal, whole_seconds};
+use crate::serve::http::Body;
 use crate::store::FollowError;
 
 /// When to try again where the registry did not say, in seconds.
@@ -49,7 +49,7 @@ impl Problem {
         let body = Errors { errors: [Entry { code, message: &message }] };
         let body = serde_json::to_vec(&body).unwrap_or_default();
         let length = body.len();
-        let body = if method == Method::HEAD { Body::empty() } else { Body::from(body) };
+        let body = if method == Method::HEAD { Body::empty() } else { Body::Bytes(body.into()) };
         let mut response = Response::new(body);
         *response.status_mut() = status;
         let headers = response.headers_mut();

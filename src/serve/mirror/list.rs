@@ -1,13 +1,13 @@
 //! Lists: HEAD and GET of tags and of referrers, a page at a time.
 
-use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, Response, Uri, header};
+use http::{HeaderName, HeaderValue, Response, Uri, header};
 use url::form_urlencoded;
 
 use super::error::Problem;
 use super::{ascii, put_standing};
 use crate::oci::{List, Repository};
 use crate::resolve::{Caller, Resolver};
+use crate::serve::http::Body;
 
 /// Which filters a list has been through (OCI distribution specification, "Listing Referrers").
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
@@ -22,7 +22,7 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, Problem> {
     let served = resolver.list(caller, repository, list).await?;
     let length = served.bytes.len();
-    let body = if head { Body::empty() } else { Body::from(served.bytes) };
+    let body = if head { Body::empty() } else { Body::Bytes(served.bytes) };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, length.into());

@@ -1,13 +1,13 @@
 //! Manifests: HEAD and GET, by tag or digest.
 
-use axum::body::Body;
-use axum::http::{Response, header};
+use http::{Response, header};
 
 use super::accept::Accept;
 use super::error::Problem;
 use super::{CONTENT_DIGEST, ascii, put_standing};
 use crate::oci::{Digest, Kind, Manifest, Platform, Reference, Repository};
 use crate::resolve::{Caller, Resolver, Served};
+use crate::serve::http::Body;
 
 /// The media types of an image's manifest.
 const IMAGES: [&str; 2] =
@@ -41,7 +41,7 @@ pub(super) async fn answer(
         resolver.fetch_ahead(caller, repository, &served);
     }
     let length = served.bytes.len();
-    let body = if head { Body::empty() } else { Body::from(served.bytes) };
+    let body = if head { Body::empty() } else { Body::Bytes(served.bytes) };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_DIGEST, ascii(served.digest.as_str()));

@@ -12,15 +12,12 @@ mod route;
 
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::clock;
 use crate::resolve::{Caller, Client, ClientToken, Cost, Resolver, Standing};
-use crate::serve::http::Peer;
+use crate::serve::http::{Body, Request};
 use accept::Accept;
 use error::Problem;
 use route::Route;
@@ -31,25 +28,19 @@ const STANDING: HeaderName = HeaderName::from_static("tidehold-standing");
 /// The digest of what is answered (OCI distribution specification).
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
-/// The mirror's routes over a resolver.
-pub fn router(resolver: Resolver) -> Router {
-    Router::new().fallback(answer).with_state(resolver)
-}
-
-async fn answer(State(resolver): State<Resolver>, request: Request) -> Response<Body> {
+/// The mirror: answers a request over the resolver.
+pub async fn answer(resolver: Resolver, request: Request) -> Response<Body> {
     let begun = clock::instant();
-    // A body that came with a GET or HEAD means nothing and is not read.
-    let (parts, _) = request.into_parts();
-    let caller = Caller::new(client(&parts));
-    let route = Route::parse(parts.uri.path(), parts.uri.query());
+    let caller = Caller::new(client(&request));
+    let route = Route::parse(request.uri.path(), request.uri.query());
     let reference = route.as_ref().map(ToString::to_string).unwrap_or_default();
     let answered = match route {
-        _ if !matches!(parts.method, Method::GET | Method::HEAD) => Err(Problem::ReadOnly),
-        Ok(route) => respond(&resolver, &caller, route, &parts).await,
+        _ if !matches!(request.method, Method::GET | Method::HEAD) => Err(Problem::ReadOnly),
+        Ok(route) => respond(&resolver, &caller, route, &request).await,
         Err(problem) => Err(problem),
     };
-    let response = answered.unwrap_or_else(|problem| problem.into_response(&parts.method));
-    log(&parts, &reference, &caller, &response, begun);
+    let response = answered.unwrap_or_else(|problem| problem.into_response(&request.method));
+    log(&request, &reference, &caller, &response, begun);
     response
 }
 
@@ -57,7 +48,7 @@ async fn respond(
     resolver: &Resolver,
     caller: &Caller,
     route: Route,
-    request: &Parts,
+    request: &Request,
 ) -> Result<Response<Body>, Problem> {
     let head = request.method == Method::HEAD;
     match route {
@@ -90,14 +81,14 @@ fn put_standing(headers: &mut HeaderMap, standing: Standing, age: Duration) {
 }
 
 /// Whoever asks: a client's token is its own; a password is nobody's business here.
-fn client(request: &Parts) -> Client {
+fn client(request: &Request) -> Client {
     let header = request.headers.get(header::AUTHORIZATION);
     header.and_then(ClientToken::from_authorization).map_or(Client::Anyone, Client::Token)
 }
 
 /// What clients ask first to see whether this is a registry at all.
 fn base() -> Response<Body> {
-    let mut response = Response::new(Body::from("{}"));
+    let mut response = Response::new(Body::Bytes(Bytes::from_static(b"{}")));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
         .headers_mut()
@@ -106,14 +97,13 @@ fn base() -> Response<Body> {
 }
 
 /// One line a request. A body that streams has only begun by then.
-fn log(request: &Parts, reference: &str, caller: &Caller, response: &Response<Body>, begun: Instant) {
+fn log(request: &Request, reference: &str, caller: &Caller, response: &Response<Body>, begun: Instant) {
     let standing = response.headers().get(STANDING).and_then(|value| value.to_str().ok()).unwrap_or("-");
     let status = response.status().as_u16();
     let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     let ns = request.uri.query().unwrap_or("-");
     let (method, path) = (&request.method, request.uri.path());
-    let client =
-        request.extensions.get::<Peer>().map(|Peer(address)| address.to_string()).unwrap_or_default();
+    let client = request.peer;
     let agent = request.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("-");
     let agent: String = agent.chars().take(80).collect();
     let Cost { requests, counted } = caller.cost();
@@ -121,7 +111,7 @@ fn log(request: &Parts, reference: &str, caller: &Caller, response: &Response<Bo
         ($level:ident) => {
             tracing::$level!(
                 target: "tidehold::mirror", %method, path, ns, reference, status, standing, requests, counted,
-                milliseconds, client, agent, "answered"
+                milliseconds, %client, agent, "answered"
             )
         };
     }
