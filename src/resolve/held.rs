@@ -18,6 +18,9 @@ const MOST_CHILDREN: usize = 128;
 /// How many images for other machines are kept in mind.
 const MOST_FOREIGN: NonZeroUsize = NonZeroUsize::new(8192).unwrap();
 
+/// The longest manifest whose bytes are kept with that, in bytes: as most are.
+const MOST_KEPT_BYTES: usize = 8 << 10;
+
 /// What manifests say, as long as it is short. What a digest stands for never changes.
 pub(super) struct KnownManifests(Mutex<Contents>);
 
@@ -34,6 +37,8 @@ struct Known {
     kind: Kind,
     media_type: String,
     children: Arc<[Child]>,
+    /// All of it, where it is short. They are given out as long as the file is, which is looked at each time.
+    bytes: Option<bytes::Bytes>,
 }
 
 impl Default for KnownManifests {
@@ -51,7 +56,7 @@ impl KnownManifests {
         self.lock().manifests.get(digest).cloned()
     }
 
-    fn learn(&self, digest: &Digest, bytes: &[u8]) -> Option<Arc<Known>> {
+    fn learn(&self, digest: &Digest, bytes: &bytes::Bytes) -> Option<Arc<Known>> {
         if let Some(known) = self.find(digest) {
             return Some(known);
         }
@@ -60,6 +65,7 @@ impl KnownManifests {
             kind: manifest.kind(),
             media_type: manifest.media_type().to_owned(),
             children: manifest.children().into(),
+            bytes: (bytes.len() <= MOST_KEPT_BYTES).then(|| bytes.clone()),
         });
         if known.children.len() <= MOST_CHILDREN {
             self.lock().learn(digest, &known);
@@ -184,6 +190,9 @@ impl Inner {
         };
         if blob.size() > MAX_MANIFEST_BYTES {
             return Err(Refusal::NotAManifest(digest.clone()));
+        }
+        if let Some(bytes) = self.known.find(digest).and_then(|known| known.bytes.clone()) {
+            return Ok(Some(bytes));
         }
         let read = blocking(move || blob.read_at(0, usize::MAX)).await;
         read.map(Some).map_err(|error| {

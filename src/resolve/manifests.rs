@@ -38,9 +38,9 @@ impl Inner {
     ) -> Result<Served, Refusal> {
         let mut question = self.question(&guise, repository, reference).await?;
         let now = clock::now();
-        if let Step::Serve(digest, standing) =
-            decide(&question, None, self.gates(&question, &guise, repository), now)
-        {
+        let step = whatever_the_gates(&question, now)
+            .unwrap_or_else(|| decide(&question, None, self.gates(&question, &guise, repository), now));
+        if let Step::Serve(digest, standing) = step {
             return self.served(digest.clone(), standing, age(&question, &digest, standing, now)).await;
         }
         if let Some(refusal) = self.still_denied(|| shown(repository, reference), repository, &guise) {
@@ -224,6 +224,16 @@ impl Inner {
         }
         Gates { all: gate(all), pulls: gate(pulls) }
     }
+}
+
+/// The first step where it is the same whichever gates are open: most answers come from the hold, and need no look at
+/// them.
+fn whatever_the_gates(question: &Question, now: SystemTime) -> Option<Step> {
+    let both = [Gate::Open, Gate::Shut];
+    let combined = both.into_iter().flat_map(|all| both.map(|pulls| Gates { all, pulls }));
+    let mut steps = combined.map(|gates| decide(question, None, gates, now));
+    let first = steps.next()?;
+    steps.all(|step| step == first).then_some(first)
 }
 
 /// How long ago the registry confirmed what is served.

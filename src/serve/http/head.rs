@@ -72,7 +72,8 @@ pub(super) fn written<B>(response: &Response<B>, length: Option<u64>, after: Aft
     let status = response.status();
     let mut head = Vec::with_capacity(512);
     // Writing to a Vec cannot fail.
-    let _ = write!(head, "HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default());
+    let _ =
+        write!(head, "HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default());
     for (name, value) in response.headers() {
         if name != header::CONTENT_LENGTH {
             put(&mut head, name.as_str(), value.as_bytes());
