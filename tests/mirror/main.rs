@@ -33,5 +33,6 @@ mod private;
 mod races;
 mod registries;
 mod restart;
+mod sending;
 mod standings;
 mod strangers;

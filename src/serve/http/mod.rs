@@ -86,3 +86,82 @@ where
     connections.close();
     connections.wait().await;
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    use tokio::sync::watch;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stop_waits_for_answers_and_not_for_those_who_ask_nothing() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (finish, finished) = watch::channel(false);
+        let (asked, mut slow_asked) = watch::channel(false);
+        let asked = Arc::new(asked);
+        let answer = move |request: Request| {
+            let (mut finished, asked) = (finished.clone(), Arc::clone(&asked));
+            async move {
+                if request.uri.path() == "/slow" {
+                    asked.send_replace(true);
+                    finished.wait_for(|finished| *finished).await.unwrap();
+                }
+                Response::new(Body::Bytes(Bytes::from_static(b"soon")))
+            }
+        };
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(serve(listener, answer, stop.clone()));
+
+        let _silent = TcpStream::connect(address).await.unwrap();
+        let mut half = TcpStream::connect(address).await.unwrap();
+        half.write_all(b"GET / HT").await.unwrap();
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        idle.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        read_until(&mut idle, "soon").await;
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        slow_asked.wait_for(|asked| *asked).await.unwrap();
+
+        stop.cancel();
+        let mut rest = Vec::new();
+        half.read_to_end(&mut rest).await.unwrap();
+        idle.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, b"");
+        assert!(!server.is_finished());
+        finish.send(true).unwrap();
+        read_until(&mut slow, "soon").await;
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn requests_that_come_at_once_are_answered_one_after_the_other() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let echo = async |request: Request| Response::new(Body::Bytes(request.uri.path().to_owned().into()));
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(serve(listener, move |request| echo(request), stop.clone()));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = "HEAD /first HTTP/1.1\r\n\r\nGET /second HTTP/1.1\r\n\r\nGET /third HTTP/1.0\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut came = String::new();
+        stream.read_to_string(&mut came).await.unwrap();
+        let ends: Vec<&str> = came.split("HTTP/1.1 200 OK\r\n").skip(1).collect();
+        assert!(ends[0].contains("content-length: 6\r\n") && ends[0].ends_with("\r\n\r\n"), "{came}");
+        assert!(ends[1].ends_with("\r\n\r\n/second"), "{came}");
+        assert!(ends[2].contains("connection: close\r\n") && ends[2].ends_with("\r\n\r\n/third"), "{came}");
+        drop(stream);
+        stop.cancel();
+        server.await.unwrap();
+    }
+
+    async fn read_until(stream: &mut TcpStream, end: &str) {
+        let mut read = Vec::new();
+        while !String::from_utf8_lossy(&read).contains(end) {
+            assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "it ended early");
+        }
+    }
+}
