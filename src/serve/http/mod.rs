@@ -143,7 +143,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let echo = async |request: Request| Response::new(Body::Bytes(request.uri.path().to_owned().into()));
         let stop = CancellationToken::new();
-        let server = tokio::spawn(serve(listener, move |request| echo(request), stop.clone()));
+        let server = tokio::spawn(serve(listener, echo, stop.clone()));
         let mut stream = TcpStream::connect(address).await.unwrap();
         let head = "HEAD /first HTTP/1.1\r\n\r\nGET /second HTTP/1.1\r\n\r\nGET /third HTTP/1.0\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
