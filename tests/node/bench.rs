@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use containerd_client::services::v1::ListStatusesRequest;
+use containerd_client::services::v1::content_client::ContentClient;
 use tokio::runtime::Runtime;
 
 use crate::support::containerd::{Containerd, Store, Version};
@@ -64,6 +66,20 @@ impl Upstream {
         self.runtime.block_on(self.hub.clear_all());
     }
 
+    /// Returns once a containerd waits for this blob, which the daemon may have begun to fetch before that.
+    pub(crate) fn await_ingest(&self, daemon: &Daemon, digest: &str) {
+        self.soon(async {
+            let connection = containerd_client::connect(daemon.content()).await.unwrap();
+            let mut client = ContentClient::new(connection);
+            loop {
+                let listed = client.list_statuses(ListStatusesRequest::default()).await.unwrap();
+                if listed.into_inner().statuses.iter().any(|status| status.r#ref.ends_with(digest)) {
+                    return;
+                }
+            }
+        });
+    }
+
     /// Returns once the stand-in holds a request of this kind.
     pub(crate) fn await_held(&self, kind: Kind) {
         self.soon(self.hub.held(kind, 1));
@@ -111,7 +127,7 @@ impl Node {
         Self::start_as(version, Plan { activated: true, ..Plan::default() })
     }
 
-    /// One whose daemon is as planned, except for what it asks.
+    /// One whose daemon is as planned, and knows beside that whom to ask.
     pub(crate) fn start_as(version: Version, plan: Plan<'_>) -> Self {
         Self::planned(version, plan, Upstream::start())
     }
@@ -122,7 +138,8 @@ impl Node {
     }
 
     fn planned(version: Version, plan: Plan<'_>, upstream: Upstream) -> Self {
-        let daemon = Plan { rest: &upstream.daemon_config(), ..plan }.start();
+        let rest = format!("{}{}", upstream.daemon_config(), plan.rest);
+        let daemon = Plan { rest: &rest, ..plan }.start();
         let containerd = Containerd::start(version, Store::Tidehold(&daemon.content()));
         containerd.route("docker.io", &daemon.mirror());
         Self { containerd, daemon, upstream }

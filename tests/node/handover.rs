@@ -40,6 +40,7 @@ fn true_progress(version: Version) {
     thread::scope(|scope| {
         let pulling = scope.spawn(|| containerd.pull("default", &pushed.reference));
         upstream.await_held(Kind::Cdn);
+        upstream.await_ingest(&daemon, layer);
         let total = await_offset(&upstream, &daemon, layer, let_through);
         assert_eq!(total, pushed.size_of(layer));
         assert!(containerd.ctr(&["-n", "default", "content", "active"]).contains(hex_of(layer)));
@@ -62,7 +63,9 @@ fn true_progress(version: Version) {
 }
 
 fn switched_off(version: Version) {
-    let node = Node::start_as(version, Plan { of_each: "handover = false", ..Plan::default() });
+    // What the daemon fetches ahead containerd need not fetch at all.
+    let rest = "[fetch]\nahead = false\n";
+    let node = Node::start_as(version, Plan { of_each: "handover = false", rest, ..Plan::default() });
     let pushed = node.upstream.push("layered", MIB);
     node.containerd.pull("default", &pushed.reference);
     assert_eq!(blobs_over_http(&node.daemon), blobs(&pushed));

@@ -60,12 +60,13 @@ fn restart(version: Version, end: fn(&mut Daemon)) {
     running.exec(&["test", "-s", "/etc/tide-release"]);
 }
 
-/// A file that no index knows is hashed at the start, and this one takes longer than containerd gives a connection to
-/// its store to come to life.
+/// A file that no index knows and whose commit was under way is hashed at the start, and this one takes longer than
+/// containerd gives a connection to its store to come to life.
 fn leave_much_to_look_through(daemon: &Daemon) {
-    let folder = daemon.data().join("blobs/sha256/00");
+    let (folder, hex) = (daemon.data().join("blobs/sha256/00"), "0".repeat(64));
     fs::create_dir_all(&folder).unwrap();
-    File::create(folder.join("0".repeat(64))).unwrap().set_len(4096 * MIB as u64).unwrap();
+    File::create(folder.join(&hex)).unwrap().set_len(4096 * MIB as u64).unwrap();
+    File::create(daemon.data().join(format!("entering/sha256-{hex}-1"))).unwrap();
 }
 
 /// The pull has not asked for all of its layers yet, and others come while it goes on.
@@ -78,6 +79,7 @@ fn drain(version: Version) {
     thread::scope(|scope| {
         let pulling = scope.spawn(|| containerd.pull("large", &pushed.reference));
         upstream.await_held(Kind::Cdn);
+        upstream.await_ingest(&daemon, layer);
         daemon.ask_to_end();
         daemon.await_log("stopping: what runs may end");
         containerd.pull("other", LATEST);

@@ -26,6 +26,7 @@ fn nothing_waits(version: Version) {
     thread::scope(|scope| {
         let first = scope.spawn(|| containerd.pull("first", &pushed.reference));
         upstream.await_held(Kind::Cdn);
+        upstream.await_ingest(&daemon, layer);
 
         ask_for(&upstream, &daemon, layer);
         containerd.ctr(&["leases", "create"]);
