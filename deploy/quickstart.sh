@@ -230,7 +230,7 @@ CONF
 # start_containerd NAME URL [CONTENT_SOCKET]: it asks for everything at URL, and keeps its content in its own
 # store, or behind the socket. $work/NAME/ctr is its client.
 start_containerd() {
-  local folder=$work/$1 proxy="" unpack="" launcher=$PWD/tests/support/private-containerd
+  local folder=$work/$1 proxy="" differ="" unpack="" launcher=$PWD/tests/support/private-containerd
   local disabled='"io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"'
   mkdir -p "$folder/certs.d/$registry"
   printf 'server = "%s"\n[host]\n' "$2" >"$folder/certs.d/$registry/hosts.toml"
@@ -239,6 +239,16 @@ start_containerd() {
     proxy="[proxy_plugins.tidehold]
   type = \"content\"
   address = \"$3\""
+    if [ "$major" != 1.6 ]; then
+      proxy+="
+[proxy_plugins.tidehold-diff]
+  type = \"diff\"
+  address = \"$3\"
+[plugins.\"io.containerd.service.v1.diff-service\"]
+  default = [\"tidehold-diff\", \"walking\"]"
+      differ="
+  differ = \"tidehold-diff\""
+    fi
   fi
   if [ "$major" = 2 ]; then
     disabled+=', "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime", "io.containerd.nri.v1.nri"'
@@ -247,7 +257,7 @@ start_containerd() {
   if [ "$major" != 1.6 ]; then
     unpack="[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]
   platform = \"$platform\"
-  snapshotter = \"$snapshotter\""
+  snapshotter = \"$snapshotter\"$differ"
   fi
   cat >"$folder/config.toml" <<CONF
 version = 2
