@@ -82,6 +82,13 @@ impl Tidehold {
         self.process.terminate(pid);
     }
 
+    /// Ends it and answers with the folder of what it holds.
+    pub(crate) fn end(self) -> TempDir {
+        let Self { process, data, .. } = self;
+        drop(process);
+        data
+    }
+
     /// Ends it as a crash would.
     pub(crate) fn kill(&mut self) {
         self.process.kill();

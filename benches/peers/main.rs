@@ -51,6 +51,9 @@ pub(crate) struct Options {
     /// Only what has each of these words in its name, and a result file of its own
     #[arg(long, value_name = "TEXT")]
     only: Vec<String>,
+    /// Only these sides of `pulls`, by their names in its tables
+    #[arg(long, value_name = "NAME")]
+    side: Vec<String>,
     /// Cargo says this to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -65,6 +68,11 @@ impl Options {
     /// Whether something of this name is to be measured.
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.only.iter().all(|word| name.contains(word.as_str()))
+    }
+
+    /// Whether a side is to be measured.
+    pub(crate) fn has_side(&self, side: &str) -> bool {
+        self.side.is_empty() || self.side.iter().any(|wanted| wanted == side)
     }
 
     /// One of two sizes.
@@ -102,6 +110,9 @@ impl Section {
 fn main() {
     let options = Options::parse();
     places::sweep();
+    if let Err(why) = places::own_disk() {
+        eprintln!("no file system for this run alone ({why}): files are made where others remove theirs");
+    }
     let all = Section::value_variants();
     let chosen = if options.sections.is_empty() { all } else { &options.sections };
     for section in chosen {

@@ -62,10 +62,16 @@ pub(crate) struct Cpu {
 #[derive(Debug)]
 pub(crate) struct Node {
     version: Version,
+    containerd: Containerd,
+    data: TempDir,
+    tidehold: Option<Tidehold>,
+}
+
+/// Its process, with the folder of its sockets. Dropping it ends it.
+#[derive(Debug)]
+struct Containerd {
     process: Process,
     folder: TempDir,
-    _data: TempDir,
-    tidehold: Option<Tidehold>,
 }
 
 impl Node {
@@ -83,17 +89,17 @@ impl Node {
         let mut command = clean(version, LAUNCHER);
         command.arg(folder.path().join("config.toml"));
         let process = Process::start_notifying("containerd", &mut command, folder.path());
-        Self { version, process, folder, _data: data, tidehold }
+        Self { version, containerd: Containerd { process, folder }, data, tidehold }
     }
 
     /// The socket that clients connect to.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.folder.path().join("grpc.sock")
+        self.containerd.folder.path().join("grpc.sock")
     }
 
     /// Pulls and unpacks.
     pub(crate) fn pull(&self, namespace: &str, reference: &str) {
-        let hosts = self.folder.path().join("certs.d");
+        let hosts = self.containerd.folder.path().join("certs.d");
         let mut args = vec!["images", "pull", "--snapshotter", "overlayfs", "--platform", platform()];
         args.extend(["--hosts-dir", hosts.to_str().expect("a plain path")]);
         if self.version >= Version::V2 {
@@ -103,29 +109,16 @@ impl Node {
         self.ctr(namespace, &args);
     }
 
+    /// Has the content of an image in this namespace too, without unpacking it.
+    pub(crate) fn fetch(&self, namespace: &str, reference: &str) {
+        let hosts = self.containerd.folder.path().join("certs.d");
+        let hosts = hosts.to_str().expect("a plain path");
+        self.ctr(namespace, &["content", "fetch", "--platform", platform(), "--hosts-dir", hosts, reference]);
+    }
+
     /// Applies the layers of an image whose content is there.
     pub(crate) fn unpack(&self, namespace: &str, digest: &str) {
         self.ctr(namespace, &["snapshots", "--snapshotter", "overlayfs", "unpack", digest]);
-    }
-
-    /// Removes the snapshots of a namespace, children before parents, which containerd may collect by itself then.
-    pub(crate) fn remove_snapshots(&self, namespace: &str) {
-        const SNAPSHOTS: [&str; 3] = ["snapshots", "--snapshotter", "overlayfs"];
-        const TRIES: usize = 50;
-        for _ in 0..TRIES {
-            let listed = self.ctr(namespace, &[&SNAPSHOTS[..], &["ls"]].concat());
-            let rows: Vec<Vec<&str>> =
-                listed.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
-            let is_parent = |key: &str| rows.iter().any(|row| row.get(1) == Some(&key));
-            let leaves = rows.iter().filter_map(|row| row.first()).filter(|key| !is_parent(key));
-            let leaves: Vec<&str> = leaves.copied().collect();
-            if leaves.is_empty() {
-                return;
-            }
-            let removed = self.ctr_command(namespace, &[&SNAPSHOTS[..], &["rm"], &leaves].concat()).output();
-            drop(removed.expect("nsenter runs"));
-        }
-        panic!("the snapshots do not go away");
     }
 
     /// Removes an image and collects the garbage before it returns.
@@ -146,6 +139,13 @@ impl Node {
             self.ctr_command(namespace, &["content", "ingest", "--expected-digest", digest, digest]);
         let output = command.stdin(File::open(file).expect("a file")).output().expect("nsenter runs");
         succeeded("content ingest", &output);
+    }
+
+    /// Stops it all and answers with the folders of its data, which are removed when they are dropped.
+    pub(crate) fn end(self) -> Vec<TempDir> {
+        let Self { containerd, data, tidehold, .. } = self;
+        drop(containerd);
+        [Some(data), tidehold.map(Tidehold::end)].into_iter().flatten().collect()
     }
 
     pub(crate) fn cpu(&self) -> Cpu {
@@ -171,12 +171,18 @@ impl Node {
 
     /// Containerd's own process stands behind the one that was started.
     fn pid(&self) -> Pid {
+        self.containerd.pid()
+    }
+}
+
+impl Containerd {
+    fn pid(&self) -> Pid {
         let text = fs::read_to_string(self.folder.path().join("pid")).expect("the launcher's file");
         Pid::from_raw(text.trim().parse().expect("a process id"))
     }
 }
 
-impl Drop for Node {
+impl Drop for Containerd {
     fn drop(&mut self) {
         let _ = kill(self.pid(), Signal::SIGKILL);
         self.process.wait();
