@@ -10,6 +10,7 @@ use std::rc::Rc;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
+use super::go_path::split;
 use super::root::{Root, without_links};
 use super::xattrs;
 
@@ -118,17 +119,26 @@ impl Folders {
 
     /// The folder at a path without links, with what is missing of it made as it is in the folders beneath.
     fn made(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        match self.root.open_folder(path) {
-            Err(Errno::NOENT) => {}
-            // A link here has come since the path was resolved.
-            Err(Errno::LOOP) => return Err(Errno::NOTDIR),
-            opened => return opened,
+        // No recursion: how deep it would go, a layer would say.
+        let (mut missing, mut end) = (Vec::new(), path.len());
+        let mut folder = loop {
+            match self.root.open_folder(path.get(..end).unwrap_or_default()) {
+                Err(Errno::NOENT) if end > 0 => missing.push(end),
+                // A link here has come since the path was resolved.
+                Err(Errno::LOOP) => return Err(Errno::NOTDIR),
+                opened => break opened?,
+            }
+            end = path.iter().take(end).rposition(|byte| *byte == b'/').unwrap_or(0);
+        };
+        for end in missing.into_iter().rev() {
+            folder = self.make(&folder, path.get(..end).unwrap_or_default())?;
         }
-        let slash = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-        let (above, name) = path.split_at(slash);
-        let above = if slash == 0 { self.root.open_folder(b"/")? } else { self.made(above)? };
-        let name = name.strip_prefix(b"/").unwrap_or(name);
-        rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(IMPLIED))?;
+        Ok(folder)
+    }
+
+    /// Makes the folder at a path, in the one above it.
+    fn make(&self, above: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+        rustix::fs::mkdirat(above, split(path).1, Mode::from_raw_mode(IMPLIED))?;
         let made = self.root.open_folder(path)?;
         rustix::fs::fchmod(&made, Mode::from_raw_mode(IMPLIED))?;
         for lower in &self.lower {
@@ -177,18 +187,41 @@ fn nanos<N: TryInto<i64>>(nanos: N) -> i64 {
 /// # Errors
 /// When the disk refuses.
 pub(super) fn remove(folder: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
-    match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => return Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => {}
-        Err(error) => return Err(error),
+    // No recursion: how deep it would go, a layer would say.
+    let mut emptied: Vec<Emptied> = Emptied::unless_removed(folder, name)?.into_iter().collect();
+    while let Some(inner) = emptied.last_mut() {
+        if let Some(child) = inner.children.pop() {
+            let below = Emptied::unless_removed(&inner.fd, &child)?;
+            emptied.extend(below);
+        } else if let Some(Emptied { name, .. }) = emptied.pop() {
+            let above = emptied.last().map_or(folder, |above| &above.fd);
+            match rustix::fs::unlinkat(above, name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
-    let inner = open_child(folder, name)?;
-    for child in children(&inner)? {
-        remove(&inner, &child)?;
-    }
-    match rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(error),
+    Ok(())
+}
+
+/// A folder that is to be removed once it is empty.
+struct Emptied {
+    fd: OwnedFd,
+    name: Vec<u8>,
+    children: Vec<Vec<u8>>,
+}
+
+impl Emptied {
+    /// Removes what has a name in a folder. Where it is a folder itself, that is for later.
+    fn unless_removed(folder: &OwnedFd, name: &[u8]) -> Result<Option<Self>, Errno> {
+        match rustix::fs::unlinkat(folder, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(None),
+            Err(Errno::ISDIR | Errno::PERM) => {}
+            Err(error) => return Err(error),
+        }
+        let fd = open_child(folder, name)?;
+        let children = children(&fd)?;
+        Ok(Some(Self { fd, name: name.to_vec(), children }))
     }
 }
 

@@ -382,3 +382,27 @@ fn what_is_not_known_here_is_left_to_somebody_else() {
         assert!(matches!(planned, Err(ApplyError::Unsupported(_))), "{media_type}");
     }
 }
+
+/// An entry whose name is in the records in front of it.
+fn named(layer: Layer, kind: EntryType, name: &str) -> Layer {
+    layer.records(&[("path", name.as_bytes())]).with(kind, "x", 0o755, "", b"")
+}
+
+#[test]
+fn names_longer_than_the_system_s_are_refused_however_they_come_about() {
+    let bench = Bench::new();
+    let layer = (1..2100).fold(Layer::new(), |layer, depth| {
+        named(layer, EntryType::Directory, &["a"; 2100][..depth].join("/"))
+    });
+    let applied = bench.bound(layer.file("a", "in its place"));
+    assert!(matches!(applied, Err(ApplyError::Disk(_))), "{applied:?}");
+}
+
+#[test]
+fn a_tree_as_deep_as_names_go_is_made_and_removed() {
+    let deepest = ["a"; 2047].join("/");
+    let bench = Bench::new();
+    bench.bound(named(Layer::new(), EntryType::Regular, &deepest)).unwrap();
+    bench.bound(Layer::new().file("a", "in its place")).unwrap();
+    assert_eq!(bench.tree(), BTreeMap::from([("a".to_owned(), "in its place".to_owned())]));
+}

@@ -24,6 +24,10 @@ use super::xattrs;
 /// What makes an overlay show nothing from beneath a folder, where it is `y`.
 const OPAQUE: &str = "trusted.overlay.opaque";
 
+/// What the system takes in one call, in bytes. Folder by folder, each in an open one, a tree could be made deeper than
+/// that: nobody could use it, and what removes it would keep a folder open for each level.
+const LONGEST_NAME: usize = 4096;
+
 /// A tree that is being written.
 pub(super) struct Tree {
     folders: Folders,
@@ -122,6 +126,9 @@ impl Tree {
         }
         let system = |source| TreeError::System { name: name.clone(), source };
         let refused = |what| TreeError::Refused { name: name.clone(), what };
+        if name.len() >= LONGEST_NAME {
+            return Err(system(Errno::NAMETOOLONG));
+        }
         let folder = self.folders.open(part).map_err(system)?;
         match Whiteout::of(base) {
             Ok(None) => {}
@@ -305,9 +312,9 @@ impl Tree {
                 metadata::set_owner_at(&folder.fd, name, entry)
             }
             (Whiteout::Opaque, Removal::Done { unpacked }) => {
-                let old = unpacked.before(folder)?;
-                for (folder, name) in old {
-                    self.remove(&folder, &name)?;
+                if unpacked.remove_older(self.folders.root(), folder)? {
+                    self.replaced = true;
+                    self.folders.forget();
                 }
                 Ok(())
             }

@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::rc::Rc;
 
 use rustix::io::Errno;
 
-use super::folders::{Folder, children, open_child};
+use super::folders::{Folder, children, open_child, remove};
+use super::root::Root;
 
 const PREFIX: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -46,37 +46,36 @@ pub(super) struct Unpacked {
     opaque: HashSet<[u64; 2]>,
 }
 
-/// Names in their folders.
-pub(super) type Names = Vec<(Rc<Folder>, Vec<u8>)>;
-
 impl Unpacked {
     pub(super) fn note(&mut self, path: &[u8]) {
         let hash = self.hash(path);
         self.paths.insert(hash);
     }
 
-    /// What is in a folder, at any depth, and was there before; nothing where the folder was marked before.
+    /// Removes what is in a folder, at any depth, and was there before; nothing where the folder was marked before.
+    /// However wide or deep it is, few folders are open at a time. Whether anything was removed.
     ///
     /// # Errors
-    /// When a folder cannot be read.
-    pub(super) fn before(&mut self, folder: &Rc<Folder>) -> Result<Names, Errno> {
-        let hash = self.hash(&folder.path);
-        if !self.opaque.insert(hash) {
+    /// When a folder cannot be read, or the disk refuses.
+    pub(super) fn remove_older(&mut self, root: &Root, folder: &Folder) -> Result<bool, Errno> {
+        if !self.opaque.insert(self.hash(&folder.path)) {
             // What is in it now came between the two markers.
-            return Ok(Names::new());
+            return Ok(false);
         }
-        let (mut old, mut todo) = (Vec::new(), vec![Rc::clone(folder)]);
-        while let Some(folder) = todo.pop() {
+        let (mut removed, mut todo) = (false, vec![folder.path.clone()]);
+        while let Some(path) = todo.pop() {
+            let folder = Folder::new(root.open_folder(&path)?, path)?;
             for name in children(&folder.fd)? {
                 let path = folder.child(&name);
                 if !self.paths.contains(&self.hash(&path)) {
-                    old.push((Rc::clone(&folder), name));
-                } else if let Ok(fd) = open_child(&folder.fd, &name) {
-                    todo.push(Rc::new(Folder::new(fd, path)?));
+                    remove(&folder.fd, &name)?;
+                    removed = true;
+                } else if open_child(&folder.fd, &name).is_ok() {
+                    todo.push(path);
                 }
             }
         }
-        Ok(old)
+        Ok(removed)
     }
 
     fn hash(&self, path: &[u8]) -> [u64; 2] {
