@@ -204,6 +204,10 @@ impl<'a> Intake<'a> {
                 }
                 continue;
             }
+            if Some(at) == self.total {
+                // Only an answer that tells no length can have more.
+                return Ended::Broken(Failure::Unusable("it sent more bytes than it had announced".into()));
+            }
             // What lies behind the end is kept: the body may be read on from there.
             let length = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(rest.len());
             match self.send(at, rest.split_to(length), wanted_from..end).await {

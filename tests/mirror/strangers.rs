@@ -10,9 +10,12 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{Method, StatusCode};
+use http_body_util::BodyExt;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-use crate::bench::{ASKS_ALWAYS, Bench, assert_gives, images_only, marker};
+use crate::bench::{ASKS_ALWAYS, Bench, assert_gives, images_only, marker, soon};
 use crate::people::{ADA, SECRET, adas, assert_gets, push_secret, with_private};
 use crate::support::hub::client::Client;
 use crate::support::hub::{Fault, HeadStyle, Hub, HubConfig, Image, Kind, Refusal, digest_of};
@@ -26,6 +29,34 @@ async fn registry(answer: impl Fn(Method) -> Response + Clone + Send + Sync + 's
         async move { response }
     });
     tokio::spawn(async move { axum::serve(listener, app).await });
+    format!("http://{address}")
+}
+
+/// A registry whose blobs break off, and whose answer to whoever asks for the rest has neither length nor end.
+async fn cut_short_and_then_endless() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let answered = async |mut stream: TcpStream| {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        let piece = [b'x'; 70_000];
+        if !String::from_utf8_lossy(&head).contains("range:") {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n").await?;
+            return stream.write_all(&piece).await;
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await?;
+        loop {
+            stream.write_all(&[b"11170\r\n", piece.as_slice(), b"\r\n"].concat()).await?;
+        }
+    };
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // The client hangs up at last.
+            tokio::spawn(answered(stream));
+        }
+    });
     format!("http://{address}")
 }
 
@@ -96,6 +127,23 @@ async fn a_registry_that_never_ends_a_blob_holds_up_nobody_elses() {
     let waiting = Client::new();
     let begun = waiting.send(Method::GET, &evils(&bench, &format!("blobs/{layer}")), &[]).await;
     assert!(begun.is_ok(), "it is on its way");
+    let reply = bench.get(&bench.blob(&layer)).await;
+    assert_eq!((reply.status, digest_of(&reply.body)), (StatusCode::OK, layer));
+}
+
+#[tokio::test]
+async fn a_registry_that_sends_more_of_a_blob_than_there_is_holds_up_nobody_elses() {
+    let hub = Hub::start(images_only()).await;
+    let evil = cut_short_and_then_endless().await;
+    let bench = beside(hub, &evil);
+    // More than there are threads to be kept busy.
+    for number in 0..2 * std::thread::available_parallelism().unwrap().get() {
+        let digest = digest_of(number.to_string().as_bytes());
+        let url = evils(&bench, &format!("blobs/{digest}"));
+        let begun = soon(Client::new().send(Method::GET, &url, &[])).await.unwrap();
+        assert!(soon(begun.collect()).await.is_err(), "it was given a whole blob");
+    }
+    let layer = bench.hub.first().own().layers[0].clone();
     let reply = bench.get(&bench.blob(&layer)).await;
     assert_eq!((reply.status, digest_of(&reply.body)), (StatusCode::OK, layer));
 }
