@@ -80,13 +80,13 @@ impl Parts {
 
     /// What the first connection brings next once it has come to its end, without anybody being asked anew: the next
     /// part, where that begins right there. Where another could not bring its part, the first one reads on to whatever
-    /// is missing: its registry may answer nobody else.
+    /// is missing further on: its registry may answer nobody else. It does not go back.
     pub(super) fn goes_on(&mut self) -> Option<Range<u64>> {
-        let follows = |part: &Range<u64>| part.start == self.first_end || self.was_refused;
-        if !self.todo.front().is_some_and(follows) {
-            return None;
-        }
-        let part = self.todo.pop_front()?;
+        let follows = |part: &Range<u64>| {
+            part.start == self.first_end || (self.was_refused && part.start > self.first_end)
+        };
+        let place = self.todo.iter().position(follows)?;
+        let part = self.todo.remove(place)?;
         self.first_end = part.end;
         Some(part)
     }
@@ -276,6 +276,19 @@ mod tests {
         parts.give_back(refused.clone());
         assert_eq!(refused.start, brought.end);
         assert_eq!(parts.goes_on(), Some(refused));
+    }
+
+    #[test]
+    fn a_first_connection_leaves_to_others_what_it_has_read_past() {
+        let mut parts = Parts::new(100 * MIB);
+        parts.split(0);
+        let (early, refused) = (parts.next_for_another().unwrap(), parts.next_for_another().unwrap());
+        parts.give_back(refused.clone());
+        assert_eq!(parts.goes_on(), Some(refused.clone()));
+        parts.give_back(early.clone());
+        let further = parts.goes_on().unwrap();
+        assert_eq!(further.start, refused.end);
+        assert_eq!(parts.next_for_another(), Some(early));
     }
 
     #[test]
