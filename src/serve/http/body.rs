@@ -5,8 +5,9 @@
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
+use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf, Bytes};
 use rustix::net::SendFlags;
 use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
@@ -16,6 +17,10 @@ use crate::store::{Sendable, blocking};
 
 /// How much of a file is sent before others of the same worker have their turn, in bytes.
 const AT_ONCE_BYTES: u64 = 1 << 20;
+
+/// How long a client may take in nothing of an answer: longer than a disk stands still that it writes to. One that has
+/// died without a word would keep its place for good.
+const TAKEN_WITHIN: Duration = if cfg!(test) { Duration::from_millis(200) } else { Duration::from_secs(120) };
 
 /// The body of an answer. Its length is known.
 pub enum Body {
@@ -43,14 +48,14 @@ impl Body {
     /// is of no more use.
     pub(super) async fn send(self, head: Vec<u8>, stream: &mut TcpStream) -> io::Result<()> {
         match self {
-            Self::Bytes(bytes) => stream.write_all_buf(&mut head.as_slice().chain(bytes)).await,
-            Self::Blob(_, range) if range.is_empty() => stream.write_all(&head).await,
+            Self::Bytes(bytes) => send_all(stream, head.as_slice().chain(bytes)).await,
+            Self::Blob(_, range) if range.is_empty() => send_all(stream, head.as_slice()).await,
             Self::Blob(BlobBytes::Held(blob), range) => {
                 send_with_more_to_come(stream, &head).await?;
                 send_file(stream, &blob.sendable(), range).await
             }
             Self::Blob(BlobBytes::Coming(mut follower), mut range) => {
-                stream.write_all(&head).await?;
+                send_all(stream, head.as_slice()).await?;
                 let file = follower.sendable();
                 while !range.is_empty() {
                     let readable = follower.past(range.start).await.map_err(io::Error::other)?;
@@ -67,10 +72,23 @@ impl Body {
     }
 }
 
+async fn send_all(stream: &mut TcpStream, mut bytes: impl Buf) -> io::Result<()> {
+    while bytes.has_remaining() {
+        taken(stream.write_buf(&mut bytes)).await?;
+    }
+    Ok(())
+}
+
+/// Waits for the client, and not without end.
+async fn taken<T>(sending: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let within = tokio::time::timeout(TAKEN_WITHIN, sending).await;
+    within.unwrap_or_else(|_| Err(io::Error::new(ErrorKind::TimedOut, "the client takes nothing more in")))
+}
+
 /// Sends a head that leaves in one packet with the first bytes after it.
 async fn send_with_more_to_come(stream: &TcpStream, mut head: &[u8]) -> io::Result<()> {
     while !head.is_empty() {
-        stream.writable().await?;
+        taken(stream.writable()).await?;
         let send = || Ok(rustix::net::send(stream, head, SendFlags::MORE | SendFlags::NOSIGNAL)?);
         match stream.try_io(Interest::WRITABLE, send) {
             Ok(sent) => head.advance(sent),
@@ -85,7 +103,7 @@ async fn send_file(stream: &TcpStream, file: &Sendable, mut range: Range<u64>) -
     // Up to where the file is known to be in memory, where nothing has been waited for since.
     let mut in_memory = range.start;
     while !range.is_empty() {
-        stream.writable().await?;
+        taken(stream.writable()).await?;
         if in_memory == range.start {
             in_memory = range.end.min(range.start + AT_ONCE_BYTES);
             let part = range.start..in_memory;

@@ -98,6 +98,12 @@ impl Connection {
         let mut until = Instant::now() + HEAD_WITHIN;
         let mut looked_at = 0;
         loop {
+            let empty = head::empty_lines(&self.came);
+            if empty > 0 {
+                // Else each byte that comes would have all of them looked at again.
+                self.came.drain(..empty);
+                looked_at = 0;
+            }
             if head::may_end(&self.came, looked_at) {
                 match head::read(&self.came, self.peer) {
                     Ok(Some((request, after, length))) => {

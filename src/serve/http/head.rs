@@ -50,6 +50,16 @@ pub(super) fn read(came: &[u8], peer: SocketAddr) -> Result<Option<(Request, Aft
     Ok(Some((Request { method, uri, headers, peer }, after, length)))
 }
 
+/// How many bytes of empty lines stand in front of a head. Some clients send one behind the body that they believe they
+/// had (RFC 9112, section 2.2).
+pub(super) fn empty_lines(came: &[u8]) -> usize {
+    let mut rest = came;
+    while let Some(after) = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n")) {
+        rest = after;
+    }
+    came.len() - rest.len()
+}
+
 /// Whether a head may end in what has come in, of which so much was looked at before.
 pub(super) fn may_end(came: &[u8], before: usize) -> bool {
     // A lone line feed ends a line too (RFC 9112, section 2.2).
@@ -134,6 +144,13 @@ mod tests {
             assert!(parsed(&whole[..cut]).unwrap().is_none(), "{cut}");
         }
         assert!(parsed(whole).unwrap().is_some());
+    }
+
+    #[test]
+    fn empty_lines_in_front_are_no_part_of_a_head() {
+        for (came, lines) in [("", 0), ("\r", 0), ("\r\n\r", 2), ("\n\r\n\nGET", 4), ("GET\r\n", 0)] {
+            assert_eq!(empty_lines(came.as_bytes()), lines, "{came:?}");
+        }
     }
 
     #[test]

@@ -158,6 +158,22 @@ mod tests {
         server.await.unwrap();
     }
 
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_in_gives_up_its_place_at_last() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // More than both sides' sockets have room for.
+        let large = async |_: Request| Response::new(Body::Bytes(vec![7; 64 << 20].into()));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(serve(listener, large, stop.clone()));
+        stream.readable().await.unwrap();
+        stop.cancel();
+        server.await.unwrap();
+        drop(stream);
+    }
+
     async fn read_until(stream: &mut TcpStream, end: &str) {
         let mut read = Vec::new();
         while !String::from_utf8_lossy(&read).contains(end) {
