@@ -75,6 +75,9 @@ impl DifferService {
             .map_err(|error: crate::oci::DigestError| Status::invalid_argument(error.to_string()))?;
         let mounts: Vec<Mount> = request.mounts.into_iter().map(Mount::from).collect();
         let plan = Plan::new(&layer.media_type, &mounts, request.sync_fs).map_err(status)?;
+        // It ends with us, and with whoever asked. Those who wait hold no file open.
+        let _place =
+            self.places.acquire().await.map_err(|_| Status::unavailable("the daemon is stopping"))?;
         let blob = match self.hold.reading(&digest).await {
             Ok(Reading::Open(blob)) => blob,
             // Whoever reads it by way of the content store has it fetched again.
@@ -85,9 +88,6 @@ impl DifferService {
             }
             Err(error) => return Err(Status::internal(error.to_string())),
         };
-        // It ends with us, and with whoever asked.
-        let _place =
-            self.places.acquire().await.map_err(|_| Status::unavailable("the daemon is stopping"))?;
         let cancel = Cancel::default();
         let gone = CancelOnDrop(cancel.clone());
         let compressed = blob.size();
