@@ -21,7 +21,7 @@ const WAITING_CHUNKS: usize = 8;
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// Stops the work at its next chunk.
+    /// Stops the work where it next asks for bytes.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -97,13 +97,14 @@ pub(super) struct Stream {
     chunk: Option<Arc<Chunk>>,
     /// How far the chunk was read.
     at: usize,
+    cancel: Cancel,
 }
 
 /// The three ends of a new stream.
 pub(super) fn stream(cancel: Cancel) -> (Source, Hashing, Stream) {
     let (to_reader, chunks) = sync_channel(WAITING_CHUNKS);
     let (to_hasher, hashed) = sync_channel(WAITING_CHUNKS);
-    let stream = Stream { chunks, chunk: None, at: 0 };
+    let stream = Stream { chunks, chunk: None, at: 0, cancel: cancel.clone() };
     (Source { to_reader, to_hasher, cancel }, Hashing { chunks: hashed }, stream)
 }
 
@@ -159,6 +160,10 @@ impl Hashing {
 impl Stream {
     /// Some bytes, at most so many, where they lie; none at the end.
     pub(super) fn some(&mut self, most: usize) -> Result<&[u8], StreamError> {
+        // Each entry of an archive comes by here: what is queued already may be thousands, and each slow.
+        if self.cancel.is_cancelled() {
+            return Err(StreamError::Cancelled);
+        }
         while self.chunk.as_ref().is_none_or(|chunk| self.at >= chunk.length) {
             self.at = 0;
             // Done with before the wait, so that it can be filled again.
@@ -211,4 +216,20 @@ fn fill(from: &mut impl Read, buffer: &mut [u8]) -> Result<usize, StreamError> {
         }
     }
     Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_queued_when_a_request_ends_is_not_worked_off() {
+        let cancel = Cancel::default();
+        let (source, hashing, mut stream) = stream(cancel.clone());
+        source.pump([7; 1024].as_slice());
+        assert_eq!(stream.some(512).unwrap(), [7; 512]);
+        cancel.cancel();
+        assert!(matches!(stream.some(512), Err(StreamError::Cancelled)));
+        assert_eq!(hashing.hash().1, 1024);
+    }
 }

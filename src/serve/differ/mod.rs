@@ -75,9 +75,9 @@ impl DifferService {
             .map_err(|error: crate::oci::DigestError| Status::invalid_argument(error.to_string()))?;
         let mounts: Vec<Mount> = request.mounts.into_iter().map(Mount::from).collect();
         let plan = Plan::new(&layer.media_type, &mounts, request.sync_fs).map_err(status)?;
-        // It ends with us, and with whoever asked. Those who wait hold no file open.
-        let _place =
-            self.places.acquire().await.map_err(|_| Status::unavailable("the daemon is stopping"))?;
+        // Those who wait hold no file open, and who has gone away keeps the place until the work has ended.
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = place.map_err(|_| Status::unavailable("the daemon is stopping"))?;
         let blob = match self.hold.reading(&digest).await {
             Ok(Reading::Open(blob)) => blob,
             // Whoever reads it by way of the content store has it fetched again.
@@ -93,7 +93,11 @@ impl DifferService {
         let compressed = blob.size();
         #[expect(clippy::disallowed_methods, reason = "measures, decides nothing")]
         let began = Instant::now();
-        let applied = blocking(move || plan.apply(blob, cancel)).await;
+        let applied = blocking(move || {
+            let _place = place;
+            plan.apply(blob, cancel)
+        });
+        let applied = applied.await;
         drop(gone);
         let took = began.elapsed();
         let applied = applied.map_err(|error| {
