@@ -41,6 +41,10 @@ const MOST_HEAD_BYTES: u32 = 16 << 10;
 /// that runs on it; the library's 20 are meant for strangers, and here the one client is the node's containerd.
 const UNSEEN_RESETS: usize = 1 << 16;
 
+/// How many calls a connection may have at a time; its client keeps the rest to itself. Each may hold an answer that is
+/// not read. More than all ingests that there may be, so that writers never leave others without room.
+const MOST_CALLS: u32 = 16 << 10;
+
 /// How long nothing is accepted after the system refused to, for want of descriptors for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -113,6 +117,7 @@ impl Served {
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .max_header_list_size(MOST_HEAD_BYTES)
+            .max_concurrent_streams(MOST_CALLS)
             .max_pending_accept_reset_streams(UNSEEN_RESETS)
             .handshake(wire.clone());
         let mut stopped = pin!(self.stop.cancelled());
