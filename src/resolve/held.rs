@@ -126,7 +126,7 @@ impl Inner {
             return Err(Refusal::NotAManifest(digest));
         };
         let (children, media_type) = (Arc::clone(&known.children), known.media_type.clone());
-        Ok(Served { kind: known.kind, children, media_type, digest, bytes, standing, age })
+        Ok(Served { kind: known.kind, children, media_type, digest, bytes, standing, age, grounds: None })
     }
 
     /// Whether a registry's word is enough to give out, under one of its repositories, bytes that came from elsewhere:

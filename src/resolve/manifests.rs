@@ -36,12 +36,17 @@ impl Inner {
         reference: &Reference,
         until: tokio::time::Instant,
     ) -> Result<Served, Refusal> {
+        let changes = self.hold.changes();
         let mut question = self.question(&guise, repository, reference).await?;
         let now = clock::now();
         let step = whatever_the_gates(&question, now)
             .unwrap_or_else(|| decide(&question, None, self.gates(&question, &guise, repository), now));
         if let Step::Serve(digest, standing) = step {
-            return self.served(digest.clone(), standing, age(&question, &digest, standing, now)).await;
+            let mut served =
+                self.served(digest.clone(), standing, age(&question, &digest, standing, now)).await?;
+            let (answer, when) = ((&digest, standing), (changes, now));
+            served.grounds = self.grounds(caller, &guise, repository, question, answer, when)?;
+            return Ok(served);
         }
         if let Some(refusal) = self.still_denied(|| shown(repository, reference), repository, &guise) {
             return Err(refusal);
@@ -228,7 +233,7 @@ impl Inner {
 
 /// The first step where it is the same whichever gates are open: most answers come from the hold, and need no look at
 /// them.
-fn whatever_the_gates(question: &Question, now: SystemTime) -> Option<Step> {
+pub(super) fn whatever_the_gates(question: &Question, now: SystemTime) -> Option<Step> {
     let both = [Gate::Open, Gate::Shut];
     let combined = both.into_iter().flat_map(|all| both.map(|pulls| Gates { all, pulls }));
     let mut steps = combined.map(|gates| decide(question, None, gates, now));
@@ -237,7 +242,7 @@ fn whatever_the_gates(question: &Question, now: SystemTime) -> Option<Step> {
 }
 
 /// How long ago the registry confirmed what is served.
-fn age(question: &Question, served: &Digest, standing: Standing, now: SystemTime) -> Duration {
+pub(super) fn age(question: &Question, served: &Digest, standing: Standing, now: SystemTime) -> Duration {
     let seen = match (question, standing) {
         (Question::Tag { last, before, .. }, Standing::Fresh | Standing::Stale) => {
             [last, before].into_iter().flatten().find(|seen| seen.digest == *served)

@@ -14,6 +14,7 @@ mod callers;
 mod decide;
 mod downloads;
 mod flight;
+mod grounds;
 mod held;
 mod lists;
 mod manifests;
@@ -36,6 +37,7 @@ pub use decide::{
     Ages, Ask, Bytes, Gate, Gates, Held, LastSeen, Question, Reply, Standing, Step, Way, Why, decide,
 };
 pub use downloads::BlobBytes;
+pub use grounds::Grounds;
 pub use lists::ServedList;
 
 use crate::oci::{Child, Digest, Kind, Reference, Registry, Repository, Tag};
@@ -198,6 +200,8 @@ pub struct Served {
     pub standing: Standing,
     /// How long ago the registry last confirmed it.
     pub age: Duration,
+    /// On what it may be answered again.
+    pub grounds: Option<Arc<Grounds>>,
 }
 
 /// For how long tags are good: a default, and rules by pattern, of which the first match wins.

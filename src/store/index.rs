@@ -7,6 +7,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prost::Message;
@@ -43,6 +44,7 @@ pub(super) struct Index {
     path: PathBuf,
     /// Cancelled by the first write that fails.
     lost: CancellationToken,
+    changes: AtomicU64,
     db: Db,
     blobs: Table,
     adoptions: Table,
@@ -74,6 +76,7 @@ impl Index {
             disk,
             path: path.to_owned(),
             lost: CancellationToken::new(),
+            changes: AtomicU64::new(0),
             blobs: table("blobs")?,
             adoptions: table("adoptions")?,
             tags: table("tags")?,
@@ -95,6 +98,12 @@ impl Index {
     /// anew: from then on every write fails, whatever has become of the disk.
     pub(super) fn lost(&self) -> &CancellationToken {
         &self.lost
+    }
+
+    /// How often it was changed since it was opened. What was read after this was asked holds for as long as the number
+    /// stays: a change counts before whoever makes it goes on.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     pub(super) fn blob(&self, digest: &Digest) -> Result<Option<BlobRecord>, StoreError> {
@@ -357,7 +366,9 @@ impl Index {
         step: Step<'_>,
         act: impl FnOnce() -> Result<T, sled::Error>,
     ) -> Result<T, StoreError> {
-        self.disk.take(step, act).map_err(|source| {
+        let changed = self.disk.take(step, act);
+        self.changes.fetch_add(1, Ordering::Release);
+        changed.map_err(|source| {
             self.lost.cancel();
             wrapped(&self.path, source)
         })

@@ -198,6 +198,12 @@ impl Hold {
         self.inner.index.lost().cancelled().await;
     }
 
+    /// How often what is known was changed since the hold was opened: what was looked up after this was asked would be
+    /// found the same for as long as the number stays.
+    pub fn changes(&self) -> u64 {
+        self.inner.index.changes()
+    }
+
     /// Tries whether the disk can be written. *Blocking.*
     ///
     /// # Errors

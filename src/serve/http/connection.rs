@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{Method, Response, StatusCode, header};
@@ -12,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::head::{self, After, MOST_HEAD_BYTES};
+use super::repeats::Repeats;
 use super::{Body, Request};
 
 /// How long a connection is kept until it has brought the whole head of its next request.
@@ -29,10 +31,24 @@ pub(super) struct Connection {
     peer: SocketAddr,
     /// What has come and was not read yet.
     came: Vec<u8>,
+    repeats: Arc<Repeats>,
     /// Fires when a silence may have lasted too long. It is set anew only then, not at each request.
     timer: Pin<Box<Sleep>>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
     stopping: bool,
+}
+
+/// A request that came.
+enum Came {
+    /// One to be looked at.
+    New {
+        request: Request,
+        after: After,
+        /// Its head, where the answer may be kept.
+        key: Option<Box<[u8]>>,
+    },
+    /// One that was answered before, and all of the answer.
+    Again(Vec<u8>),
 }
 
 /// What came instead of a request.
@@ -44,10 +60,15 @@ enum NoRequest {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, peer: SocketAddr, stop: CancellationToken) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        repeats: Arc<Repeats>,
+        stop: CancellationToken,
+    ) -> Self {
         let timer = Box::pin(tokio::time::sleep(HEAD_WITHIN));
         let stop = Box::pin(stop.cancelled_owned());
-        Self { stream, peer, came: Vec::new(), timer, stop, stopping: false }
+        Self { stream, peer, came: Vec::new(), repeats, timer, stop, stopping: false }
     }
 
     /// Answers requests until one side wants no more.
@@ -58,8 +79,12 @@ impl Connection {
     {
         self.stream.set_nodelay(true)?;
         loop {
-            let (request, mut after) = match self.request().await? {
-                Ok(asked) => asked,
+            let (request, mut after, key) = match self.request().await? {
+                Ok(Came::New { request, after, key }) => (request, after, key),
+                Ok(Came::Again(answer)) => {
+                    self.stream.write_all(&answer).await?;
+                    continue;
+                }
                 Err(NoRequest::End) => return Ok(()),
                 Err(NoRequest::Refused(status)) => {
                     let mut refusal = Response::new(());
@@ -70,7 +95,7 @@ impl Connection {
                 }
             };
             let head_alone = request.method == Method::HEAD;
-            let response = tokio::select! {
+            let mut response = tokio::select! {
                 biased;
                 response = answer(request) => response,
                 () = gone(&mut self.stream, &mut self.came) => return Ok(()),
@@ -78,11 +103,10 @@ impl Connection {
             if self.stopping {
                 after = After::Close;
             }
-            let length = match response.body().len() {
-                // Of what a HEAD did not fetch, the header tells the length, if anybody can.
-                0 if head_alone => announced(&response),
-                length => Some(length),
-            };
+            if let Some(key) = key {
+                self.repeats.keep(key, &mut response, head_alone);
+            }
+            let length = length(&response, head_alone);
             let head = head::written(&response, length, after);
             let body = if head_alone { Body::empty() } else { response.into_body() };
             body.send(head, &mut self.stream).await?;
@@ -94,7 +118,7 @@ impl Connection {
     }
 
     /// The next request, once all of its head is here.
-    async fn request(&mut self) -> io::Result<Result<(Request, After), NoRequest>> {
+    async fn request(&mut self) -> io::Result<Result<Came, NoRequest>> {
         let mut until = Instant::now() + HEAD_WITHIN;
         let mut looked_at = 0;
         loop {
@@ -105,10 +129,18 @@ impl Connection {
                 looked_at = 0;
             }
             if head::may_end(&self.came, looked_at) {
+                if !self.stopping
+                    && let Some(answer) = self.repeats.answer(&self.came, self.peer)
+                {
+                    self.came.clear();
+                    return Ok(Ok(Came::Again(answer)));
+                }
                 match head::read(&self.came, self.peer) {
                     Ok(Some((request, after, length))) => {
+                        let head = self.came.get(..length).unwrap_or_default();
+                        let key = Repeats::key(head, &request.headers, after);
                         self.came.drain(..length);
-                        return Ok(Ok((request, after)));
+                        return Ok(Ok(Came::New { request, after, key }));
                     }
                     Ok(None) => {}
                     Err(status) => return Ok(Err(NoRequest::Refused(status))),
@@ -173,6 +205,15 @@ async fn gone(stream: &mut TcpStream, came: &mut Vec<u8>) {
         }
     }
     std::future::pending().await
+}
+
+/// The length that an answer announces.
+pub(super) fn length(response: &Response<Body>, head_alone: bool) -> Option<u64> {
+    match response.body().len() {
+        // Of what a HEAD did not fetch, the header tells the length, if anybody can.
+        0 if head_alone => announced(response),
+        length => Some(length),
+    }
 }
 
 fn announced(response: &Response<Body>) -> Option<u64> {

@@ -1,7 +1,9 @@
 //! Heads (RFC 9112, sections 2 to 6): that of a request is read, that of an answer is written.
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
 
@@ -79,24 +81,52 @@ fn has_body(headers: &HeaderMap) -> bool {
 
 /// Writes the head of an answer whose body has this length; `None` where there is no body and nobody knows.
 pub(super) fn written<B>(response: &Response<B>, length: Option<u64>, after: After) -> Vec<u8> {
-    let status = response.status();
     let mut head = Vec::with_capacity(512);
+    begin(&mut head, response, length, after);
+    end(&mut head);
+    head
+}
+
+/// Writes all of a head that is the same whenever it is sent.
+pub(super) fn begin<B>(head: &mut Vec<u8>, response: &Response<B>, length: Option<u64>, after: After) {
+    let status = response.status();
     // Writing to a Vec cannot fail.
     let _ =
         write!(head, "HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or_default());
     for (name, value) in response.headers() {
         if name != header::CONTENT_LENGTH {
-            put(&mut head, name.as_str(), value.as_bytes());
+            put(head, name.as_str(), value.as_bytes());
         }
     }
     if let Some(length) = length {
-        let _ = write!(head, "content-length: {length}\r\n");
+        put_number(head, "content-length", length);
     }
     if after == After::Close {
-        put(&mut head, "connection", b"close");
+        put(head, "connection", b"close");
     }
-    let _ = write!(head, "date: {}\r\n\r\n", httpdate::HttpDate::from(clock::now()));
-    head
+}
+
+/// Ends a head with the date.
+pub(super) fn end(head: &mut Vec<u8>) {
+    thread_local! {
+        /// The second that was written last, and its text.
+        static LAST: RefCell<(u64, String)> = RefCell::default();
+    }
+    let now = clock::now();
+    let second = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    LAST.with_borrow_mut(|(written, date)| {
+        if *written != second || date.is_empty() {
+            *date = httpdate::HttpDate::from(now).to_string();
+            *written = second;
+        }
+        put(head, "date", date.as_bytes());
+    });
+    head.extend_from_slice(b"\r\n");
+}
+
+/// Writes a header that is a number.
+pub(super) fn put_number(head: &mut Vec<u8>, name: &str, value: u64) {
+    let _ = write!(head, "{name}: {value}\r\n");
 }
 
 fn put(head: &mut Vec<u8>, name: &str, value: &[u8]) {

@@ -11,6 +11,7 @@
 mod body;
 mod connection;
 mod head;
+mod repeats;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use tokio_util::task::TaskTracker;
 
 pub use body::Body;
 use connection::Connection;
+pub use repeats::{Again, Repeat};
+use repeats::Repeats;
 
 /// How many connections are served at a time. Those beyond wait in the listener's queue.
 const MOST_CONNECTIONS: usize = 1024;
@@ -53,6 +56,7 @@ where
 {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let connections = TaskTracker::new();
+    let repeats = Arc::new(Repeats::default());
     loop {
         let accepted = async {
             let place = Arc::clone(&places).acquire_owned().await;
@@ -64,7 +68,7 @@ where
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = Connection::new(stream, peer, stop.clone());
+                let connection = Connection::new(stream, peer, Arc::clone(&repeats), stop.clone());
                 let answer = answer.clone();
                 connections.spawn(async move {
                     let _place = place;

@@ -34,7 +34,7 @@ pub(super) async fn answer(
             if !accept.takes(&image.media_type) {
                 return Err(Problem::NotAccepted(image.media_type));
             }
-            served = Served { standing: served.standing, age: served.age, ..image };
+            served = Served { standing: served.standing, age: served.age, grounds: None, ..image };
         }
     }
     if !head {
@@ -49,6 +49,9 @@ pub(super) async fn answer(
     headers.insert(header::CONTENT_LENGTH, length.into());
     headers.insert(header::CONTENT_TYPE, ascii(&served.media_type));
     put_standing(headers, served.standing, served.age);
+    if let Some(grounds) = served.grounds {
+        response.extensions_mut().insert(grounds);
+    }
     Ok(response)
 }
 

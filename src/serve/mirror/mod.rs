@@ -10,14 +10,16 @@ mod list;
 mod manifest;
 mod route;
 
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
 
 use crate::clock;
-use crate::resolve::{Caller, Client, ClientToken, Cost, Resolver, Standing};
-use crate::serve::http::{Body, Request};
+use crate::resolve::{Caller, Client, ClientToken, Cost, Grounds, Resolver, Standing};
+use crate::serve::http::{Again, Body, Repeat, Request};
 use accept::Accept;
 use error::Problem;
 use route::Route;
@@ -39,9 +41,28 @@ pub async fn answer(resolver: Resolver, request: Request) -> Response<Body> {
         Ok(route) => respond(&resolver, &caller, route, &request).await,
         Err(problem) => Err(problem),
     };
-    let response = answered.unwrap_or_else(|problem| problem.into_response(&request.method));
-    log(&request, &reference, &caller, &response, begun);
+    let mut response = answered.unwrap_or_else(|problem| problem.into_response(&request.method));
+    let line = Line::of(&request, &reference, &response);
+    line.log(request.peer, caller.cost(), begun.elapsed());
+    if let Some(grounds) = response.extensions_mut().remove::<Arc<Grounds>>() {
+        response.extensions_mut().insert(Again::new(Repeated { resolver, grounds, line }));
+    }
     response
+}
+
+/// An answer that may be given again, to whoever asks for the same in the same words.
+struct Repeated {
+    resolver: Resolver,
+    grounds: Arc<Grounds>,
+    line: Line,
+}
+
+impl Repeat for Repeated {
+    fn repeat(&self, peer: SocketAddr) -> Option<Duration> {
+        let age = self.resolver.still_stands(&self.grounds)?;
+        self.line.log(peer, Cost::default(), Duration::ZERO);
+        Some(age)
+    }
 }
 
 async fn respond(
@@ -96,26 +117,45 @@ fn base() -> Response<Body> {
     response
 }
 
-/// One line a request. A body that streams has only begun by then.
-fn log(request: &Request, reference: &str, caller: &Caller, response: &Response<Body>, begun: Instant) {
-    let standing = response.headers().get(STANDING).and_then(|value| value.to_str().ok()).unwrap_or("-");
-    let status = response.status().as_u16();
-    let milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let ns = request.uri.query().unwrap_or("-");
-    let (method, path) = (&request.method, request.uri.path());
-    let client = request.peer;
-    let agent = request.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or("-");
-    let agent: String = agent.chars().take(80).collect();
-    let Cost { requests, counted } = caller.cost();
-    macro_rules! answered {
-        ($level:ident) => {
-            tracing::$level!(
-                target: "tidehold::mirror", %method, path, ns, reference, status, standing, requests, counted,
-                milliseconds, %client, agent, "answered"
-            )
-        };
+/// What is logged of a request and its answer, in one line. A body that streams has only begun by then.
+struct Line {
+    method: Method,
+    uri: Uri,
+    reference: String,
+    status: StatusCode,
+    standing: HeaderValue,
+    agent: String,
+}
+
+impl Line {
+    fn of(request: &Request, reference: &str, response: &Response<Body>) -> Self {
+        let agent = request.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+        Self {
+            method: request.method.clone(),
+            uri: request.uri.clone(),
+            reference: reference.to_owned(),
+            status: response.status(),
+            standing: response.headers().get(STANDING).cloned().unwrap_or(HeaderValue::from_static("-")),
+            agent: agent.unwrap_or("-").chars().take(80).collect(),
+        }
     }
-    if response.status() >= StatusCode::INTERNAL_SERVER_ERROR { answered!(warn) } else { answered!(info) }
+
+    fn log(&self, client: SocketAddr, cost: Cost, took: Duration) {
+        let Self { method, uri, reference, status, standing, agent } = self;
+        let (path, ns, reference) = (uri.path(), uri.query().unwrap_or("-"), reference.as_str());
+        let (standing, agent) = (standing.to_str().unwrap_or("-"), agent.as_str());
+        let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let Cost { requests, counted } = cost;
+        macro_rules! answered {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "tidehold::mirror", %method, path, ns, reference, status = status.as_u16(), standing,
+                    requests, counted, milliseconds, %client, agent, "answered"
+                )
+            };
+        }
+        if *status >= StatusCode::INTERNAL_SERVER_ERROR { answered!(warn) } else { answered!(info) }
+    }
 }
 
 /// A header value made of text that is known to be visible ASCII.
