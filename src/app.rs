@@ -23,6 +23,8 @@ use crate::serve::{http, mirror};
 use crate::store::{Hold, Owner, Recovered, StoreError, blocking};
 use crate::upstream::{Listed, Settings, SettingsError, Timeouts, Upstreams};
 
+pub use crate::serve::mirror::GIVEN_AGAIN;
+
 /// How long what runs may go on after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
 

@@ -5,6 +5,7 @@
 mod control;
 mod decompress;
 mod doctor;
+mod log;
 mod resolve;
 mod serve;
 mod warm;

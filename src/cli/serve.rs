@@ -1,9 +1,6 @@
 //! `tidehold serve`: the daemon.
 
-use std::fs::File;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
@@ -11,6 +8,7 @@ use tidehold::app::App;
 use tracing_subscriber::EnvFilter;
 
 use super::Failed;
+use super::log::{Lines, Rest};
 
 #[derive(Args)]
 pub(crate) struct Serve {
@@ -35,7 +33,7 @@ impl Serve {
             println!("the configuration is good");
             return Ok(());
         }
-        self.log().context("open the log")?;
+        let _rest = self.log().context("open the log")?;
         // A descriptor for each connection and each blob that is being read: the usual 1024 are few.
         if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
             tracing::warn!(%error, "the limit on open files stays as it is");
@@ -47,17 +45,16 @@ impl Serve {
         Ok(served?)
     }
 
-    /// To standard error, at `info` where `RUST_LOG` does not say otherwise. A line is written at once and by itself: the
-    /// lock that the standard library has there would make all workers wait for each other.
-    fn log(&self) -> std::io::Result<()> {
+    /// To standard error, at `info` where `RUST_LOG` does not say otherwise.
+    fn log(&self) -> std::io::Result<Rest> {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-        let stderr = Arc::new(File::from(std::io::stderr().as_fd().try_clone_to_owned()?));
+        let (stderr, rest) = Lines::to_stderr()?;
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
         if self.json {
             log.json().init()
         } else {
             log.with_ansi(false).init()
         }
-        Ok(())
+        Ok(rest)
     }
 }

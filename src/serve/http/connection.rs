@@ -128,13 +128,13 @@ impl Connection {
                 self.came.drain(..empty);
                 looked_at = 0;
             }
+            if !self.stopping
+                && let Some(answer) = self.repeats.answer(&self.came, self.peer)
+            {
+                self.came.clear();
+                return Ok(Ok(Came::Again(answer)));
+            }
             if head::may_end(&self.came, looked_at) {
-                if !self.stopping
-                    && let Some(answer) = self.repeats.answer(&self.came, self.peer)
-                {
-                    self.came.clear();
-                    return Ok(Ok(Came::Again(answer)));
-                }
                 match head::read(&self.came, self.peer) {
                     Ok(Some((request, after, length))) => {
                         let head = self.came.get(..length).unwrap_or_default();

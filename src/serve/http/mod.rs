@@ -25,8 +25,8 @@ use tokio_util::task::TaskTracker;
 
 pub use body::Body;
 use connection::Connection;
-pub use repeats::{Again, Repeat};
 use repeats::Repeats;
+pub use repeats::{Again, Repeat};
 
 /// How many connections are served at a time. Those beyond wait in the listener's queue.
 const MOST_CONNECTIONS: usize = 1024;

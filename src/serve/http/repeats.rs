@@ -57,7 +57,7 @@ impl Default for Repeats {
 impl Repeats {
     /// All of the answer to what has come, if that is the head of a request that may be answered again.
     pub(super) fn answer(&self, came: &[u8], peer: SocketAddr) -> Option<Vec<u8>> {
-        if came.len() > MOST_HEAD_BYTES {
+        if came.len() > MOST_HEAD_BYTES || !came.ends_with(b"\n") {
             return None;
         }
         let kept = Arc::clone(self.kept().get(came)?);
@@ -97,5 +97,55 @@ impl Repeats {
 
     fn kept(&self) -> MutexGuard<'_, LruCache<Box<[u8]>, Arc<Kept>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    /// So old, in seconds; 0 where the answer is not to be given again.
+    struct Old(Arc<AtomicU64>);
+
+    impl Repeat for Old {
+        fn repeat(&self, _: SocketAddr) -> Option<Duration> {
+            Some(self.0.load(Ordering::Relaxed)).filter(|age| *age > 0).map(Duration::from_secs)
+        }
+    }
+
+    #[test]
+    fn an_answer_is_given_again_with_its_age_for_as_long_as_whoever_gave_it_says_so() {
+        let (repeats, peer) = (Repeats::default(), "127.0.0.1:1".parse().unwrap());
+        let age = Arc::new(AtomicU64::new(7));
+        for (head_alone, body) in [(false, "manifest"), (true, "")] {
+            let asked = if head_alone { "HEAD / HTTP/1.1\r\n\r\n" } else { "GET / HTTP/1.1\r\n\r\n" };
+            let mut response = Response::new(Body::Bytes(Bytes::from(body)));
+            response.headers_mut().insert(header::AGE, 1.into());
+            response.headers_mut().insert(header::CONTENT_LENGTH, 8.into());
+            response.extensions_mut().insert(Again::new(Old(Arc::clone(&age))));
+            let key = Repeats::key(asked.as_bytes(), &HeaderMap::new(), After::Next).unwrap();
+            repeats.keep(key, &mut response, head_alone);
+            assert_eq!(response.headers()[header::AGE], "1");
+            age.store(7, Ordering::Relaxed);
+            let again = String::from_utf8(repeats.answer(asked.as_bytes(), peer).unwrap()).unwrap();
+            let begun = "HTTP/1.1 200 OK\r\ncontent-length: 8\r\nage: 7\r\ndate: ";
+            assert!(again.starts_with(begun) && again.ends_with(&format!("\r\n\r\n{body}")), "{again}");
+            assert!(repeats.answer(b"GET /other HTTP/1.1\r\n\r\n", peer).is_none());
+            age.store(0, Ordering::Relaxed);
+            assert!(repeats.answer(asked.as_bytes(), peer).is_none());
+        }
+    }
+
+    #[test]
+    fn what_tells_who_somebody_is_or_ends_the_connection_is_not_kept() {
+        for name in ["authorization", "proxy-authorization", "cookie"] {
+            let headers = HeaderMap::from_iter([(name.parse().unwrap(), "secret".parse().unwrap())]);
+            assert!(Repeats::key(b"GET", &headers, After::Next).is_none(), "{name}");
+        }
+        assert!(Repeats::key(b"GET", &HeaderMap::new(), After::Close).is_none());
+        assert!(Repeats::key(&[b'x'; MOST_HEAD_BYTES + 1], &HeaderMap::new(), After::Next).is_none());
+        assert!(Repeats::key(b"GET", &HeaderMap::new(), After::Next).is_some());
     }
 }

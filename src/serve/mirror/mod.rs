@@ -24,6 +24,9 @@ use accept::Accept;
 use error::Problem;
 use route::Route;
 
+/// The name of the event that an answer was given again, of which there may be very many.
+pub const GIVEN_AGAIN: &str = "given again";
+
 /// In what way an answer was found to be good.
 const STANDING: HeaderName = HeaderName::from_static("tidehold-standing");
 
@@ -43,7 +46,7 @@ pub async fn answer(resolver: Resolver, request: Request) -> Response<Body> {
     };
     let mut response = answered.unwrap_or_else(|problem| problem.into_response(&request.method));
     let line = Line::of(&request, &reference, &response);
-    line.log(request.peer, caller.cost(), begun.elapsed());
+    line.log(Given::Anew, request.peer, caller.cost(), begun.elapsed());
     if let Some(grounds) = response.extensions_mut().remove::<Arc<Grounds>>() {
         response.extensions_mut().insert(Again::new(Repeated { resolver, grounds, line }));
     }
@@ -60,7 +63,7 @@ struct Repeated {
 impl Repeat for Repeated {
     fn repeat(&self, peer: SocketAddr) -> Option<Duration> {
         let age = self.resolver.still_stands(&self.grounds)?;
-        self.line.log(peer, Cost::default(), Duration::ZERO);
+        self.line.log(Given::Again, peer, Cost::default(), Duration::ZERO);
         Some(age)
     }
 }
@@ -117,6 +120,13 @@ fn base() -> Response<Body> {
     response
 }
 
+/// In what way an answer came about.
+#[derive(Clone, Copy)]
+enum Given {
+    Anew,
+    Again,
+}
+
 /// What is logged of a request and its answer, in one line. A body that streams has only begun by then.
 struct Line {
     method: Method,
@@ -140,21 +150,26 @@ impl Line {
         }
     }
 
-    fn log(&self, client: SocketAddr, cost: Cost, took: Duration) {
+    fn log(&self, given: Given, client: SocketAddr, cost: Cost, took: Duration) {
         let Self { method, uri, reference, status, standing, agent } = self;
         let (path, ns, reference) = (uri.path(), uri.query().unwrap_or("-"), reference.as_str());
         let (standing, agent) = (standing.to_str().unwrap_or("-"), agent.as_str());
         let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let Cost { requests, counted } = cost;
+        let status = status.as_u16();
         macro_rules! answered {
-            ($level:ident) => {
+            ($level:ident, $name:expr) => {
                 tracing::$level!(
-                    target: "tidehold::mirror", %method, path, ns, reference, status = status.as_u16(), standing,
-                    requests, counted, milliseconds, %client, agent, "answered"
+                    name: $name, target: "tidehold::mirror", %method, path, ns, reference, status, standing, requests,
+                    counted, milliseconds, %client, agent, "answered"
                 )
             };
         }
-        if *status >= StatusCode::INTERNAL_SERVER_ERROR { answered!(warn) } else { answered!(info) }
+        match given {
+            Given::Again => answered!(info, GIVEN_AGAIN),
+            Given::Anew if status >= 500 => answered!(warn, "answered"),
+            Given::Anew => answered!(info, "answered"),
+        }
     }
 }
 
