@@ -39,6 +39,7 @@ pub(super) struct Connection {
 }
 
 /// A request that came.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 enum Came {
     /// One to be looked at.
     New {
