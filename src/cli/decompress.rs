@@ -4,7 +4,9 @@
 //! layer that is, the daemon may know; then it is read from its file. Otherwise, and wherever anything is in doubt,
 //! it is read from the input.
 
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -33,7 +35,9 @@ pub(crate) struct Decompress {
 
 impl Decompress {
     pub(crate) fn run(self) -> Result<(), Failed> {
-        let (input, mut output) = (io::stdin().lock(), io::stdout().lock());
+        // Past the standard library's own buffer, which cuts what is written at the ends of lines.
+        let output = io::stdout().as_fd().try_clone_to_owned().context("write to the standard output")?;
+        let (input, mut output) = (io::stdin().lock(), File::from(output));
         // Smaller where the system does not let us.
         let _ = rustix::pipe::fcntl_setpipe_size(&output, PIPE_BYTES);
         let found = source(input, |head| candidates(&self.socket, head)).context("read the layer")?;
@@ -43,8 +47,7 @@ impl Decompress {
             }
             Source::Piped(input) => decompress(input, &mut output).context("decompress the layer"),
         };
-        written.and_then(|()| Ok(output.flush()?))?;
-        Ok(())
+        Ok(written?)
     }
 }
 
