@@ -1,6 +1,6 @@
 //! Blobs, whole and in ranges, held and still coming in.
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use crate::bench::{Bench, blobs_of, hex_of, soon, standing};
 use crate::support::hub::{Fault, Kind, digest_of};
@@ -89,6 +89,18 @@ async fn a_held_blob_is_given_in_ranges() {
         assert!(reply.body == bytes.slice(from..=to), "{range}");
     }
     assert_eq!(bench.hub.counters().requests, 0);
+}
+
+#[tokio::test]
+async fn a_range_of_another_blob_than_this_is_answered_with_the_whole() {
+    let bench = Bench::start().await;
+    let config = &bench.hub.first().own().config;
+    let this = format!("\"{config}\"");
+    for (of, status) in [(&*this, StatusCode::PARTIAL_CONTENT), ("\"another\"", StatusCode::OK)] {
+        let headers = [("range", "bytes=1-2"), ("if-range", of)];
+        let reply = bench.ask(Method::GET, &bench.blob(config), &headers).await;
+        assert_eq!(reply.status, status, "{of}");
+    }
 }
 
 #[tokio::test]

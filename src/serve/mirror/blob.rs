@@ -1,6 +1,6 @@
 //! Blobs: HEAD, and GET of all of one or of a range, also while it is still coming in.
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::error::Problem;
 use super::{CONTENT_DIGEST, STANDING, ascii};
@@ -51,11 +51,22 @@ pub(super) async fn answer(
     Ok(response)
 }
 
+/// What part of a blob is asked for: all of it too where only another's part would do (RFC 9110, section 13.1.5).
+pub(super) fn range<'a>(headers: &'a HeaderMap, digest: &Digest) -> Option<&'a str> {
+    let of_this = |only_of: &HeaderValue| *only_of == tag(digest);
+    headers.get(header::IF_RANGE).is_none_or(of_this).then_some(())?;
+    headers.get(header::RANGE)?.to_str().ok()
+}
+
+fn tag(digest: &Digest) -> HeaderValue {
+    ascii(&format!("\"{digest}\""))
+}
+
 fn put_headers(response: &mut Response<Body>, digest: &Digest) {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CONTENT_DIGEST, ascii(digest.as_str()));
-    headers.insert(header::ETAG, ascii(&format!("\"{digest}\"")));
+    headers.insert(header::ETAG, tag(digest));
     headers.insert(STANDING, HeaderValue::from_static(Standing::Immutable.as_str()));
 }

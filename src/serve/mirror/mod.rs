@@ -85,7 +85,7 @@ async fn respond(
             blob::describe(resolver, caller, &repository, &digest).await
         }
         Route::Blob(repository, digest) => {
-            let range = request.headers.get(header::RANGE).and_then(|range| range.to_str().ok());
+            let range = blob::range(&request.headers, &digest);
             blob::answer(resolver, caller, &repository, &digest, range).await
         }
         Route::List(repository, list) => {
