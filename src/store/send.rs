@@ -18,7 +18,7 @@ use super::download::Follower;
 use super::read::OpenBlob;
 
 /// How far apart the bytes are that are looked for in memory: the system takes and drops neighbouring pages together.
-const PROBED_BYTES: usize = 64 << 10;
+const PROBED_BYTES: usize = 128 << 10;
 
 /// How much is read at a time of what is not in memory, and how far ahead the system is told to read, in bytes.
 const LOADED_AT_A_TIME: usize = 128 << 10;

@@ -1,7 +1,7 @@
 //! Bodies: bytes that are in memory, and blobs, which go from their file to the socket by `sendfile`.
 //!
 //! Invariant: a blob costs no memory of ours, however slowly it is read; it holds up no other connection of its worker
-//! for longer than some hundred KiB take, nor for the disk.
+//! for longer than a few MiB take, nor for the disk.
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -16,7 +16,7 @@ use crate::resolve::BlobBytes;
 use crate::store::{Sendable, blocking};
 
 /// How much of a file is sent before others of the same worker have their turn, in bytes.
-const AT_ONCE_BYTES: u64 = 1 << 20;
+const AT_ONCE_BYTES: u64 = 4 << 20;
 
 /// How long a client may take in nothing of an answer: longer than a disk stands still that it writes to. One that has
 /// died without a word would keep its place for good.
