@@ -62,8 +62,12 @@ pub(super) fn empty_lines(came: &[u8]) -> usize {
     came.len() - rest.len()
 }
 
-/// Whether a head may end in what has come in, of which so much was looked at before.
+/// Whether a head may end in what has come in, of which so much was looked at before; or is none from its first byte on:
+/// whoever tries TLS first has to learn at once that this is none, and not once its patience is at an end.
 pub(super) fn may_end(came: &[u8], before: usize) -> bool {
+    if came.first().is_some_and(|first| !first.is_ascii_alphabetic() && *first != b'\r') {
+        return true;
+    }
     // A lone line feed ends a line too (RFC 9112, section 2.2).
     let new = came.get(before.saturating_sub(2)..).unwrap_or_default();
     new.windows(2).any(|end| end == b"\n\n") || new.windows(3).any(|end| end == b"\n\r\n")
@@ -181,6 +185,14 @@ mod tests {
         for (came, lines) in [("", 0), ("\r", 0), ("\r\n\r", 2), ("\n\r\n\nGET", 4), ("GET\r\n", 0)] {
             assert_eq!(empty_lines(came.as_bytes()), lines, "{came:?}");
         }
+    }
+
+    #[test]
+    fn a_client_that_tries_tls_first_is_refused_at_its_first_bytes() {
+        let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+        assert!(may_end(hello, 0));
+        assert_eq!(read(hello, "127.0.0.1:1".parse().unwrap()).unwrap_err(), StatusCode::BAD_REQUEST);
+        assert!(!may_end(b"\r", 0) && !may_end(b"GET / HT", 0));
     }
 
     #[test]
