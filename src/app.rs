@@ -71,11 +71,8 @@ impl App {
         let data_dir = config.data_dir.clone();
         let (hold, recovered) = blocking(move || Hold::open(&data_dir, clock::now())).await?;
         report(&config, &recovered);
-        let resolver = {
-            let crate::config::Fetch { ahead, parallel, connections, .. } = config.fetch;
-            let fetch = Fetch { ahead, parallel, connections };
-            Resolver::new(hold.clone(), upstreams, freshness(&config), access(&config)?, fetch)
-        };
+        let (ages, fetch) = (freshness(&config), fetch(&config));
+        let resolver = Resolver::new(hold.clone(), upstreams, ages, access(&config)?, fetch);
         let mut writers = Vec::new();
         let differ = DifferService::new(hold.clone());
         for (containerd, opened) in config.containerds.iter().zip(openings) {
@@ -262,6 +259,11 @@ fn access(config: &Config) -> Result<Access, BuildError> {
     let shared = shared.map(|(name, _)| name.parse().map_err(BuildError::Registry));
     let ages = crate::access::Ages { fresh_for, stale_for };
     Ok(Access { ages, shared: shared.collect::<Result<_, _>>()? })
+}
+
+fn fetch(config: &Config) -> Fetch {
+    let crate::config::Fetch { ahead, parallel, connections, .. } = config.fetch;
+    Fetch { ahead, parallel, connections }
 }
 
 fn freshness(config: &Config) -> Freshness {

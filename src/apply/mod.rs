@@ -30,13 +30,13 @@ mod xattrs;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
+use tokio_util::sync::CancellationToken;
 
 use crate::oci::Digest;
 use crate::store::OpenBlob;
 pub use mounts::Mount;
 use mounts::{NoTarget, Target};
 use packing::{BlobReader, Packing};
-pub use stream::Cancel;
 use stream::{StreamError, stream};
 use tar::{Entries, TarError};
 use tree::{Tree, TreeError, in_user_namespace};
@@ -82,7 +82,7 @@ impl Plan {
     ///
     /// # Errors
     /// When the layer is damaged, the disk refuses, or nobody waits any more. The folder then has part of it.
-    pub fn apply(&self, blob: OpenBlob, cancel: Cancel) -> Result<Applied, ApplyError> {
+    pub fn apply(&self, blob: OpenBlob, cancel: CancellationToken) -> Result<Applied, ApplyError> {
         let mut tree = Tree::open(&self.target).map_err(|(path, error)| ApplyError::Target(path, error))?;
         let (source, hashing, mut stream) = stream(cancel);
         let packing = self.packing;

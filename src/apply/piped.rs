@@ -9,7 +9,7 @@
 //! byte is lost either way.
 
 use std::fs::File;
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufReader, BufWriter, Chain, Cursor, Read, Write};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
@@ -69,7 +69,7 @@ fn the_one(
     let mut compared = 0;
     loop {
         let new = head.get(compared..).unwrap_or_default();
-        alike.retain_mut(|rival| rival.goes_on_with(compared as u64, new));
+        alike.retain(|rival| rival.goes_on_with(compared as u64, new));
         compared = head.len();
         if alike.len() < 2 || compared >= MOST_HEAD_BYTES {
             break;
@@ -97,7 +97,7 @@ impl Rival {
         same.then_some(Self { file, path })
     }
 
-    fn goes_on_with(&mut self, at: u64, bytes: &[u8]) -> bool {
+    fn goes_on_with(&self, at: u64, bytes: &[u8]) -> bool {
         let mut own = vec![0; bytes.len()];
         self.file.read_exact_at(&mut own, at).is_ok() && own == bytes
     }
@@ -113,16 +113,12 @@ fn extend(head: &mut Vec<u8>, pipe: &mut impl Read, by: usize) -> io::Result<boo
 ///
 /// # Errors
 /// When the layer cannot be read or decompressed, or the other side does not take it.
-pub fn decompress(layer: impl Read, out: &mut impl io::Write) -> io::Result<()> {
+pub fn decompress(layer: impl Read, out: &mut impl Write) -> io::Result<()> {
     let mut bytes = Packing::ByItsBytes.unpacked(BufReader::with_capacity(BUFFER_BYTES, layer))?;
-    let mut buffer = vec![0; BUFFER_BYTES];
-    loop {
-        let length = bytes.read(&mut buffer)?;
-        if length == 0 {
-            return Ok(());
-        }
-        out.write_all(buffer.get(..length).unwrap_or_default())?;
-    }
+    // Decompressed into this buffer, which leaves whenever it is full.
+    let mut out = BufWriter::with_capacity(BUFFER_BYTES, out);
+    io::copy(&mut bytes, &mut out)?;
+    out.flush()
 }
 
 #[cfg(test)]

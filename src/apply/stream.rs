@@ -4,9 +4,10 @@
 //! queues have room for, and each is used again when both are done with it.
 
 use std::io::{ErrorKind, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio_util::sync::CancellationToken;
 
 use crate::oci::{Algorithm, Digest, Hasher};
 
@@ -15,21 +16,6 @@ const CHUNK_BYTES: usize = 256 << 10;
 
 /// How many chunks may wait for each reader.
 const WAITING_CHUNKS: usize = 8;
-
-/// Whether whoever wanted a layer has gone.
-#[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    /// Stops the work where it next asks for bytes.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// Why there are no more bytes.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -83,7 +69,7 @@ impl Home {
 pub(super) struct Source {
     to_reader: SyncSender<Result<Arc<Chunk>, StreamError>>,
     to_hasher: SyncSender<Arc<Chunk>>,
-    cancel: Cancel,
+    cancel: CancellationToken,
 }
 
 /// The end that hashes them.
@@ -97,11 +83,11 @@ pub(super) struct Stream {
     chunk: Option<Arc<Chunk>>,
     /// How far the chunk was read.
     at: usize,
-    cancel: Cancel,
+    cancel: CancellationToken,
 }
 
 /// The three ends of a new stream.
-pub(super) fn stream(cancel: Cancel) -> (Source, Hashing, Stream) {
+pub(super) fn stream(cancel: CancellationToken) -> (Source, Hashing, Stream) {
     let (to_reader, chunks) = sync_channel(WAITING_CHUNKS);
     let (to_hasher, hashed) = sync_channel(WAITING_CHUNKS);
     let stream = Stream { chunks, chunk: None, at: 0, cancel: cancel.clone() };
@@ -224,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_is_queued_when_a_request_ends_is_not_worked_off() {
-        let cancel = Cancel::default();
+        let cancel = CancellationToken::new();
         let (source, hashing, mut stream) = stream(cancel.clone());
         source.pump([7; 1024].as_slice());
         assert_eq!(stream.some(512).unwrap(), [7; 512]);

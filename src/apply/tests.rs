@@ -101,7 +101,7 @@ impl Bench {
         let digest = Digest::of(layer);
         self.hold.keep(layer, &digest, clock::now()).unwrap();
         let Reading::Open(blob) = self.hold.read(&digest).unwrap() else { panic!("it was just kept") };
-        let applied = plan.apply(blob, Cancel::default());
+        let applied = plan.apply(blob, CancellationToken::new());
         assert_eq!(fs::read(self.folder.path().join("canary")).unwrap(), b"untouched");
         assert_eq!(fs::read_dir(self.folder.path()).unwrap().count(), 3, "nothing beside the root");
         applied
@@ -363,7 +363,7 @@ fn a_request_that_nobody_waits_for_ends() {
     let digest = Digest::of(&layer);
     bench.hold.keep(&layer, &digest, clock::now()).unwrap();
     let Reading::Open(blob) = bench.hold.read(&digest).unwrap() else { panic!("it was just kept") };
-    let cancel = Cancel::default();
+    let cancel = CancellationToken::new();
     cancel.cancel();
     let applied = Plan::new(TAR, &bench.bind(), false).unwrap().apply(blob, cancel);
     assert!(matches!(applied, Err(ApplyError::Cancelled)), "{applied:?}");

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, XattrFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
 use super::folders::{Folder, Folders, open_child, remove};
@@ -342,9 +342,7 @@ impl Tree {
 
 /// Whether this process is root in a user namespace, where containerd's own applier goes another way.
 pub(super) fn in_user_namespace() -> bool {
-    let map = rustix::fs::openat(CWD, "/proc/self/uid_map", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-    let text =
-        map.map(|map| std::io::read_to_string(File::from(map)).unwrap_or_default()).unwrap_or_default();
+    let text = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let fields: Vec<&str> = text.split_whitespace().collect();
     !fields.is_empty() && fields != ["0", "0", "4294967295"]
 }

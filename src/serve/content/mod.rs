@@ -149,7 +149,7 @@ impl Content for ContentService {
     }
 }
 
-fn digest(text: &str) -> Result<Digest, Status> {
+pub(super) fn digest(text: &str) -> Result<Digest, Status> {
     text.parse().map_err(|error: crate::oci::DigestError| Status::invalid_argument(error.to_string()))
 }
 

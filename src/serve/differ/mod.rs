@@ -5,13 +5,14 @@
 //! throws the snapshot away. Makes no diffs: that is always for the next one.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::apply::{ApplyError, Cancel, Mount, Plan};
-use crate::oci::Digest;
+use super::content::digest;
+use crate::apply::{ApplyError, Mount, Plan};
+use crate::clock;
 use crate::store::{Hold, Reading, blocking};
 use api::containerd::services::diff::v1::diff_server::{Diff, DiffServer};
 use api::containerd::services::diff::v1::{ApplyRequest, ApplyResponse, DiffRequest, DiffResponse};
@@ -69,10 +70,7 @@ impl DifferService {
                 "a layer with payloads for stream processors is not applied here",
             ));
         }
-        let digest: Digest = layer
-            .digest
-            .parse()
-            .map_err(|error: crate::oci::DigestError| Status::invalid_argument(error.to_string()))?;
+        let digest = digest(&layer.digest)?;
         let mounts: Vec<Mount> = request.mounts.into_iter().map(Mount::from).collect();
         let plan = Plan::new(&layer.media_type, &mounts, request.sync_fs).map_err(status)?;
         // Those who wait hold no file open, and who has gone away keeps the place until the work has ended.
@@ -88,11 +86,10 @@ impl DifferService {
             }
             Err(error) => return Err(Status::internal(error.to_string())),
         };
-        let cancel = Cancel::default();
-        let gone = CancelOnDrop(cancel.clone());
-        let compressed = blob.size();
-        #[expect(clippy::disallowed_methods, reason = "measures, decides nothing")]
-        let began = Instant::now();
+        let cancel = CancellationToken::new();
+        // A request whose client has gone is dropped, which the threads that work for it have to be told.
+        let gone = cancel.clone().drop_guard();
+        let (compressed, began) = (blob.size(), clock::instant());
         let applied = blocking(move || {
             let _place = place;
             plan.apply(blob, cancel)
@@ -123,15 +120,6 @@ impl Diff for DifferService {
 
     async fn diff(&self, _: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
         Err(Status::unimplemented("no diffs are made here"))
-    }
-}
-
-/// A request whose client has gone is dropped, which the thread that works for it has to be told.
-struct CancelOnDrop(Cancel);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
     }
 }
 
