@@ -11,9 +11,71 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let services = tonic_prost_build::configure().build_client(false);
     services.compile_with_config(config("containerd.services.diff.v1"), &[diff], &[types])?;
     // The commands are clients of our own.
-    let own = ["proto/tidehold/v1/resolver.proto", "proto/tidehold/v1/layers.proto"];
-    tonic_prost_build::configure().compile_with_config(config("tidehold.v1"), &own, &["proto"])?;
+    let own = ["resolver", "layers", "hold"].map(|name| format!("proto/tidehold/v1/{name}.proto"));
+    tonic_prost_build::configure().compile_with_config(
+        with_json(config("tidehold.v1")),
+        &own,
+        &["proto".into()],
+    )?;
     Ok(())
+}
+
+/// What of `hold.proto` is shown as JSON, by the commands and on the status page alike.
+const AS_JSON: &[&str] = &[
+    "StatusResponse",
+    "HoldUsage",
+    "DiskUsage",
+    "ContainerdStatus",
+    "Answered",
+    "AnsweredSpan",
+    "BudgetResponse",
+    "RegistryBudget",
+    "Spender",
+    "ExplainResponse",
+    "TagPoint",
+    "Decision",
+    "Cost",
+    "UpstreamRequest",
+    "HeldTag",
+    "PinResponse",
+    "UnpinResponse",
+    "ForgetResponse",
+    "PruneResponse",
+    "Pruned",
+];
+
+/// Their fields that are points in time, and those that are lengths of time: `took` is written as `took_seconds`.
+const TIMES: &[&str] = &[
+    "at",
+    "started_at",
+    "called_at",
+    "read_at",
+    "opens_at",
+    "runs_out_at",
+    "returns_at",
+    "confirmed_at",
+    "first_at",
+    "last_at",
+    "used_at",
+];
+const LENGTHS: &[&str] = &["took", "window", "fresh_for", "stale_for"];
+
+fn with_json(mut prost: tonic_prost_build::Config) -> tonic_prost_build::Config {
+    for message in AS_JSON {
+        let message = format!(".tidehold.v1.{message}");
+        prost.type_attribute(&message, "#[derive(serde::Serialize)]");
+        for field in TIMES {
+            let written = r#"#[serde(serialize_with = "crate::proto::json::time")]"#;
+            prost.field_attribute(format!("{message}.{field}"), written);
+        }
+        for field in LENGTHS {
+            let written = format!(
+                r#"#[serde(rename = "{field}_seconds", serialize_with = "crate::proto::json::length")]"#
+            );
+            prost.field_attribute(format!("{message}.{field}"), written);
+        }
+    }
+    prost
 }
 
 /// The bytes of a package's messages are handed on without being copied.

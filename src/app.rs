@@ -16,7 +16,7 @@ use crate::clock;
 use crate::config::{Config, Registry};
 use crate::resolve::{Access, Ages, Fetch, Freshness, Resolver};
 use crate::serve::content::{self, ContentService, Pending};
-use crate::serve::control::{self, ControlService};
+use crate::serve::control::{self, ControlService, HoldService};
 use crate::serve::differ::DifferService;
 use crate::serve::listen::{ListenError, Listeners, Socket, SocketFile};
 use crate::serve::{http, mirror};
@@ -174,6 +174,7 @@ async fn serve_control(socket: Socket, resolver: Resolver, stop: CancellationTok
     let Socket { listener, file } = socket;
     let served = control::server()
         .add_service(ControlService::new(resolver, stop.clone()).into_server())
+        .add_service(HoldService::default().into_server())
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped(stop, file));
     ended("control", served.await);
 }

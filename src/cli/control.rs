@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow};
 use clap::Args;
 use hyper_util::rt::TokioIo;
+use tidehold::proto::v1::hold_client::HoldClient;
 use tidehold::proto::v1::resolver_client::ResolverClient;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
@@ -27,8 +28,18 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// A connection to it.
+    /// Its resolver.
     pub(super) async fn connect(&self) -> Result<ResolverClient<Channel>, Failed> {
+        Ok(ResolverClient::new(self.channel().await?))
+    }
+
+    /// Its hold.
+    pub(super) async fn hold(&self) -> Result<HoldClient<Channel>, Failed> {
+        Ok(HoldClient::new(self.channel().await?))
+    }
+
+    /// A connection to it.
+    async fn channel(&self) -> Result<Channel, Failed> {
         let socket = match &self.socket {
             Some(socket) => socket.clone(),
             None => super::load(self.config.as_deref())?.control.socket,
@@ -38,7 +49,7 @@ impl Control {
             Err(error) => return Err(unanswered(&socket.display().to_string(), &error).into()),
         };
         let channel = channel(stream).await.with_context(|| format!("talk to {}", socket.display()))?;
-        Ok(ResolverClient::new(channel))
+        Ok(channel)
     }
 }
 

@@ -7,10 +7,13 @@
 
 mod choose;
 mod fetch;
+mod hold;
 mod problem;
 mod resolve;
 mod steps;
 mod warm;
+
+pub use hold::HoldService;
 
 use std::pin::Pin;
 use std::sync::Arc;
