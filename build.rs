@@ -30,6 +30,7 @@ const AS_JSON: &[&str] = &[
     "AnsweredSpan",
     "BudgetResponse",
     "RegistryBudget",
+    "Limit",
     "Spender",
     "ExplainResponse",
     "TagPoint",

@@ -14,6 +14,7 @@ use tonic::service::Routes;
 
 use crate::clock;
 use crate::config::{Config, Registry};
+use crate::record::Record;
 use crate::resolve::{Access, Ages, Fetch, Freshness, Resolver};
 use crate::serve::content::{self, ContentService, Pending};
 use crate::serve::control::{self, ControlService, HoldService};
@@ -51,7 +52,8 @@ impl App {
     /// # Errors
     /// When a part cannot be made.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
-        let upstreams = Upstreams::new(upstream_settings(&config)?)?;
+        let record = Record::new(clock::now());
+        let upstreams = Upstreams::new(upstream_settings(&config)?, record.clone())?;
         // Sockets first: a second daemon finds out before it touches the first one's hold.
         let mut listeners = Listeners::from_environment()?;
         let mirror = listeners.tcp(config.mirror.listen).await?;
@@ -71,8 +73,10 @@ impl App {
         let data_dir = config.data_dir.clone();
         let (hold, recovered) = blocking(move || Hold::open(&data_dir, clock::now())).await?;
         report(&config, &recovered);
+        let (kept, folder) = (record.clone(), config.data_dir.join("record"));
+        blocking(move || kept.keep_in(&folder)).await;
         let (ages, fetch) = (freshness(&config), fetch(&config));
-        let resolver = Resolver::new(hold.clone(), upstreams, ages, access(&config)?, fetch);
+        let resolver = Resolver::new(hold.clone(), upstreams, ages, access(&config)?, fetch, record);
         let mut writers = Vec::new();
         let differ = DifferService::new(hold.clone());
         for (containerd, opened) in config.containerds.iter().zip(openings) {
@@ -150,8 +154,12 @@ impl App {
             return Err(RunError::IndexLost);
         }
         let _ = sweeping.await;
-        let last = hold.clone();
-        blocking(move || last.close(clock::now())).await?;
+        let (last, record) = (hold.clone(), resolver.record().clone());
+        blocking(move || {
+            record.close();
+            last.close(clock::now())
+        })
+        .await?;
         tracing::info!("stopped");
         Ok(())
     }

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod oci;
 pub mod proto;
+pub mod record;
 pub mod resolve;
 pub mod serve;
 pub mod store;

@@ -976,5 +976,12 @@ fn no_resolver(hold: &Hold) -> Resolver {
     let freshness = Freshness { default: ages, rules: vec![] };
     let ages = tidehold::access::Ages { fresh_for: Duration::ZERO, stale_for: Duration::ZERO };
     let access = Access { ages, shared: BTreeSet::new() };
-    Resolver::new(hold.clone(), Upstreams::new(settings).unwrap(), freshness, access, Fetch::default())
+    Resolver::new(
+        hold.clone(),
+        Upstreams::new(settings, tidehold::record::Record::new(std::time::UNIX_EPOCH)).unwrap(),
+        freshness,
+        access,
+        Fetch::default(),
+        tidehold::record::Record::new(std::time::UNIX_EPOCH),
+    )
 }

@@ -159,7 +159,7 @@ impl Inner {
                     // Its failure is told to whoever asks for it.
                     if let Ok(_place) = place
                         && let Ok(BlobBytes::Coming(follower)) =
-                            self.blob(&Caller::new(client), repository, digest).await
+                            self.blob(&Caller::new(client, "fetching ahead"), repository, digest).await
                     {
                         follower.ended().await;
                     }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{BlobBytes, Caller, Client, Inner, Refusal, Resolver};
+use crate::clock;
 use crate::oci::{Digest, Reference, Repository};
+use crate::record::{From, Front};
 use crate::store::{DownloadState, FollowError, Follower, Listed};
 
 /// How long somebody waits for the next byte who may ask elsewhere: containerd then asks the mirror.
@@ -16,7 +18,12 @@ impl Resolver {
     ///
     /// # Errors
     /// When the hold does not know where to get it, or cannot.
-    pub async fn bring_in(&self, digest: &Digest, progress: impl Fn(u64) + Send) -> Result<u64, Refusal> {
+    pub async fn bring_in(
+        &self,
+        digest: &Digest,
+        asked_by: &str,
+        progress: impl Fn(u64) + Send,
+    ) -> Result<u64, Refusal> {
         if let Some(blob) = self.inner.hold.blob(digest)? {
             return Ok(blob.size);
         }
@@ -27,8 +34,8 @@ impl Resolver {
                 continue;
             }
             let brought = match kind {
-                Listed::Manifest => self.inner.bring_manifest(&repository, digest).await,
-                Listed::Blob => self.inner.bring_blob(&repository, digest, &progress).await,
+                Listed::Manifest => self.inner.bring_manifest(&repository, digest, asked_by).await,
+                Listed::Blob => self.inner.bring_blob(&repository, digest, asked_by, &progress).await,
             };
             match brought {
                 Ok(size) => return Ok(size),
@@ -57,9 +64,18 @@ impl Inner {
         Ok(places)
     }
 
-    async fn bring_manifest(self: &Arc<Self>, from: &Repository, digest: &Digest) -> Result<u64, Refusal> {
-        let caller = Caller::new(Client::Operator);
-        let served = self.manifest(&caller, from, &Reference::Digest(digest.clone())).await?;
+    async fn bring_manifest(
+        self: &Arc<Self>,
+        from: &Repository,
+        digest: &Digest,
+        asked_by: &str,
+    ) -> Result<u64, Refusal> {
+        let caller = Caller::new(Client::Operator, asked_by);
+        let reference = Reference::Digest(digest.clone());
+        let answered = self.manifest(&caller, from, &reference).await;
+        self.tell(&caller, from, &reference, &answered, clock::now());
+        let served = answered?;
+        self.record.given_manifest(from, clock::now());
         self.fetch_ahead(&caller.client, from, digest, (served.kind, &served.children));
         Ok(served.bytes.len() as u64)
     }
@@ -68,13 +84,19 @@ impl Inner {
         self: &Arc<Self>,
         from: &Repository,
         digest: &Digest,
+        asked_by: &str,
         progress: &(impl Fn(u64) + Send),
     ) -> Result<u64, Refusal> {
-        match self.blob(&Caller::new(Client::Operator), from, digest).await? {
-            BlobBytes::Held(blob) => Ok(blob.size()),
+        match self.blob(&Caller::new(Client::Operator, asked_by), from, digest).await? {
+            BlobBytes::Held(blob) => {
+                self.record.bytes(Front::Content, From::Hold, blob.size());
+                Ok(blob.size())
+            }
             BlobBytes::Coming(follower) => {
                 self.fetch_ahead_of_config(&Client::Operator, from, digest);
-                followed(follower, progress).await.map_err(Refusal::Interrupted)
+                let size = followed(follower, progress).await.map_err(Refusal::Interrupted)?;
+                self.record.bytes(Front::Content, From::Upstream, size);
+                Ok(size)
             }
         }
     }

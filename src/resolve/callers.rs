@@ -49,9 +49,9 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Somebody who has just come.
-    pub fn new(client: Client) -> Self {
-        Self { client, account: Account::default() }
+    /// Somebody who has just come, in words too.
+    pub fn new(client: Client, asked_by: impl Into<String>) -> Self {
+        Self { client, account: Account::of(asked_by) }
     }
 
     /// What the answer took; nothing where somebody else's request was waited for.

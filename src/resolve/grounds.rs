@@ -5,7 +5,7 @@
 //! file is looked at each time, as for any other answer. Only answers to those without credentials are remembered, so
 //! that no token ever is.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use super::callers::Guise;
@@ -15,6 +15,7 @@ use super::{Caller, Client, Inner, Resolver};
 use crate::access::{Admission, Said};
 use crate::clock;
 use crate::oci::{Digest, Repository};
+use crate::record::Told;
 use crate::store::{Readers, StoreError};
 use crate::upstream::Credential;
 
@@ -34,6 +35,15 @@ pub struct Grounds {
     question: Question,
     digest: Digest,
     standing: Standing,
+    /// Where it is told that it was decided so again.
+    told: OnceLock<Told>,
+}
+
+impl Grounds {
+    /// Who answers on these grounds again tells so by this.
+    pub(super) fn tell_again_by(&self, told: Told) {
+        let _ = self.told.set(told);
+    }
 }
 
 impl Resolver {
@@ -58,6 +68,9 @@ impl Inner {
             return None;
         }
         self.hold.open_still(digest)?;
+        if let Some(told) = grounds.told.get() {
+            told.again(now);
+        }
         Some(age(question, digest, *standing, now))
     }
 
@@ -90,6 +103,7 @@ impl Inner {
             question,
             digest: digest.clone(),
             standing,
+            told: OnceLock::new(),
         })))
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use lru::LruCache;
 
 use super::decide::{Bytes, Standing};
-use super::{Inner, Refusal, Served};
+use super::{Inner, Reason, Refusal, Served};
+use crate::clock;
 use crate::oci::{Child, Digest, Kind, MAX_MANIFEST_BYTES, Manifest, Platform, Repository};
 use crate::store::{Readers, Reading, StoreError, blocking};
 
@@ -33,7 +34,7 @@ struct Contents {
 }
 
 #[derive(Debug)]
-struct Known {
+pub(super) struct Known {
     kind: Kind,
     media_type: String,
     children: Arc<[Child]>,
@@ -52,7 +53,7 @@ impl Default for KnownManifests {
 }
 
 impl KnownManifests {
-    fn find(&self, digest: &Digest) -> Option<Arc<Known>> {
+    pub(super) fn find(&self, digest: &Digest) -> Option<Arc<Known>> {
         self.lock().manifests.get(digest).cloned()
     }
 
@@ -119,6 +120,7 @@ impl Inner {
         &self,
         digest: Digest,
         standing: Standing,
+        reason: Reason,
         age: Duration,
     ) -> Result<Served, Refusal> {
         let bytes = self.manifest_bytes(&digest).await?.ok_or(Refusal::Internal)?;
@@ -126,7 +128,8 @@ impl Inner {
             return Err(Refusal::NotAManifest(digest));
         };
         let (children, media_type) = (Arc::clone(&known.children), known.media_type.clone());
-        Ok(Served { kind: known.kind, children, media_type, digest, bytes, standing, age, grounds: None })
+        let (kind, grounds) = (known.kind, None);
+        Ok(Served { kind, children, media_type, digest, bytes, standing, reason, age, grounds })
     }
 
     /// Whether a registry's word is enough to give out, under one of its repositories, bytes that came from elsewhere:
@@ -149,6 +152,15 @@ impl Inner {
             return self.bytes_of(digest).await;
         }
         Ok(Bytes::Absent)
+    }
+
+    /// Tells the record of a manifest that somebody need not ask its registry for.
+    pub(super) fn spared(&self, digest: &Digest) {
+        if let Ok(sources) = self.hold.sources(digest)
+            && let Some(source) = sources.first()
+        {
+            self.record.given_manifest(source, clock::now());
+        }
     }
 
     /// How much is here of the image that a digest stands for.

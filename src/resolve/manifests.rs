@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::asking::{Errand, Unanswered, reply_of};
 use super::callers::{Caller, Guise};
 use super::decide::{self, Gate, Gates, Held, LastSeen, Question, Reply, Standing, Step, Way, Why, decide};
-use super::{Inner, Refusal, Served};
+use super::{Inner, Reason, Refusal, Served};
 use crate::clock;
 use crate::oci::{Digest, Reference, Repository};
 use crate::store::TagEntry;
@@ -42,8 +42,13 @@ impl Inner {
         let step = whatever_the_gates(&question, now)
             .unwrap_or_else(|| decide(&question, None, self.gates(&question, &guise, repository), now));
         if let Step::Serve(digest, standing) = step {
-            let mut served =
-                self.served(digest.clone(), standing, age(&question, &digest, standing, now)).await?;
+            let failure = match standing {
+                Standing::Stale => self.upstreams.gate_of(repository.registry()),
+                Standing::Immutable | Standing::Fresh | Standing::Unchanged | Standing::Changed => None,
+            };
+            let reason = Reason::of(&question, standing, None, None, failure.as_ref());
+            let age = age(&question, &digest, standing, now);
+            let mut served = self.served(digest.clone(), standing, reason, age).await?;
             let (answer, when) = ((&digest, standing), (changes, now));
             served.grounds = self.grounds(caller, &guise, repository, question, answer, when)?;
             return Ok(served);
@@ -69,7 +74,8 @@ impl Inner {
         question = self.question(&guise, repository, reference).await.unwrap_or(question);
         match decide(&question, Some(&Reply::Failed), gates, now) {
             Step::Serve(digest, standing) => {
-                self.served(digest.clone(), standing, age(&question, &digest, standing, now)).await
+                let age = age(&question, &digest, standing, now);
+                self.served(digest, standing, Reason::Late, age).await
             }
             Step::Ask(_) | Step::Refuse(_) => {
                 let failure = Failure::TimedOut(Wait::Headers);
@@ -86,7 +92,7 @@ impl Inner {
         reference: &Reference,
     ) -> Result<Served, Refusal> {
         let mut question = self.question(guise, repository, reference).await?;
-        let (mut reply, mut failure) = (None, None);
+        let (mut asked, mut reply, mut failure) = (None, None, None);
         let mut registry_is_away = false;
         loop {
             let now = clock::now();
@@ -118,11 +124,14 @@ impl Inner {
                         }
                         Err(Unanswered::Store(error)) => return Err(error.into()),
                     }
+                    asked = Some(ask);
                 }
                 Step::Serve(digest, standing) => {
                     self.unnoted.tell(self.note(repository, reference, &digest, standing, now));
                     let age = age(&question, &digest, standing, now);
-                    let served = self.served(digest, standing, age).await?;
+                    let reason =
+                        Reason::of(&question, standing, asked.as_ref(), reply.as_ref(), failure.as_ref());
+                    let served = self.served(digest, standing, reason, age).await?;
                     self.unnoted.tell(self.note_children(repository, &served, now));
                     self.settle(standing).await;
                     return Ok(served);

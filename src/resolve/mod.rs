@@ -20,6 +20,7 @@ mod lists;
 mod manifests;
 mod notes;
 mod parts;
+mod reason;
 mod receive;
 mod recent;
 mod unnoted;
@@ -39,8 +40,11 @@ pub use decide::{
 pub use downloads::BlobBytes;
 pub use grounds::Grounds;
 pub use lists::ServedList;
+pub use reason::Reason;
 
+use crate::clock;
 use crate::oci::{Child, Digest, Kind, Reference, Registry, Repository, Tag};
+use crate::record::{Latency, Record};
 use crate::store::{FollowError, Hold, StoreError};
 pub use crate::upstream::{BearerChallenge, Because, ClientToken, Cost, Failure, whole_seconds};
 use crate::upstream::{Upstreams, Wait};
@@ -96,11 +100,19 @@ struct Inner {
     downloads: Downloads,
     fetch: Fetch,
     ahead: Ahead,
+    record: Record,
 }
 
 impl Resolver {
     /// A resolver over a hold and the registries.
-    pub fn new(hold: Hold, upstreams: Upstreams, freshness: Freshness, access: Access, fetch: Fetch) -> Self {
+    pub fn new(
+        hold: Hold,
+        upstreams: Upstreams,
+        freshness: Freshness,
+        access: Access,
+        fetch: Fetch,
+        record: Record,
+    ) -> Self {
         let tasks = TaskTracker::new();
         let inner = Inner {
             hold,
@@ -121,6 +133,7 @@ impl Resolver {
             downloads: Downloads::new(tasks.clone()),
             fetch,
             ahead: Ahead::default(),
+            record,
             tasks,
         };
         Self { inner: Arc::new(inner) }
@@ -136,7 +149,39 @@ impl Resolver {
         repository: &Repository,
         reference: &Reference,
     ) -> Result<Served, Refusal> {
-        self.inner.manifest(caller, repository, reference).await
+        let asked_at = clock::instant();
+        let answered = self.inner.manifest(caller, repository, reference).await;
+        let told = self.inner.tell(caller, repository, reference, &answered, clock::now());
+        if let Ok(Served { grounds: Some(grounds), .. }) = &answered {
+            grounds.tell_again_by(told);
+        }
+        self.inner.record.took(Latency::Resolve, clock::instant().duration_since(asked_at));
+        answered
+    }
+
+    /// Whether something that was answered with lately is a manifest.
+    pub fn is_manifest(&self, digest: &Digest) -> bool {
+        self.inner.known.find(digest).is_some()
+    }
+
+    /// A containerd was told that this manifest is held, and so does not ask its registry for it.
+    pub fn spared(&self, digest: &Digest) {
+        self.inner.spared(digest);
+    }
+
+    /// The record that everything here is told in.
+    pub fn record(&self) -> &Record {
+        &self.inner.record
+    }
+
+    /// For how long a tag is good.
+    pub fn ages_of(&self, tag: &Tag) -> Ages {
+        self.inner.freshness.of(tag)
+    }
+
+    /// Why pulls of a registry are not let through to it, where they are not.
+    pub fn gate_of(&self, registry: &Registry) -> Option<Failure> {
+        self.inner.upstreams.gate_of(registry)
     }
 
     /// A blob's bytes, held or on their way.
@@ -198,6 +243,8 @@ pub struct Served {
     pub bytes: bytes::Bytes,
     /// In what way it was found to be good.
     pub standing: Standing,
+    /// Why it was answered so.
+    pub reason: Reason,
     /// How long ago the registry last confirmed it.
     pub age: Duration,
     /// On what it may be answered again.

@@ -25,7 +25,8 @@ impl Owner {
         Self(name.into())
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }

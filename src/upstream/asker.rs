@@ -4,12 +4,13 @@
 //! it.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderValue;
 
 use crate::oci::Digest;
+use crate::proto::v1::UpstreamRequest;
 
 /// The longest token of a client that is taken, in bytes: real ones have a few thousand at most.
 const LONGEST_TOKEN: usize = 16 << 10;
@@ -25,11 +26,29 @@ pub struct Asker {
     pub only_registry: bool,
 }
 
+/// How many requests of one account are remembered.
+const MOST_REQUESTS: usize = 16;
+
 /// What asking for somebody has taken so far. Clones are the same account.
 #[derive(Clone, Debug, Default)]
 pub struct Account(Arc<Spent>);
 
 impl Account {
+    /// An empty one of somebody, in words.
+    pub fn of(asked_by: impl Into<String>) -> Self {
+        Self(Arc::new(Spent { asked_by: asked_by.into(), ..Spent::default() }))
+    }
+
+    /// Whose it is, in words.
+    pub fn asked_by(&self) -> &str {
+        &self.0.asked_by
+    }
+
+    /// The first of the requests that it took.
+    pub fn requests(&self) -> Vec<Arc<UpstreamRequest>> {
+        self.0.first.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The sum.
     pub fn cost(&self) -> Cost {
         Cost {
@@ -39,10 +58,14 @@ impl Account {
     }
 
     /// Adds a request that was answered, or was not.
-    pub(super) fn spend(&self, counted: bool) {
+    pub(super) fn spend(&self, request: &Arc<UpstreamRequest>) {
         self.0.requests.fetch_add(1, Ordering::Relaxed);
-        if counted {
+        if request.counted {
             self.0.counted.fetch_add(1, Ordering::Relaxed);
+        }
+        let mut first = self.0.first.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.len() < MOST_REQUESTS {
+            first.push(Arc::clone(request));
         }
     }
 }
@@ -99,6 +122,8 @@ impl fmt::Debug for ClientToken {
 
 #[derive(Debug, Default)]
 struct Spent {
+    asked_by: String,
+    first: Mutex<Vec<Arc<UpstreamRequest>>>,
     requests: AtomicU32,
     counted: AtomicU32,
 }
@@ -134,8 +159,9 @@ mod tests {
     #[test]
     fn clones_are_one_account() {
         let account = Account::default();
-        account.clone().spend(true);
-        account.spend(false);
+        let request = |counted| Arc::new(UpstreamRequest { counted, ..UpstreamRequest::default() });
+        account.clone().spend(&request(true));
+        account.spend(&request(false));
         assert_eq!(account.cost(), Cost { requests: 2, counted: 1 });
     }
 }

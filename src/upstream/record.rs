@@ -1,10 +1,10 @@
-//! The layer that leaves one line in the log for each request.
+//! The layer that tells of each request, in the record and by a line in the log.
 //!
-//! Owns what the line says, and which requests a registry counts against its pull limit. Never logs an address
-//! whole: a redirect's query is a signature.
+//! Owns what is told, and which requests a registry counts against its pull limit. Never tells an address whole: a
+//! redirect's query is a signature.
 
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use http::{Method, StatusCode};
@@ -14,17 +14,19 @@ use super::asked::{Answer, Asked, Kind, Place, Request};
 use super::failure::Failure;
 use super::limits::Left;
 use crate::clock;
+use crate::proto::v1::UpstreamRequest;
 
-/// Logs each request once it has its answer, and puts it on the account of whoever it was sent for.
+/// Tells of each request once it has its answer, and puts it on the account of whoever it was sent for.
 #[derive(Clone)]
 pub(super) struct Record<S> {
     inner: S,
+    record: crate::record::Record,
 }
 
 impl<S> Record<S> {
     /// Around this service.
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner }
+    pub(super) fn new(inner: S, record: crate::record::Record) -> Self {
+        Self { inner, record }
     }
 }
 
@@ -45,40 +47,70 @@ where
         let method = request.method().clone();
         let host = request.uri().host().unwrap_or_default().to_owned();
         let answer = self.inner.clone().oneshot(request);
+        let record = self.record.clone();
         async move {
-            let began = clock::instant();
+            let (at, began) = (clock::now(), clock::instant());
             let answer = answer.await;
-            log(&asked, &method, &host, &answer, began);
+            let took = clock::instant().duration_since(began);
+            let request =
+                UpstreamRequest { at: Some(at.into()), host, ..told(&asked, &method, &answer, took) };
+            log(&request, answer.as_ref().err());
+            asked.asker.account.spend(&record.sent(request));
             answer
         }
         .boxed()
     }
 }
 
-fn log(asked: &Asked, method: &Method, host: &str, answer: &Result<Answer, Failure>, began: Instant) {
-    let registry = asked.repository.registry();
-    let repository = asked.repository.name();
-    let kind = asked.kind.name();
-    let what = &asked.kind;
-    let milliseconds = u64::try_from(clock::instant().duration_since(began).as_millis()).unwrap_or(u64::MAX);
+fn told(asked: &Asked, method: &Method, answer: &Result<Answer, Failure>, took: Duration) -> UpstreamRequest {
+    let request = UpstreamRequest {
+        took: took.try_into().ok(),
+        registry: asked.repository.registry().to_string(),
+        repository: asked.repository.name().to_owned(),
+        kind: asked.kind.name().to_owned(),
+        target: asked.kind.to_string(),
+        method: method.to_string(),
+        asked_by: asked.asker.account.asked_by().to_owned(),
+        ..UpstreamRequest::default()
+    };
     match answer {
         Ok(answer) => {
-            let status = answer.status().as_u16();
-            let counted = counts(asked, method, answer.status());
-            asked.asker.account.spend(counted);
             let left = Left::among(answer.headers());
-            let remaining = left.as_ref().map(|left| left.remaining);
-            let source = left.as_ref().and_then(|left| left.source.as_deref());
+            UpstreamRequest {
+                status: answer.status().as_u16().into(),
+                counted: counts(asked, method, answer.status()),
+                remaining: left.as_ref().map(|left| left.remaining),
+                limit: left.as_ref().and_then(|left| left.limit),
+                window: left.as_ref().and_then(|left| left.window?.try_into().ok()),
+                source: left.and_then(|left| left.source).unwrap_or_default(),
+                ..request
+            }
+        }
+        Err(failure) => {
+            let status = failure.status().unwrap_or_default().into();
+            UpstreamRequest { status, failure: failure.to_string(), ..request }
+        }
+    }
+}
+
+fn log(request: &UpstreamRequest, failure: Option<&Failure>) {
+    let UpstreamRequest { method, registry, repository, kind, target, host, counted, .. } = request;
+    let status = Some(request.status).filter(|status| *status != 0);
+    let what = target;
+    let took = request.took.and_then(|took| Duration::try_from(took).ok()).unwrap_or_default();
+    let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    match failure {
+        None => {
+            let (remaining, source) =
+                (request.remaining, Some(&*request.source).filter(|source| !source.is_empty()));
             tracing::info!(
                 %method, %registry, repository, kind, %what, host, status, counted, remaining, source,
                 milliseconds, "asked upstream"
             );
         }
-        Err(failure) => {
-            asked.asker.account.spend(false);
-            let status = failure.status();
+        Some(failure) => {
             tracing::info!(
-                %method, %registry, repository, kind, %what, host, status, %failure, counted = false, milliseconds,
+                %method, %registry, repository, kind, %what, host, status, %failure, counted, milliseconds,
                 "asked upstream in vain"
             );
         }

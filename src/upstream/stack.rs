@@ -21,12 +21,18 @@ pub(super) type Stack = BoxCloneSyncService<Request, Answer, Failure>;
 /// Puts the layers on top of each other: gate · authorize · retry · record · time out · transport. What is recorded is
 /// what is sent, each request by itself: a challenge, its answer with a token, and a second try. Tokens are asked for
 /// through the same layers without the ones that need them.
-pub(super) fn stack(timeouts: Timeouts, gates: Gates, credentials: Credentials) -> Stack {
+pub(super) fn stack(
+    timeouts: Timeouts,
+    gates: Gates,
+    credentials: Credentials,
+    record: crate::record::Record,
+) -> Stack {
     let transport = Transport::new(timeouts.connect);
     let time_out = move |inner| TimeOut::new(inner, timeouts.headers);
+    let of_tokens = record.clone();
     let for_tokens = ServiceBuilder::new()
         .layer_fn(Retry::new)
-        .layer_fn(Record::new)
+        .layer_fn(move |inner| Record::new(inner, of_tokens.clone()))
         .layer_fn(time_out)
         .service(transport.clone());
     let tokens = Tokens::new(BoxCloneSyncService::new(for_tokens), timeouts.idle);
@@ -34,7 +40,7 @@ pub(super) fn stack(timeouts: Timeouts, gates: Gates, credentials: Credentials) 
         .layer_fn(move |inner| Gated::new(inner, gates.clone()))
         .layer_fn(move |inner| Authorize::new(inner, tokens.clone(), credentials.clone()))
         .layer_fn(Retry::new)
-        .layer_fn(Record::new)
+        .layer_fn(move |inner| Record::new(inner, record.clone()))
         .layer_fn(time_out)
         .service(transport);
     BoxCloneSyncService::new(whole)

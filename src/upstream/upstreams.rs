@@ -79,10 +79,10 @@ impl Upstreams {
     ///
     /// # Errors
     /// When a listed address can't be the base of a registry's API.
-    pub fn new(settings: Settings) -> Result<Self, SettingsError> {
+    pub fn new(settings: Settings, record: crate::record::Record) -> Result<Self, SettingsError> {
         let settings = Arc::new(settings.checked()?);
         let gates = Gates::default();
-        let stack = stack(settings.timeouts, gates.clone(), settings.credentials());
+        let stack = stack(settings.timeouts, gates.clone(), settings.credentials(), record);
         let pace = settings.bandwidth.map(|bytes_a_second| Arc::new(Pace::new(bytes_a_second)));
         Ok(Self { stack, gates, settings, pace })
     }
@@ -272,6 +272,15 @@ impl Upstreams {
     /// Whether the configuration names logins of the hold's own for a registry.
     pub fn has_login(&self, registry: &Registry) -> bool {
         self.settings.listed.get(registry).is_some_and(|listed| listed.credentials.is_some())
+    }
+
+    /// Why pulls as nobody, or else by the hold's own login, are not let through to any upstream of a registry.
+    pub fn gate_of(&self, registry: &Registry) -> Option<Failure> {
+        // No registry has a repository of this name, so none has a limit of its own.
+        let any = Repository::new(registry.clone(), "any").ok()?;
+        let credentials = [Some(Credential::Anonymous), self.has_login(registry).then_some(Credential::Own)];
+        let mut open = credentials.into_iter().flatten().map(|credential| self.open(&credential, &any).pulls);
+        open.next_back().and_then(Result::err)
     }
 
     /// Whether requests as somebody for a repository would be let through to one of its upstreams at least.

@@ -18,7 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lru::LruCache;
 
+use crate::clock;
 use crate::oci::{Algorithm, Digest};
+use crate::record::{Ending, Front, Kind};
 use crate::resolve::Resolver;
 use crate::store::Ingest;
 
@@ -29,12 +31,14 @@ const MISSES: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 #[derive(Clone)]
 pub(super) struct HandOver {
     resolver: Resolver,
+    /// The containerd, in words.
+    asked_by: Arc<str>,
     missed: Arc<Mutex<LruCache<Digest, ()>>>,
 }
 
 impl HandOver {
-    pub(super) fn new(resolver: Resolver) -> Self {
-        Self { resolver, missed: Arc::new(Mutex::new(LruCache::new(MISSES))) }
+    pub(super) fn new(resolver: Resolver, asked_by: Arc<str>) -> Self {
+        Self { resolver, asked_by, missed: Arc::new(Mutex::new(LruCache::new(MISSES))) }
     }
 
     /// containerd asked for a blob that is not held.
@@ -46,11 +50,18 @@ impl HandOver {
         self.missed.lock().unwrap_or_else(PoisonError::into_inner).pop(digest).is_some()
     }
 
+    /// Tells the record that its containerd got by without asking a registry.
+    pub(super) fn tell_given(&self, digest: &Digest) {
+        let kind = if self.resolver.is_manifest(digest) { Kind::Manifest } else { Kind::Blob };
+        self.resolver.record().answered(Front::Content, kind, Ending::Immutable, clock::now());
+    }
+
     /// Brings in the blob that an ingest is for, showing its progress as the ingest's own. `None` where it is
     /// better left to containerd.
     pub(super) async fn bring_in(&self, ingest: &Ingest) -> Option<Whole> {
         let digest = digest_in(ingest.name()).filter(|digest| self.was_missed(digest))?;
-        let size = match self.resolver.bring_in(&digest, |offset| ingest.show_progress(offset)).await {
+        let progress = |offset| ingest.show_progress(offset);
+        let size = match self.resolver.bring_in(&digest, &self.asked_by, progress).await {
             Ok(size) => size,
             Err(why) => {
                 tracing::info!(%digest, %why, "not handed over: containerd fetches it itself");

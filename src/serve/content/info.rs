@@ -10,6 +10,7 @@ use super::filter::Filters;
 use super::{ContentService, Replies, api, digest, failed, filters, not_found};
 use crate::clock;
 use crate::oci::Digest;
+use crate::record::{Ending, Front, Kind};
 use crate::store::{Adopted, blocking};
 
 /// How many blobs stand in one message of a list.
@@ -19,13 +20,19 @@ impl ContentService {
     /// Answering this with OK adopts the blob: containerd relies on it from now on and tells nobody.
     pub(super) async fn info_of(&self, request: &api::InfoRequest) -> Result<api::InfoResponse, Status> {
         let digest = digest(&request.digest)?;
+        self.record.called(self.owner.as_str(), clock::now());
         let adopted = match self.hold.adopted(&self.owner, &digest).map_err(failed)? {
             Some(adopted) => Some(adopted),
             // containerd asks before each fetch, under its lock: what is not held is told from memory.
             None if self.hold.blob(&digest).map_err(failed)?.is_none() => None,
             None => {
-                let (hold, owner, digest) = (self.hold.clone(), self.owner.clone(), digest.clone());
-                blocking(move || hold.adopt(&owner, &digest, clock::now())).await.map_err(failed)?
+                let (hold, owner, of) = (self.hold.clone(), self.owner.clone(), digest.clone());
+                let adopted =
+                    blocking(move || hold.adopt(&owner, &of, clock::now())).await.map_err(failed)?;
+                if adopted.is_some() {
+                    self.tell_given(&digest);
+                }
+                adopted
             }
         };
         if let (None, Some(handover)) = (&adopted, &self.handover) {
@@ -33,6 +40,15 @@ impl ContentService {
         }
         let info = adopted.map(info_message).ok_or_else(|| not_found(&digest))?;
         Ok(api::InfoResponse { info: Some(info) })
+    }
+
+    /// Tells the record that this containerd got by without asking a registry.
+    pub(super) fn tell_given(&self, digest: &Digest) {
+        let kind = if self.resolver.is_manifest(digest) { Kind::Manifest } else { Kind::Blob };
+        if kind == Kind::Manifest {
+            self.resolver.spared(digest);
+        }
+        self.record.answered(Front::Content, kind, Ending::Immutable, clock::now());
     }
 
     pub(super) async fn updated(&self, request: api::UpdateRequest) -> Result<api::UpdateResponse, Status> {

@@ -24,6 +24,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::oci::Digest;
+use crate::record::Record;
 use crate::resolve::Resolver;
 use crate::store::{Hold, Ingests, Owner, StoreError};
 use api::content_server::{Content, ContentServer};
@@ -50,6 +51,7 @@ type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 pub struct ContentService {
     hold: Hold,
     owner: Owner,
+    record: Record,
     ingests: Ingests,
     resolver: Resolver,
     /// Where hand-over is switched on.
@@ -68,9 +70,11 @@ impl ContentService {
     /// When the index cannot be read.
     pub fn open(hold: Hold, owner: Owner, resolver: Resolver, handover: bool) -> Result<Self, StoreError> {
         let ingests = Ingests::open(&hold, owner.clone())?;
-        let handover = handover.then(|| HandOver::new(resolver.clone()));
+        let handover =
+            handover.then(|| HandOver::new(resolver.clone(), format!("containerd {owner}").into()));
+        let record = resolver.record().clone();
         let (writers, begun) = (TaskTracker::new(), Begun::default());
-        Ok(Self { hold, owner, ingests, resolver, handover, writers, begun })
+        Ok(Self { hold, owner, record, ingests, resolver, handover, writers, begun })
     }
 
     /// What can be waited for until no stream of writes is open.

@@ -1,12 +1,16 @@
 //! `Read`: the bytes of a blob from an offset on.
 
+use std::time::Instant;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream;
 use prost::Message;
 use tonic::Status;
 
 use super::{ContentService, Replies, api, digest, failed, not_found};
+use crate::clock;
 use crate::oci::Digest;
+use crate::record::{From, Front, Latency};
 use crate::store::{OpenBlob, Reading, blocking};
 
 /// What one message of a longer read carries, in bytes.
@@ -30,6 +34,7 @@ impl ContentService {
     /// asked by is a message with its prefix. Never waits, and decides nothing: `None` is for the long way to look
     /// into, errors included.
     pub(super) fn read_at_once(&self, message: &[u8]) -> Option<Bytes> {
+        let began = clock::instant();
         let (prefix, message) = message.split_first_chunk::<PREFIX_BYTES>()?;
         let [0, length @ ..] = prefix else { return None };
         if usize::try_from(u32::from_be_bytes(*length)) != Ok(message.len()) {
@@ -57,6 +62,7 @@ impl ContentService {
         if offset == 0 {
             self.begun.note(&digest);
         }
+        self.tell_read(length as u64, began);
         Some(reply.freeze())
     }
 
@@ -101,6 +107,11 @@ impl ContentService {
         })))
     }
 
+    fn tell_read(&self, bytes: u64, began: Instant) {
+        self.record.bytes(Front::Content, From::Hold, bytes);
+        self.record.took(Latency::ContentRead, clock::instant().duration_since(began));
+    }
+
     /// Some bytes of a blob, and the blob to read on from: where the disk does not give them back, it is fetched
     /// again.
     async fn chunk(
@@ -110,6 +121,7 @@ impl ContentService {
         from: u64,
         to: u64,
     ) -> Result<(api::ReadContentResponse, OpenBlob), Status> {
+        let began = clock::instant();
         let (data, blob) = match read(&blob, from, to).await {
             Ok(data) => (data, blob),
             Err(error) => {
@@ -124,13 +136,14 @@ impl ContentService {
                 (data.map_err(|error| Status::data_loss(format!("reading {digest}: {error}")))?, blob)
             }
         };
+        self.tell_read(to - from, began);
         Ok((api::ReadContentResponse { offset: i64::try_from(from).unwrap_or(i64::MAX), data }, blob))
     }
 
     /// Fetches a blob again that containerd relies on and whose file is gone or damaged.
     async fn restored(&self, digest: &Digest) -> Result<OpenBlob, Status> {
         tracing::warn!(%digest, "a blob that was lost is fetched again");
-        let restored = self.resolver.bring_in(digest, |_| {}).await;
+        let restored = self.resolver.bring_in(digest, &format!("containerd {}", self.owner), |_| {}).await;
         restored.map_err(|why| Status::unavailable(format!("content {digest} was lost here: {why}")))?;
         match self.hold.reading(digest).await.map_err(failed)? {
             Reading::Open(blob) => Ok(blob),

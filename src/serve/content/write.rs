@@ -14,6 +14,7 @@ use super::handover::{HandOver, Whole};
 use super::{ContentService, Replies, digest, failed};
 use crate::clock;
 use crate::oci::{Algorithm, Digest};
+use crate::record::Latency;
 use crate::store::{
     Announced, CommitError, Hold, Ingest, IngestStatus, Kept, OpenIngestError, Owner, StoreError, blocking,
 };
@@ -66,10 +67,14 @@ impl Session {
             State::Writing(writer) => Ok(*writer),
             State::Ended => return None,
         };
+        let (began, commits) = (clock::instant(), request.action == i32::from(WriteAction::Commit));
         let outcome = match writer {
             Ok(writer) => writer.handle(request).await,
             Err(status) => Err(status),
         };
+        if commits {
+            self.service.record.took(Latency::ContentCommit, clock::instant().duration_since(began));
+        }
         Some(outcome.map(|(reply, state)| {
             self.state = state;
             reply
@@ -148,6 +153,9 @@ impl Writer {
                 // The first comes under containerd's lock, the second does not.
                 if let (2, Some(handover)) = (self.stats, &self.handover) {
                     self.whole = handover.bring_in(&self.ingest).await;
+                    if let Some(whole) = &self.whole {
+                        handover.tell_given(&whole.digest);
+                    }
                 }
                 let reply = self.reply(action);
                 Ok((reply, State::Writing(Box::new(self))))

@@ -28,7 +28,7 @@ pub(super) async fn answer(
     let target = request.target.unwrap_or_default();
     let malformed = |error: DigestError| Problem::malformed(error.to_string());
     let digest: Digest = target.digest.parse().map_err(malformed)?;
-    let caller = Caller::new(Client::Operator);
+    let caller = Caller::new(Client::Operator, "operator: fetch");
     let source = if is_manifest(&target.media_type) {
         let reference = Reference::Digest(digest.clone());
         Source::Manifest(resolver.manifest(&caller, &repository, &reference).await?.bytes)

@@ -13,7 +13,7 @@ pub(super) async fn answer(
 ) -> Result<v1::ResolveResponse, Problem> {
     let name = image_name(&request.reference)?;
     let platform = Some(&*request.platform).filter(|text| !text.is_empty()).map(platform).transpose()?;
-    let caller = Caller::new(Client::Operator);
+    let caller = Caller::new(Client::Operator, "operator: resolve");
     let served = resolver.manifest(&caller, &name.repository, &name.reference).await?;
     tracing::info!(
         target: "tidehold::control",

@@ -222,7 +222,7 @@ impl Warming {
         reference: &Reference,
         tally: &mut Tally,
     ) -> Result<Served, Problem> {
-        let caller = Caller::new(Client::Operator);
+        let caller = Caller::new(Client::Operator, "operator: warm");
         let served = self.resolver.manifest(&caller, repository, reference).await?;
         tally.spend(caller.cost());
         Ok(served)
@@ -237,7 +237,7 @@ impl Warming {
     ) -> Result<(u64, bool), Problem> {
         // Nobody closes it.
         let _place = self.places.acquire().await;
-        let caller = Caller::new(Client::Operator);
+        let caller = Caller::new(Client::Operator, "operator: warm");
         let (size, fetched) = match self.resolver.blob(&caller, repository, &blob.digest).await? {
             BlobBytes::Held(held) => (held.size(), false),
             BlobBytes::Coming(follower) => {

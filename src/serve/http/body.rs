@@ -12,6 +12,8 @@ use rustix::net::SendFlags;
 use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 
+use crate::clock;
+use crate::record::Sending;
 use crate::resolve::BlobBytes;
 use crate::store::{Sendable, blocking};
 
@@ -26,8 +28,8 @@ const TAKEN_WITHIN: Duration = if cfg!(test) { Duration::from_millis(200) } else
 pub enum Body {
     /// All of it in memory.
     Bytes(Bytes),
-    /// A range of a blob.
-    Blob(BlobBytes, Range<u64>),
+    /// A range of a blob, and who is told of the bytes that leave.
+    Blob(BlobBytes, Range<u64>, Sending),
 }
 
 impl Body {
@@ -40,7 +42,7 @@ impl Body {
     pub(super) fn len(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Blob(_, range) => range.end.saturating_sub(range.start),
+            Self::Blob(_, range, _) => range.end.saturating_sub(range.start),
         }
     }
 
@@ -49,12 +51,12 @@ impl Body {
     pub(super) async fn send(self, head: Vec<u8>, stream: &mut TcpStream) -> io::Result<()> {
         match self {
             Self::Bytes(bytes) => send_all(stream, head.as_slice().chain(bytes)).await,
-            Self::Blob(_, range) if range.is_empty() => send_all(stream, head.as_slice()).await,
-            Self::Blob(BlobBytes::Held(blob), range) => {
+            Self::Blob(_, range, _) if range.is_empty() => send_all(stream, head.as_slice()).await,
+            Self::Blob(BlobBytes::Held(blob), range, mut sending) => {
                 send_with_more_to_come(stream, &head).await?;
-                send_file(stream, &blob.sendable(), range).await
+                send_file(stream, &blob.sendable(), range, &mut sending).await
             }
-            Self::Blob(BlobBytes::Coming(mut follower), mut range) => {
+            Self::Blob(BlobBytes::Coming(mut follower), mut range, mut sending) => {
                 send_all(stream, head.as_slice()).await?;
                 let file = follower.sendable();
                 while !range.is_empty() {
@@ -63,7 +65,7 @@ impl Body {
                     if end <= range.start {
                         return Err(ErrorKind::UnexpectedEof.into());
                     }
-                    send_file(stream, &file, range.start..end).await?;
+                    send_file(stream, &file, range.start..end, &mut sending).await?;
                     range.start = end;
                 }
                 Ok(())
@@ -99,7 +101,12 @@ async fn send_with_more_to_come(stream: &TcpStream, mut head: &[u8]) -> io::Resu
     Ok(())
 }
 
-async fn send_file(stream: &TcpStream, file: &Sendable, mut range: Range<u64>) -> io::Result<()> {
+async fn send_file(
+    stream: &TcpStream,
+    file: &Sendable,
+    mut range: Range<u64>,
+    sending: &mut Sending,
+) -> io::Result<()> {
     // Up to where the file is known to be in memory, where nothing has been waited for since.
     let mut in_memory = range.start;
     while !range.is_empty() {
@@ -116,7 +123,10 @@ async fn send_file(stream: &TcpStream, file: &Sendable, mut range: Range<u64>) -
         match stream.try_io(Interest::WRITABLE, || file.send(stream, part)) {
             // The file is shorter than it was.
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(sent) => range.start += sent,
+            Ok(sent) => {
+                range.start += sent;
+                sending.sent(sent, clock::instant());
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 in_memory = range.start;
                 continue;

@@ -4,7 +4,9 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::error::Problem;
 use super::{CONTENT_DIGEST, STANDING, ascii};
+use crate::clock;
 use crate::oci::{ByteRange, Digest, Repository};
+use crate::record::From;
 use crate::resolve::{BlobBytes, Caller, Resolver, Standing};
 use crate::serve::http::Body;
 
@@ -30,6 +32,7 @@ pub(super) async fn answer(
     digest: &Digest,
     range: Option<&str>,
 ) -> Result<Response<Body>, Problem> {
+    let asked_at = clock::instant();
     let mut blob = resolver.blob(caller, repository, digest).await?;
     let total = match &mut blob {
         BlobBytes::Held(blob) => blob.size(),
@@ -42,7 +45,12 @@ pub(super) async fn answer(
     };
     let partial =
         asked.map(|_| ascii(&format!("bytes {}-{}/{total}", range.start, range.end.saturating_sub(1))));
-    let mut response = Response::new(Body::Blob(blob, range));
+    let from = match &blob {
+        BlobBytes::Held(_) => From::Hold,
+        BlobBytes::Coming(_) => From::Upstream,
+    };
+    let sending = resolver.record().sending(from, asked_at);
+    let mut response = Response::new(Body::Blob(blob, range, sending));
     put_headers(&mut response, digest);
     if let Some(content_range) = partial {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;

@@ -12,12 +12,14 @@ mod route;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
 
 use crate::clock;
+use crate::oci::Repository;
+use crate::record::{Ending, Front, Kind};
 use crate::resolve::{Caller, Client, ClientToken, Cost, Grounds, Resolver, Standing};
 use crate::serve::http::{Again, Body, Repeat, Request};
 use accept::Accept;
@@ -36,19 +38,25 @@ const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-diges
 /// The mirror: answers a request over the resolver.
 pub async fn answer(resolver: Resolver, request: Request) -> Response<Body> {
     let begun = clock::instant();
-    let caller = Caller::new(client(&request));
+    let agent = agent(&request);
+    let caller = Caller::new(client(&request), format!("{} {agent}", request.peer.ip()));
     let route = Route::parse(request.uri.path(), request.uri.query());
     let reference = route.as_ref().map(ToString::to_string).unwrap_or_default();
+    let of = route.as_ref().ok().and_then(Route::what);
     let answered = match route {
         _ if !matches!(request.method, Method::GET | Method::HEAD) => Err(Problem::ReadOnly),
         Ok(route) => respond(&resolver, &caller, route, &request).await,
         Err(problem) => Err(problem),
     };
     let mut response = answered.unwrap_or_else(|problem| problem.into_response(&request.method));
-    let line = Line::of(&request, &reference, &response);
+    let line = Line::of(&request, &reference, &response, agent);
     line.log(Given::Anew, request.peer, caller.cost(), begun.elapsed());
+    let given = of.map(|(kind, repository)| Answered::of(kind, repository, &request.method, &response));
+    if let Some(given) = &given {
+        given.tell(&resolver, clock::now());
+    }
     if let Some(grounds) = response.extensions_mut().remove::<Arc<Grounds>>() {
-        response.extensions_mut().insert(Again::new(Repeated { resolver, grounds, line }));
+        response.extensions_mut().insert(Again::new(Repeated { resolver, grounds, line, given }));
     }
     response
 }
@@ -58,13 +66,42 @@ struct Repeated {
     resolver: Resolver,
     grounds: Arc<Grounds>,
     line: Line,
+    given: Option<Answered>,
 }
 
 impl Repeat for Repeated {
     fn repeat(&self, peer: SocketAddr) -> Option<Duration> {
         let age = self.resolver.still_stands(&self.grounds)?;
         self.line.log(Given::Again, peer, Cost::default(), Duration::ZERO);
+        if let Some(given) = &self.given {
+            given.tell(&self.resolver, clock::now());
+        }
         Some(age)
+    }
+}
+
+/// What the record is told of an answer.
+struct Answered {
+    kind: Kind,
+    ending: Ending,
+    /// The repository of a manifest that was given out whole, which its registry would have counted.
+    gave: Option<Repository>,
+}
+
+impl Answered {
+    fn of(kind: Kind, repository: Repository, method: &Method, response: &Response<Body>) -> Self {
+        let standing = response.headers().get(STANDING).and_then(|standing| standing.to_str().ok());
+        let good = response.status().is_success();
+        let ending = standing.filter(|_| good).and_then(Ending::parse).unwrap_or(Ending::Refused);
+        let gave = (good && kind == Kind::Manifest && *method == Method::GET).then_some(repository);
+        Self { kind, ending, gave }
+    }
+
+    fn tell(&self, resolver: &Resolver, now: SystemTime) {
+        resolver.record().answered(Front::Mirror, self.kind, self.ending, now);
+        if let Some(repository) = &self.gave {
+            resolver.record().given_manifest(repository, now);
+        }
     }
 }
 
@@ -110,6 +147,12 @@ fn client(request: &Request) -> Client {
     header.and_then(ClientToken::from_authorization).map_or(Client::Anyone, Client::Token)
 }
 
+/// What a client says that it is.
+fn agent(request: &Request) -> String {
+    let agent = request.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    agent.unwrap_or("-").chars().take(80).collect()
+}
+
 /// What clients ask first to see whether this is a registry at all.
 fn base() -> Response<Body> {
     let mut response = Response::new(Body::Bytes(Bytes::from_static(b"{}")));
@@ -138,15 +181,14 @@ struct Line {
 }
 
 impl Line {
-    fn of(request: &Request, reference: &str, response: &Response<Body>) -> Self {
-        let agent = request.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    fn of(request: &Request, reference: &str, response: &Response<Body>, agent: String) -> Self {
         Self {
             method: request.method.clone(),
             uri: request.uri.clone(),
             reference: reference.to_owned(),
             status: response.status(),
             standing: response.headers().get(STANDING).cloned().unwrap_or(HeaderValue::from_static("-")),
-            agent: agent.unwrap_or("-").chars().take(80).collect(),
+            agent,
         }
     }
 

@@ -7,7 +7,8 @@ use percent_encoding::percent_decode_str;
 use url::form_urlencoded;
 
 use super::error::Problem;
-use crate::oci::{Digest, List, Reference, Registry, Repository};
+use crate::oci::{Digest, List, ListOf, Reference, Registry, Repository};
+use crate::record::Kind;
 
 /// A request that the mirror knows.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,6 +37,22 @@ impl fmt::Display for Route {
 }
 
 impl Route {
+    /// What is asked for, and of which repository.
+    pub(super) fn what(&self) -> Option<(Kind, Repository)> {
+        match self {
+            Self::Base => None,
+            Self::Manifest(repository, _) => Some((Kind::Manifest, repository.clone())),
+            Self::Blob(repository, _) => Some((Kind::Blob, repository.clone())),
+            Self::List(repository, list) => {
+                let kind = match list.of() {
+                    ListOf::Tags => Kind::Tags,
+                    ListOf::Referrers { .. } => Kind::Referrers,
+                };
+                Some((kind, repository.clone()))
+            }
+        }
+    }
+
     /// The upstream is named by `ns=`, as containerd does; or else by the first part of the path where that looks
     /// like a registry; or else it is Docker Hub, which is what dockerd's mirrors stand for.
     pub(super) fn parse(path: &str, query: Option<&str>) -> Result<Self, Problem> {

@@ -68,7 +68,7 @@ async fn no_spelling_of_a_forged_destination_is_connected_to() {
     let port = listener.local_addr().unwrap().port();
     let settings =
         Settings { allow_any: true, listed: BTreeMap::new(), timeouts: Timeouts::default(), bandwidth: None };
-    let upstreams = Upstreams::new(settings).unwrap();
+    let upstreams = Upstreams::new(settings, crate::record::Record::new(std::time::UNIX_EPOCH)).unwrap();
     for host in [
         "127.0.0.1",
         "localhost",
@@ -107,7 +107,7 @@ async fn a_registry_that_is_not_listed_is_not_asked_where_only_listed_ones_may_b
         timeouts: Timeouts::default(),
         bandwidth: None,
     };
-    let upstreams = Upstreams::new(settings).unwrap();
+    let upstreams = Upstreams::new(settings, crate::record::Record::new(std::time::UNIX_EPOCH)).unwrap();
     let failure = upstreams.head_manifest(&anyone(), &repository("a"), &latest()).await.unwrap_err();
     assert!(matches!(failure, Failure::Forbidden(Forbidden::NotListed(_))), "{failure:?}");
 }

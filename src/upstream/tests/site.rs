@@ -103,7 +103,8 @@ pub(super) fn upstreams_at(url: &str, timeouts: Timeouts) -> Upstreams {
 pub(super) fn upstreams_of(url: &str, credentials: Option<PathBuf>, timeouts: Timeouts) -> Upstreams {
     let listed = Listed { urls: vec![url.parse().unwrap()], credentials };
     let listed = BTreeMap::from([(REGISTRY.parse().unwrap(), listed)]);
-    Upstreams::new(Settings { allow_any: true, listed, timeouts, bandwidth: None }).unwrap()
+    let settings = Settings { allow_any: true, listed, timeouts, bandwidth: None };
+    Upstreams::new(settings, crate::record::Record::new(std::time::UNIX_EPOCH)).unwrap()
 }
 
 /// Patience for tests in which a wait is the point.

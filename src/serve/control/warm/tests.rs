@@ -1,10 +1,11 @@
 //! The bounds of a `Warm`, over a hold whose blobs are all there is.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
 use crate::clock;
+use crate::record::Record;
 use crate::resolve::{Access, Ages, Fetch, Freshness};
 use crate::store::Hold;
 use crate::upstream::{Settings, Timeouts, Upstreams};
@@ -32,13 +33,9 @@ impl Island {
         let freshness = Freshness { default: ages, rules: vec![] };
         let ages = crate::access::Ages { fresh_for: Duration::ZERO, stale_for: Duration::ZERO };
         let access = Access { ages, shared: BTreeSet::new() };
-        let resolver = Resolver::new(
-            hold.clone(),
-            Upstreams::new(settings).unwrap(),
-            freshness,
-            access,
-            Fetch::default(),
-        );
+        let record = Record::new(UNIX_EPOCH);
+        let upstreams = Upstreams::new(settings, record.clone()).unwrap();
+        let resolver = Resolver::new(hold.clone(), upstreams, freshness, access, Fetch::default(), record);
         Self { hold, resolver, _folder: folder }
     }
 

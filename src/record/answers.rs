@@ -1,0 +1,244 @@
+//! How often what was answered: in all since the start, and over the last day in spans of five minutes.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::proto::v1;
+
+/// How long a span is, and how many are remembered: a day.
+const SPAN_SECONDS: u64 = 300;
+const MOST_SPANS: usize = 288;
+
+/// Where it was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Front {
+    /// The mirror.
+    Mirror,
+    /// A containerd's own socket.
+    Content,
+    /// The control socket.
+    Control,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A manifest or an index.
+    Manifest,
+    /// A blob.
+    Blob,
+    /// A list of tags.
+    Tags,
+    /// A list of referrers.
+    Referrers,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Asked for by its digest.
+    Immutable,
+    /// Confirmed a short while ago.
+    Fresh,
+    /// The registry was asked: it is what it was.
+    Unchanged,
+    /// The registry was asked: it is something else now.
+    Changed,
+    /// The registry could not be asked.
+    Stale,
+    /// There was nothing to answer with.
+    Refused,
+}
+
+impl Front {
+    const ALL: [Self; 3] = [Self::Mirror, Self::Content, Self::Control];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mirror => "mirror",
+            Self::Content => "content",
+            Self::Control => "control",
+        }
+    }
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Manifest, Self::Blob, Self::Tags, Self::Referrers];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::Blob => "blob",
+            Self::Tags => "tags",
+            Self::Referrers => "referrers",
+        }
+    }
+}
+
+impl Ending {
+    const ALL: [Self; 6] =
+        [Self::Immutable, Self::Fresh, Self::Unchanged, Self::Changed, Self::Stale, Self::Refused];
+
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Immutable => "immutable",
+            Self::Fresh => "fresh",
+            Self::Unchanged => "unchanged",
+            Self::Changed => "changed",
+            Self::Stale => "stale",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// By its word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|ending| ending.as_str() == word)
+    }
+}
+
+/// As many as there are of fronts, kinds and endings together.
+const MOST: usize = Front::ALL.len() * Kind::ALL.len() * Ending::ALL.len();
+
+pub(super) struct Answers {
+    times: [AtomicU64; MOST],
+    given: AtomicU64,
+    counted: AtomicU64,
+    /// The number of the span that is running, since the epoch.
+    running: AtomicU64,
+    past: Mutex<Past>,
+}
+
+/// The spans that are over.
+struct Past {
+    /// What there was in all when the running span began.
+    before: Count,
+    spans: VecDeque<(u64, Count)>,
+}
+
+/// How often each ending came about, how many manifests were given, and how many requests were counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    endings: [u64; Ending::ALL.len()],
+    given: u64,
+    counted: u64,
+}
+
+impl Count {
+    fn since(&self, before: &Self) -> Self {
+        let mut endings = self.endings;
+        for (now, then) in endings.iter_mut().zip(before.endings) {
+            *now = now.saturating_sub(then);
+        }
+        let given = self.given.saturating_sub(before.given);
+        Self { endings, given, counted: self.counted.saturating_sub(before.counted) }
+    }
+}
+
+impl Answers {
+    pub(super) fn new(now: SystemTime) -> Self {
+        Self {
+            times: [const { AtomicU64::new(0) }; MOST],
+            given: AtomicU64::new(0),
+            counted: AtomicU64::new(0),
+            running: AtomicU64::new(span(now)),
+            past: Mutex::new(Past { before: Count::default(), spans: VecDeque::new() }),
+        }
+    }
+
+    pub(super) fn count(&self, front: Front, kind: Kind, ending: Ending, now: SystemTime) {
+        self.turn(now);
+        let place = (front as usize * Kind::ALL.len() + kind as usize) * Ending::ALL.len() + ending as usize;
+        if let Some(times) = self.times.get(place) {
+            times.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn given(&self, now: SystemTime) {
+        self.turn(now);
+        self.given.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A registry counted a request.
+    pub(super) fn counted(&self, now: SystemTime) {
+        self.turn(now);
+        self.counted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn all_given(&self) -> u64 {
+        self.given.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn totals(&self) -> Vec<v1::Answered> {
+        let each = Front::ALL.into_iter().flat_map(|front| {
+            Kind::ALL.into_iter().flat_map(move |kind| Ending::ALL.map(|ending| (front, kind, ending)))
+        });
+        let told = each.zip(&self.times).map(|((front, kind, ending), times)| v1::Answered {
+            front: front.as_str().to_owned(),
+            kind: kind.as_str().to_owned(),
+            standing: ending.as_str().to_owned(),
+            times: times.load(Ordering::Relaxed),
+        });
+        told.filter(|answered| answered.times > 0).collect()
+    }
+
+    pub(super) fn history(&self, now: SystemTime) -> Vec<v1::AnsweredSpan> {
+        self.turn(now);
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = (span(now), self.sum().since(&past.before));
+        let spans = past.spans.iter().copied().chain([running]);
+        spans
+            .filter(|(_, count)| *count != Count::default())
+            .map(|(number, count)| told(number, count))
+            .collect()
+    }
+
+    /// Ends the running span where it is over.
+    fn turn(&self, now: SystemTime) {
+        let number = span(now);
+        if self.running.load(Ordering::Relaxed) == number {
+            return;
+        }
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = self.running.swap(number, Ordering::Relaxed);
+        if over == number {
+            return;
+        }
+        let sum = self.sum();
+        let count = sum.since(&past.before);
+        past.before = sum;
+        if count != Count::default() {
+            past.spans.push_back((over, count));
+        }
+        let oldest = number.saturating_sub(MOST_SPANS as u64);
+        past.spans.retain(|(number, _)| *number > oldest);
+        let more = past.spans.len().saturating_sub(MOST_SPANS);
+        past.spans.drain(..more);
+    }
+
+    fn sum(&self) -> Count {
+        let counted = self.counted.load(Ordering::Relaxed);
+        let mut sum = Count { given: self.all_given(), counted, ..Count::default() };
+        for one in self.times.chunks(Ending::ALL.len()) {
+            for (sum, times) in sum.endings.iter_mut().zip(one) {
+                *sum += times.load(Ordering::Relaxed);
+            }
+        }
+        sum
+    }
+}
+
+fn span(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SPAN_SECONDS
+}
+
+fn told(number: u64, count: Count) -> v1::AnsweredSpan {
+    let at = UNIX_EPOCH + Duration::from_secs(number.saturating_mul(SPAN_SECONDS));
+    let [immutable, fresh, unchanged, changed, stale, refused] = count.endings;
+    let (at, counted, counted_without) = (Some(at.into()), count.counted, count.given);
+    v1::AnsweredSpan { at, immutable, fresh, unchanged, changed, stale, refused, counted, counted_without }
+}

@@ -1,0 +1,238 @@
+//! What registries say of their pull limits, and what that comes to.
+//!
+//! The number lags behind and may be wrong (see the headers `ratelimit-*`), and others behind the same address spend of
+//! it too: so the forecast goes by what the registry says is left, not by what was spent here.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, SystemTime};
+
+use super::spending::Spending;
+use crate::proto::v1;
+
+/// Over how long spending is added up: Docker Hub's window.
+pub const SPENT_WITHIN: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// How many registries' limits are remembered, how many of each, and how many readings of one.
+const MOST_REGISTRIES: usize = 256;
+const MOST_LIMITS: usize = 16;
+const MOST_READINGS: usize = 64;
+
+/// How many repositories are named that something was spent on.
+const MOST_SPENDERS: usize = 50;
+
+/// A pace is told of readings that are no older than this, from the first to the last of which this has passed.
+const PACE_WITHIN: Duration = Duration::from_secs(60 * 60);
+const PACE_OVER: Duration = Duration::from_secs(60);
+
+/// What a registry said was left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    source: String,
+    remaining: i64,
+    limit: Option<i64>,
+    window: Option<Duration>,
+    at: SystemTime,
+}
+
+impl Left {
+    /// What the answer to a request said.
+    pub(super) fn of(request: &v1::UpstreamRequest) -> Option<Self> {
+        Some(Self {
+            source: request.source.clone(),
+            remaining: request.remaining?,
+            limit: request.limit,
+            window: request.window.and_then(|window| window.try_into().ok()),
+            at: request.at?.try_into().ok()?,
+        })
+    }
+}
+
+/// The limits of each registry, by whose they are.
+#[derive(Default)]
+pub(super) struct Limits(BTreeMap<String, BTreeMap<String, Readings>>);
+
+struct Readings {
+    last: Left,
+    /// Of the window that is running, the oldest first.
+    remaining: VecDeque<(SystemTime, i64)>,
+}
+
+impl Limits {
+    pub(super) fn read(&mut self, registry: &str, left: Left) {
+        let full = self.0.len() >= MOST_REGISTRIES && !self.0.contains_key(registry);
+        let limits = if full { return } else { self.0.entry(registry.to_owned()).or_default() };
+        if limits.len() >= MOST_LIMITS && !limits.contains_key(&left.source) {
+            let oldest = limits.iter().min_by_key(|(_, readings)| readings.last.at);
+            if let Some(oldest) = oldest.map(|(source, _)| source.clone()) {
+                limits.remove(&oldest);
+            }
+        }
+        match limits.get_mut(&left.source) {
+            Some(readings) => readings.add(left),
+            None => {
+                let remaining = VecDeque::from([(left.at, left.remaining)]);
+                limits.insert(left.source.clone(), Readings { last: left, remaining });
+            }
+        }
+    }
+
+    fn of(&self, registry: &str, now: SystemTime) -> Vec<v1::Limit> {
+        let readings = self.0.get(registry).into_iter().flat_map(BTreeMap::values);
+        let mut limits: Vec<_> = readings.map(|readings| readings.told(now)).collect();
+        limits.sort_by_key(|limit| std::cmp::Reverse(limit.read_at.map(|at| (at.seconds, at.nanos))));
+        limits
+    }
+}
+
+impl Readings {
+    fn add(&mut self, left: Left) {
+        let more_than_before = self.remaining.back().is_some_and(|(_, before)| left.remaining > *before);
+        if more_than_before {
+            self.remaining.clear();
+        }
+        // Requests that ran side by side come to their end in any order.
+        if self.remaining.back().is_none_or(|(at, _)| *at <= left.at) {
+            self.remaining.push_back((left.at, left.remaining));
+        }
+        let more = self.remaining.len().saturating_sub(MOST_READINGS);
+        self.remaining.drain(..more);
+        if left.at >= self.last.at {
+            self.last = left;
+        }
+    }
+
+    fn told(&self, now: SystemTime) -> v1::Limit {
+        let Left { source, remaining, limit, window, at } = &self.last;
+        let spent = limit.is_none_or(|limit| *remaining < limit);
+        let returns_at = window.filter(|_| spent).map(|window| *at + window);
+        v1::Limit {
+            source: source.clone(),
+            remaining: *remaining,
+            limit: *limit,
+            window: window.and_then(|window| window.try_into().ok()),
+            read_at: Some((*at).into()),
+            runs_out_at: runs_out_at(&self.remaining, *window, now).map(Into::into),
+            returns_at: returns_at.filter(|at| *at > now).map(Into::into),
+        }
+    }
+}
+
+/// When nothing is left, by the pace of these readings; `None` where it lasts for the window, or nobody can tell.
+fn runs_out_at(
+    readings: &VecDeque<(SystemTime, i64)>,
+    window: Option<Duration>,
+    now: SystemTime,
+) -> Option<SystemTime> {
+    let young = |at: &SystemTime| now.duration_since(*at).is_ok_and(|age| age <= PACE_WITHIN);
+    let (first_at, first) = readings.iter().find(|(at, _)| young(at))?;
+    let (last_at, last) = readings.back()?;
+    let spent = u32::try_from(first - last).ok().filter(|spent| *spent > 0)?;
+    let left = u32::try_from(*last).ok()?;
+    // Nobody knows how it goes on from a moment's worth of pulls.
+    let over = now.duration_since(*first_at).ok()?.max(PACE_OVER);
+    let lasts = over.checked_mul(left)?.checked_div(spent)?;
+    let window = window.unwrap_or(SPENT_WITHIN);
+    (lasts < window).then(|| last_at.checked_add(lasts)).flatten()
+}
+
+/// What each registry, or only this one, allows, and what was spent there. Of gates nothing is known here.
+pub(super) fn told(
+    limits: &Limits,
+    spending: &Spending,
+    only: Option<&str>,
+    now: SystemTime,
+) -> Vec<v1::RegistryBudget> {
+    let mut budgets: BTreeMap<&str, v1::RegistryBudget> = BTreeMap::new();
+    let spent = spending.within(SPENT_WITHIN, now);
+    for ((registry, repository), spent) in &spent {
+        let budget = budgets.entry(registry).or_default();
+        budget.requests += spent.requests;
+        budget.counted += spent.counted;
+        budget.counted_without += spent.given;
+        budget.spenders.push(v1::Spender {
+            repository: (*repository).to_owned(),
+            requests: spent.requests,
+            counted: spent.counted,
+            counted_without: spent.given,
+        });
+    }
+    for registry in limits.0.keys() {
+        budgets.entry(registry).or_default();
+    }
+    let asked = budgets.into_iter().filter(|(registry, _)| only.is_none_or(|only| only == *registry));
+    asked
+        .map(|(registry, mut budget)| {
+            budget.spenders.sort_by_key(|spender| {
+                std::cmp::Reverse((spender.counted, spender.counted_without, spender.requests))
+            });
+            budget.spenders.truncate(MOST_SPENDERS);
+            budget.limits = limits.of(registry, now);
+            budget.gate_open = true;
+            budget.registry = registry.to_owned();
+            budget
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    fn at(minutes: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(minutes * 60)
+    }
+
+    fn left(minutes: u64, remaining: i64) -> Left {
+        let window = Some(SPENT_WITHIN);
+        Left { source: "192.0.2.7".to_owned(), remaining, limit: Some(100), window, at: at(minutes) }
+    }
+
+    fn limit(readings: &[(u64, i64)], now: u64) -> v1::Limit {
+        let mut limits = Limits::default();
+        for (minutes, remaining) in readings {
+            limits.read("docker.io", left(*minutes, *remaining));
+        }
+        limits.of("docker.io", at(now)).remove(0)
+    }
+
+    fn time(at: Option<prost_types::Timestamp>) -> Option<u64> {
+        at.map(|at| u64::try_from(at.seconds).unwrap() / 60)
+    }
+
+    #[test]
+    fn the_forecast_goes_by_the_pace_of_the_last_hour() {
+        // 10 in 10 minutes: the 80 that are left last for another 80.
+        let limit = limit(&[(0, 90), (5, 85), (10, 80)], 10);
+        assert_eq!((limit.remaining, limit.limit, time(limit.runs_out_at)), (80, Some(100), Some(90)));
+    }
+
+    #[test]
+    fn what_lasts_for_the_window_has_no_forecast() {
+        assert_eq!(limit(&[(0, 90), (50, 89)], 50).runs_out_at, None);
+        assert_eq!(limit(&[(0, 90)], 0).runs_out_at, None);
+        assert_eq!(limit(&[(0, 90), (1, 20), (2, 95)], 2).runs_out_at, None, "it has come back");
+        assert_eq!(limit(&[(0, 90), (10, 80)], 300).runs_out_at, None, "too long ago");
+        assert_eq!(limit(&[(0, 5), (10, -1)], 10).runs_out_at, None, "it has run out");
+    }
+
+    #[test]
+    fn a_limit_is_whole_again_a_window_after_it_was_read() {
+        assert_eq!(time(limit(&[(0, 90)], 1).returns_at), Some(360));
+        assert_eq!(time(limit(&[(0, 100)], 1).returns_at), None, "it is whole");
+        assert_eq!(time(limit(&[(0, 90)], 361).returns_at), None, "it was long ago");
+    }
+
+    #[test]
+    fn limits_are_told_apart_by_whose_they_are_and_there_are_only_so_many() {
+        let mut limits = Limits::default();
+        for minutes in 0..40 {
+            let source = format!("account-{minutes}");
+            limits.read("docker.io", Left { source, ..left(minutes, 7) });
+        }
+        let told = limits.of("docker.io", at(40));
+        assert_eq!(told.len(), MOST_LIMITS);
+        assert_eq!(told[0].source, "account-39");
+    }
+}

@@ -1,0 +1,172 @@
+//! What was decided about references, and why: the last few decisions on each of the last some hundreds of them.
+//!
+//! Decisions in a row that are the same are one, with a count: a tag that is asked for a thousand times a second is one
+//! line that says so.
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lru::LruCache;
+
+use super::answers::Ending;
+use super::journal::DecidedLine;
+use crate::proto::v1;
+
+/// How many references are remembered, and how many decisions on each.
+const MOST_REFERENCES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+const MOST_DECISIONS: usize = 32;
+
+/// A decision, as it is told.
+#[derive(Debug, Clone)]
+pub struct Decided<'a> {
+    /// About what, in full.
+    pub reference: String,
+    /// What came of it.
+    pub ending: Ending,
+    /// What was answered; empty where nothing was.
+    pub digest: String,
+    /// Why, in words. The same reason has the same words.
+    pub reason: String,
+    /// For whom.
+    pub asked_by: &'a str,
+    /// What it took.
+    pub cost: v1::Cost,
+    /// What was sent upstream for it.
+    pub requests: Vec<Arc<v1::UpstreamRequest>>,
+}
+
+/// A decision that was told and may be made again, in the same way.
+#[derive(Clone)]
+pub struct Told(Arc<Entry>);
+
+struct Entry {
+    ending: Ending,
+    decision: v1::Decision,
+    times: AtomicU64,
+    /// Since the epoch, in milliseconds.
+    last_at: AtomicU64,
+    asked_by: Mutex<String>,
+}
+
+impl Told {
+    /// It was made again.
+    pub fn again(&self, now: SystemTime) {
+        self.0.times.fetch_add(1, Ordering::Relaxed);
+        self.0.last_at.fetch_max(milliseconds(now), Ordering::Relaxed);
+    }
+}
+
+impl std::fmt::Debug for Told {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Told").field(&self.0.ending).finish()
+    }
+}
+
+/// By the references, the latest decision first.
+type References = LruCache<String, VecDeque<Arc<Entry>>>;
+
+pub(super) struct Decisions(Mutex<References>);
+
+impl Default for Decisions {
+    fn default() -> Self {
+        Self(Mutex::new(LruCache::new(MOST_REFERENCES)))
+    }
+}
+
+impl Decisions {
+    /// Puts a decision where it belongs; what is new is answered as it is to be written down.
+    pub(super) fn put(&self, decided: Decided<'_>, now: SystemTime) -> (Told, Option<DecidedLine>) {
+        let Decided { reference, ending, digest, reason, asked_by, cost, requests } = decided;
+        let mut references = self.lock();
+        if let Some(last) = references.get(&reference).and_then(|entries| entries.front()) {
+            let same = last.ending == ending
+                && last.decision.digest == digest
+                && last.decision.reason == reason
+                && last.decision.cost.unwrap_or_default().counted == cost.counted;
+            if same {
+                let told = Told(Arc::clone(last));
+                drop(references);
+                told.again(now);
+                asked_by.clone_into(&mut told.0.asked_by());
+                return (told, None);
+            }
+        }
+        let decision = v1::Decision {
+            first_at: Some(now.into()),
+            last_at: Some(now.into()),
+            times: 1,
+            standing: ending.as_str().to_owned(),
+            digest,
+            reason,
+            asked_by: asked_by.to_owned(),
+            cost: Some(cost),
+            requests: requests.iter().map(|request| (**request).clone()).collect(),
+        };
+        let line = DecidedLine { reference: reference.clone(), decision: Some(decision.clone()) };
+        let told = push(&mut references, reference, ending, decision);
+        (told, Some(line))
+    }
+
+    /// Takes up one that was written down.
+    pub(super) fn take_up(&self, reference: String, decision: v1::Decision) {
+        let Some(ending) = Ending::parse(&decision.standing) else { return };
+        push(&mut self.lock(), reference, ending, decision);
+    }
+
+    pub(super) fn of(&self, reference: &str) -> Vec<v1::Decision> {
+        let references = self.lock();
+        let entries = references.peek(reference).into_iter().flatten();
+        entries.map(|entry| entry.told()).collect()
+    }
+
+    pub(super) fn standing(&self, reference: &str) -> Option<Ending> {
+        self.lock().peek(reference)?.front().map(|entry| entry.ending)
+    }
+
+    pub(super) fn forget(&self, reference: &str) {
+        self.lock().pop(reference);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, References> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn push(references: &mut References, reference: String, ending: Ending, decision: v1::Decision) -> Told {
+    let last_at = decision.last_at.and_then(|at| SystemTime::try_from(at).ok()).unwrap_or(UNIX_EPOCH);
+    let entry = Arc::new(Entry {
+        ending,
+        times: AtomicU64::new(decision.times),
+        last_at: AtomicU64::new(milliseconds(last_at)),
+        asked_by: Mutex::new(decision.asked_by.clone()),
+        decision,
+    });
+    let entries = references.get_or_insert_mut(reference, VecDeque::new);
+    entries.truncate(MOST_DECISIONS - 1);
+    entries.push_front(Arc::clone(&entry));
+    Told(entry)
+}
+
+impl Entry {
+    fn told(&self) -> v1::Decision {
+        let last_at = UNIX_EPOCH + Duration::from_millis(self.last_at.load(Ordering::Relaxed));
+        v1::Decision {
+            times: self.times.load(Ordering::Relaxed),
+            last_at: Some(last_at.into()),
+            asked_by: self.asked_by().clone(),
+            ..self.decision.clone()
+        }
+    }
+
+    fn asked_by(&self) -> MutexGuard<'_, String> {
+        self.asked_by.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,314 @@
+//! What happened: each request that was sent upstream, each decision, how often what was answered and how long it took.
+//!
+//! Whoever does something tells it here; the control socket, the status page and the metrics show it. Knows none of them,
+//! and decides nothing. Invariants: telling waits for no disk and no network, and everything that is kept has a bound.
+//! What is kept across restarts is a convenience, never needed to serve (see [`journal`]).
+
+mod answers;
+mod budget;
+mod decisions;
+mod journal;
+mod metrics;
+mod requests;
+mod spending;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+pub use answers::{Ending, Front, Kind};
+pub use budget::{Left, SPENT_WITHIN};
+pub use decisions::{Decided, Told};
+pub use metrics::{From, Gauges, Latency};
+pub use requests::{Following, Which};
+
+use crate::oci::Repository;
+use crate::proto::v1;
+use answers::Answers;
+use budget::Limits;
+use decisions::Decisions;
+use journal::{Journal, Line};
+use metrics::Metrics;
+use requests::Requests;
+use spending::Spending;
+
+/// The record. Cheap to clone: every clone is the same one.
+#[derive(Clone)]
+pub struct Record {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    started_at: SystemTime,
+    requests: Requests,
+    decisions: Decisions,
+    answers: Answers,
+    metrics: Metrics,
+    money: Mutex<Money>,
+    /// When each containerd called last.
+    calls: Mutex<BTreeMap<String, SystemTime>>,
+    journal: OnceLock<Journal>,
+}
+
+/// What registries allow, and what was spent of it.
+#[derive(Default)]
+struct Money {
+    limits: Limits,
+    spending: Spending,
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Record").field("started_at", &self.inner.started_at).finish_non_exhaustive()
+    }
+}
+
+impl Record {
+    /// An empty one, in memory alone.
+    pub fn new(now: SystemTime) -> Self {
+        let (requests, decisions) = (Requests::default(), Decisions::default());
+        let (answers, metrics) = (Answers::new(now), Metrics::new());
+        let (money, calls, journal) = (Mutex::default(), Mutex::default(), OnceLock::new());
+        let inner = Inner { started_at: now, requests, decisions, answers, metrics, money, calls, journal };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Keeps it in a folder too, after taking up what was told there before. A folder that cannot be used is told in the
+    /// log, and keeps nobody from anything else. Waits for the disk.
+    pub fn keep_in(&self, folder: &Path) {
+        match Journal::open(folder) {
+            Ok((journal, lines)) => {
+                for line in lines {
+                    self.take_up(line);
+                }
+                let _ = self.inner.journal.set(journal);
+            }
+            Err(error) => {
+                let folder = folder.display();
+                tracing::warn!(%folder, %error, "what happens is not kept across restarts");
+            }
+        }
+    }
+
+    /// When the daemon started.
+    pub fn started_at(&self) -> SystemTime {
+        self.inner.started_at
+    }
+
+    /// A request that was sent upstream has come to its end. Gives it its number.
+    pub fn sent(&self, mut request: v1::UpstreamRequest) -> Arc<v1::UpstreamRequest> {
+        let Inner { requests, metrics, journal, .. } = &*self.inner;
+        metrics.sent(&request);
+        if let (true, Some(Ok(at))) = (request.counted, request.at.map(SystemTime::try_from)) {
+            self.inner.answers.counted(at);
+        }
+        self.spend(&request);
+        request.number = 0;
+        let request = requests.push(request);
+        write(journal.get(), || Line::sent(&request));
+        request
+    }
+
+    /// A reference was decided on. What comes again is told by what this answers with.
+    pub fn decided(&self, decided: Decided<'_>, now: SystemTime) -> Told {
+        let Inner { decisions, journal, .. } = &*self.inner;
+        let (told, new) = decisions.put(decided, now);
+        if let Some(decision) = new {
+            write(journal.get(), || Line::decided(decision));
+        }
+        told
+    }
+
+    /// Something was answered.
+    pub fn answered(&self, front: Front, kind: Kind, ending: Ending, now: SystemTime) {
+        self.inner.answers.count(front, kind, ending, now);
+    }
+
+    /// A client was given a manifest that it would have asked the registry for.
+    pub fn given_manifest(&self, repository: &Repository, now: SystemTime) {
+        self.inner.answers.given(now);
+        let (registry, name) = (repository.registry().to_string(), repository.name());
+        let ended = self.money().spending.given_now(&registry, name, now);
+        if let Some(given) = ended {
+            write(self.inner.journal.get(), || Line::given(given));
+        }
+    }
+
+    /// A containerd called, by the name of its listener.
+    pub fn called(&self, containerd: &str, now: SystemTime) {
+        let mut calls = self.inner.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        match calls.get_mut(containerd) {
+            Some(at) => *at = now,
+            None => {
+                calls.insert(containerd.to_owned(), now);
+            }
+        }
+    }
+
+    /// When a containerd called last.
+    pub fn called_at(&self, containerd: &str) -> Option<SystemTime> {
+        self.inner.calls.lock().unwrap_or_else(PoisonError::into_inner).get(containerd).copied()
+    }
+
+    /// Bytes were given to a client.
+    pub fn bytes(&self, front: Front, from: From, bytes: u64) {
+        self.inner.metrics.bytes(front, from, bytes);
+    }
+
+    /// Something took so long.
+    pub fn took(&self, what: Latency, time: Duration) {
+        self.inner.metrics.took(what, time);
+    }
+
+    /// A body that is about to be sent to a client of the mirror, asked for then.
+    pub fn sending(&self, from: From, asked_at: Instant) -> Sending {
+        Sending { record: self.clone(), from, asked_at, first: true }
+    }
+
+    /// The requests that are remembered and fit, the oldest first, `last` of them at most.
+    pub fn requests(&self, which: &Which, last: usize) -> Vec<Arc<v1::UpstreamRequest>> {
+        self.inner.requests.last(which, last)
+    }
+
+    /// Those that are remembered and fit, and then each new one.
+    pub fn follow(&self, which: Which, last: usize) -> Following {
+        self.inner.requests.follow(which, last)
+    }
+
+    /// What was decided about a reference, as [`Decided::reference`] has it; the latest first.
+    pub fn decisions(&self, reference: &str) -> Vec<v1::Decision> {
+        self.inner.decisions.of(reference)
+    }
+
+    /// The standing of the last answer about a reference.
+    pub fn standing(&self, reference: &str) -> Option<Ending> {
+        self.inner.decisions.standing(reference)
+    }
+
+    /// What is known of a reference is to be forgotten.
+    pub fn forget(&self, reference: &str) {
+        self.inner.decisions.forget(reference);
+    }
+
+    /// What each registry allows, and what was spent there lately; only this one, where one is named. Whoever knows
+    /// about gates adds them.
+    pub fn budget(&self, registry: Option<&str>, now: SystemTime) -> Vec<v1::RegistryBudget> {
+        let money = self.money();
+        budget::told(&money.limits, &money.spending, registry, now)
+    }
+
+    /// What was answered since the start, by front, kind and standing.
+    pub fn totals(&self) -> Vec<v1::Answered> {
+        self.inner.answers.totals()
+    }
+
+    /// What was answered over the last day, in spans.
+    pub fn history(&self, now: SystemTime) -> Vec<v1::AnsweredSpan> {
+        self.inner.answers.history(now)
+    }
+
+    /// What it comes to since the start.
+    pub fn sums(&self) -> Sums {
+        let [requests, counted] = self.inner.metrics.upstream();
+        let from = |from| self.inner.metrics.bytes_from(from);
+        let counted_without = self.inner.answers.all_given();
+        Sums {
+            requests,
+            counted,
+            counted_without,
+            from_hold: from(From::Hold),
+            from_upstream: from(From::Upstream),
+        }
+    }
+
+    /// The metrics in Prometheus's text form, with those that others know.
+    pub fn metrics(&self, gauges: &Gauges, now: SystemTime) -> String {
+        let budgets = self.budget(None, now);
+        self.inner.metrics.text(&budgets, &self.inner.answers.totals(), gauges)
+    }
+
+    /// Brings to the disk what is to be kept. Waits for it.
+    pub fn close(&self) {
+        let Some(journal) = self.inner.journal.get() else { return };
+        let last = self.money().spending.end();
+        if let Some(given) = last {
+            journal.write(Line::given(given));
+        }
+        journal.close();
+    }
+
+    fn spend(&self, request: &v1::UpstreamRequest) {
+        let mut money = self.money();
+        if let Some(left) = Left::of(request) {
+            money.limits.read(&request.registry, left);
+        }
+        let at = request.at.and_then(|at| SystemTime::try_from(at).ok()).unwrap_or(self.inner.started_at);
+        money.spending.sent(&request.registry, &request.repository, request.counted, at);
+    }
+
+    fn take_up(&self, line: Line) {
+        match line.what {
+            Some(journal::What::Sent(request)) => {
+                self.spend(&request);
+                self.inner.requests.push(request);
+            }
+            Some(journal::What::Decided(decision)) => {
+                self.inner.decisions.take_up(decision.reference, decision.decision.unwrap_or_default());
+            }
+            Some(journal::What::Given(given)) => {
+                let Some(at) = given.at.and_then(|at| SystemTime::try_from(at).ok()) else { return };
+                let mut money = self.money();
+                for one in given.to {
+                    money.spending.given(&one.registry, &one.repository, one.times, at);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn money(&self) -> MutexGuard<'_, Money> {
+        self.inner.money.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What happened since the start, in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sums {
+    /// Requests sent upstream.
+    pub requests: u64,
+    /// Those that a registry with a pull limit counts.
+    pub counted: u64,
+    /// What the manifests that clients were given would have cost without us.
+    pub counted_without: u64,
+    /// Bytes of blobs that clients were given out of the hold.
+    pub from_hold: u64,
+    /// Bytes of blobs that clients were given as they came in.
+    pub from_upstream: u64,
+}
+
+/// A body on its way to a client.
+pub struct Sending {
+    record: Record,
+    from: From,
+    asked_at: Instant,
+    first: bool,
+}
+
+impl Sending {
+    /// Bytes of it have left.
+    pub fn sent(&mut self, bytes: u64, now: Instant) {
+        if std::mem::take(&mut self.first) {
+            self.record.took(Latency::BlobFirstByte, now.saturating_duration_since(self.asked_at));
+        }
+        self.record.bytes(Front::Mirror, self.from, bytes);
+    }
+}
+
+fn write(journal: Option<&Journal>, line: impl FnOnce() -> Line) {
+    if let Some(journal) = journal {
+        journal.write(line());
+    }
+}

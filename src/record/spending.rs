@@ -1,0 +1,172 @@
+//! What was spent on which repository, in spans of five minutes, for as long as Docker Hub's window.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::budget::SPENT_WITHIN;
+use super::journal::{Given, GivenLine};
+
+/// How long a span is, and how many repositories it tells apart; what is more goes under one name.
+const SPAN: Duration = Duration::from_secs(300);
+const MOST_REPOSITORIES: usize = 1024;
+const OTHERS: &str = "(others)";
+
+/// The registry and the name of a repository.
+type Place = (String, String);
+
+#[derive(Default)]
+pub(super) struct Spending {
+    /// By their numbers since the epoch, the oldest first.
+    spans: VecDeque<(u64, BTreeMap<Place, Spent>)>,
+    /// The span of which it was not yet written down what was given.
+    unwritten: Option<u64>,
+}
+
+/// What was spent on one repository.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Spent {
+    /// Requests that were sent.
+    pub(super) requests: u64,
+    /// Those among them that counted.
+    pub(super) counted: u64,
+    /// Manifests that clients were given.
+    pub(super) given: u64,
+}
+
+impl Spending {
+    pub(super) fn sent(&mut self, registry: &str, repository: &str, counted: bool, at: SystemTime) {
+        if let Some(spent) = self.at(registry, repository, at) {
+            spent.requests += 1;
+            spent.counted += u64::from(counted);
+        }
+    }
+
+    /// Manifests were given to a client.
+    pub(super) fn given(&mut self, registry: &str, repository: &str, times: u64, at: SystemTime) {
+        if let Some(spent) = self.at(registry, repository, at) {
+            spent.given += times;
+        }
+    }
+
+    /// The same, of what is to be written down too: answers with the span before, where a new one has begun.
+    pub(super) fn given_now(
+        &mut self,
+        registry: &str,
+        repository: &str,
+        now: SystemTime,
+    ) -> Option<GivenLine> {
+        let over = if self.unwritten == Some(number(now)) { None } else { self.end() };
+        self.given(registry, repository, 1, now);
+        self.unwritten = Some(number(now));
+        over
+    }
+
+    /// What is still to be written down.
+    pub(super) fn end(&mut self) -> Option<GivenLine> {
+        self.unwritten.take().and_then(|number| self.line(number))
+    }
+
+    /// By repository, over the time that ends now.
+    pub(super) fn within(&self, time: Duration, now: SystemTime) -> BTreeMap<(&str, &str), Spent> {
+        let oldest = number(now.checked_sub(time).unwrap_or(UNIX_EPOCH));
+        let mut sums: BTreeMap<_, Spent> = BTreeMap::new();
+        for (_, places) in self.spans.iter().filter(|(number, _)| *number > oldest) {
+            for ((registry, repository), spent) in places {
+                let sum = sums.entry((registry.as_str(), repository.as_str())).or_default();
+                sum.requests += spent.requests;
+                sum.counted += spent.counted;
+                sum.given += spent.given;
+            }
+        }
+        sums
+    }
+
+    /// What is to be added to; nothing where that is too long ago.
+    fn at(&mut self, registry: &str, repository: &str, at: SystemTime) -> Option<&mut Spent> {
+        let number = number(at);
+        let newest = self.spans.back().map_or(number, |(newest, _)| (*newest).max(number));
+        let oldest = newest.saturating_sub(SPENT_WITHIN.as_secs() / SPAN.as_secs());
+        self.spans.retain(|(number, _)| *number >= oldest);
+        if number < oldest {
+            return None;
+        }
+        let place = match self.spans.binary_search_by_key(&number, |(number, _)| *number) {
+            Ok(place) => place,
+            Err(place) => {
+                self.spans.insert(place, (number, BTreeMap::new()));
+                place
+            }
+        };
+        let (_, places) = self.spans.get_mut(place)?;
+        let mut place = (registry.to_owned(), repository.to_owned());
+        if places.len() >= MOST_REPOSITORIES && !places.contains_key(&place) {
+            place = (OTHERS.to_owned(), OTHERS.to_owned());
+        }
+        Some(places.entry(place).or_default())
+    }
+
+    fn line(&self, number: u64) -> Option<GivenLine> {
+        let (_, places) = self.spans.iter().find(|(this, _)| *this == number)?;
+        let given = places.iter().filter(|(_, spent)| spent.given > 0);
+        let to: Vec<_> = given
+            .map(|((registry, repository), spent)| Given {
+                registry: registry.clone(),
+                repository: repository.clone(),
+                times: spent.given,
+            })
+            .collect();
+        let at = UNIX_EPOCH + Duration::from_secs(number.saturating_mul(SPAN.as_secs()));
+        (!to.is_empty()).then(|| GivenLine { at: Some(at.into()), to })
+    }
+}
+
+fn number(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() / SPAN.as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minutes: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_000_000 * 300 + minutes * 60)
+    }
+
+    #[test]
+    fn only_the_last_six_hours_count() {
+        let mut spending = Spending::default();
+        for minutes in [0, 100, 400] {
+            spending.sent("docker.io", "library/nginx", minutes == 100, at(minutes));
+            spending.given("docker.io", "library/nginx", 2, at(minutes));
+        }
+        let spent =
+            |now| spending.within(SPENT_WITHIN, at(now)).get(&("docker.io", "library/nginx")).copied();
+        assert_eq!(spent(400), Some(Spent { requests: 2, counted: 1, given: 4 }));
+        assert_eq!(spent(500), Some(Spent { requests: 1, counted: 0, given: 2 }));
+        assert_eq!(spent(900), None);
+    }
+
+    #[test]
+    fn a_span_that_is_over_is_written_down_once_and_found_again() {
+        let mut spending = Spending::default();
+        assert_eq!(spending.given_now("docker.io", "a/b", at(0)), None);
+        assert_eq!(spending.given_now("docker.io", "a/b", at(1)), None);
+        let over = spending.given_now("docker.io", "a/c", at(7)).unwrap();
+        assert_eq!(over.to, [Given { registry: "docker.io".into(), repository: "a/b".into(), times: 2 }]);
+        assert_eq!(spending.given_now("docker.io", "a/c", at(8)), None);
+        let last = spending.end().unwrap();
+        assert_eq!(last.to, [Given { registry: "docker.io".into(), repository: "a/c".into(), times: 2 }]);
+        assert_eq!(spending.end(), None);
+    }
+
+    #[test]
+    fn a_span_tells_only_so_many_repositories_apart() {
+        let mut spending = Spending::default();
+        for number in 0..2000 {
+            spending.sent("docker.io", &format!("a/{number}"), true, at(0));
+        }
+        let sums = spending.within(SPENT_WITHIN, at(0));
+        assert_eq!(sums.len(), MOST_REPOSITORIES + 1);
+        assert_eq!(sums.values().map(|spent| spent.counted).sum::<u64>(), 2000);
+    }
+}

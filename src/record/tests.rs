@@ -1,0 +1,169 @@
+use std::time::UNIX_EPOCH;
+
+use tempfile::TempDir;
+
+use super::*;
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_700_000_100 + seconds)
+}
+
+fn opened(folder: &Path, now: SystemTime) -> Record {
+    let record = Record::new(now);
+    record.keep_in(folder);
+    record
+}
+
+fn request(seconds: u64, counted: bool) -> v1::UpstreamRequest {
+    v1::UpstreamRequest {
+        at: Some(at(seconds).into()),
+        registry: "docker.io".to_owned(),
+        repository: "library/nginx".to_owned(),
+        kind: "manifest".to_owned(),
+        method: if counted { "GET" } else { "HEAD" }.to_owned(),
+        status: 200,
+        counted,
+        remaining: Some(97),
+        limit: Some(100),
+        source: "192.0.2.7".to_owned(),
+        ..v1::UpstreamRequest::default()
+    }
+}
+
+fn decided(reason: &str, ending: Ending) -> Decided<'static> {
+    Decided {
+        reference: "docker.io/library/nginx:latest".to_owned(),
+        ending,
+        digest: "sha256:aa".to_owned(),
+        reason: reason.to_owned(),
+        asked_by: "a test",
+        cost: v1::Cost::default(),
+        requests: Vec::new(),
+    }
+}
+
+#[test]
+fn the_same_decision_again_is_counted_and_another_one_is_put_before_it() {
+    let record = Record::new(at(0));
+    let told = record.decided(decided("why", Ending::Fresh), at(1));
+    record.decided(decided("why", Ending::Fresh), at(2));
+    told.again(at(3));
+    record.decided(decided("because", Ending::Stale), at(4));
+    let decisions = record.decisions("docker.io/library/nginx:latest");
+    let seen: Vec<_> =
+        decisions.iter().map(|decision| (decision.standing.as_str(), decision.times)).collect();
+    assert_eq!(seen, [("stale", 1), ("fresh", 3)]);
+    assert_eq!(decisions[1].last_at, Some(at(3).into()));
+    assert_eq!(record.standing("docker.io/library/nginx:latest"), Some(Ending::Stale));
+    record.forget("docker.io/library/nginx:latest");
+    assert!(record.decisions("docker.io/library/nginx:latest").is_empty());
+}
+
+#[test]
+fn what_happened_is_known_after_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let nginx = Repository::new("docker.io".parse().unwrap(), "nginx").unwrap();
+    {
+        let record = opened(folder.path(), at(0));
+        record.sent(request(1, true));
+        record.sent(request(2, false));
+        record.decided(decided("why", Ending::Changed), at(2));
+        record.given_manifest(&nginx, at(3));
+        record.close();
+    }
+    let record = opened(folder.path(), at(10));
+    let budget = record.budget(Some("docker.io"), at(10)).remove(0);
+    assert_eq!((budget.requests, budget.counted, budget.counted_without), (2, 1, 1));
+    assert_eq!((budget.limits[0].remaining, budget.limits[0].limit), (97, Some(100)));
+    assert_eq!(record.decisions("docker.io/library/nginx:latest").len(), 1);
+    assert_eq!(record.sent(request(11, false)).number, 3);
+    assert_eq!(record.requests(&Which { after: 1, ..Which::default() }, 10).len(), 2);
+    assert_eq!(record.sums().requests, 1, "sums are since the start");
+}
+
+#[test]
+fn a_torn_end_is_cut_off_and_what_comes_after_it_is_read() {
+    let folder = TempDir::new().unwrap();
+    let record = opened(folder.path(), at(0));
+    record.sent(request(1, true));
+    record.close();
+    let journal = folder.path().join("journal");
+    let mut bytes = std::fs::read(&journal).unwrap();
+    bytes.extend_from_slice(&[200, 1, 7]);
+    std::fs::write(&journal, &bytes).unwrap();
+    let record = opened(folder.path(), at(2));
+    record.sent(request(3, true));
+    record.close();
+    let record = opened(folder.path(), at(4));
+    assert_eq!(record.requests(&Which::default(), 10).len(), 2);
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_keeps_nobody_from_anything() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let record = opened(file.path(), at(0));
+    record.sent(request(1, true));
+    record.close();
+    assert_eq!(record.sums().counted, 1);
+}
+
+#[tokio::test]
+async fn who_follows_sees_what_was_there_and_then_each_new_one() {
+    let record = Record::new(at(0));
+    for seconds in 0..5 {
+        record.sent(request(seconds, seconds % 2 == 0));
+    }
+    let which = Which { counted: true, ..Which::default() };
+    let mut following = record.follow(which, 2);
+    record.sent(request(5, false));
+    record.sent(request(6, true));
+    let mut numbers = Vec::new();
+    for _ in 0..3 {
+        numbers.push(following.next().await.unwrap().number);
+    }
+    assert_eq!(numbers, [3, 5, 7]);
+}
+
+#[test]
+fn the_metrics_have_their_names_and_only_so_many_labels() {
+    let record = Record::new(at(0));
+    record.sent(request(1, true));
+    for number in 0..200 {
+        record.sent(v1::UpstreamRequest { registry: format!("r{number}.example"), ..request(1, false) });
+    }
+    record.answered(Front::Mirror, Kind::Manifest, Ending::Fresh, at(1));
+    record.bytes(Front::Mirror, From::Hold, 7);
+    record.took(Latency::Resolve, Duration::from_millis(3));
+    let gauges = Gauges { cached_bytes: 9, ..Gauges::default() };
+    let text = record.metrics(&gauges, at(2));
+    for line in [
+        "tidehold_upstream_requests_total{counted=\"true\",kind=\"manifest\",method=\"GET\",registry=\"docker.io\",\
+         status=\"200\"} 1",
+        "tidehold_requests_total{front=\"mirror\",kind=\"manifest\",standing=\"fresh\"} 1",
+        "tidehold_ratelimit_remaining{registry=\"docker.io\",source=\"192.0.2.7\"} 97",
+        "tidehold_ratelimit_limit{registry=\"docker.io\",source=\"192.0.2.7\"} 100",
+        "tidehold_gate_open{registry=\"docker.io\"} 1",
+        "tidehold_bytes_total{from=\"hold\",front=\"mirror\"} 7",
+        "tidehold_hold_bytes{state=\"cached\"} 9",
+        "tidehold_resolve_seconds_count 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    let registries = text.lines().filter(|line| line.starts_with("tidehold_upstream_requests_total")).count();
+    assert_eq!(registries, 65);
+    assert_eq!(record.metrics(&gauges, at(2)), text, "asking changes nothing");
+}
+
+#[test]
+fn a_day_is_told_in_spans_of_five_minutes() {
+    let record = Record::new(at(0));
+    record.answered(Front::Mirror, Kind::Manifest, Ending::Fresh, at(0));
+    record.answered(Front::Mirror, Kind::Blob, Ending::Immutable, at(400));
+    record.answered(Front::Content, Kind::Manifest, Ending::Refused, at(400));
+    record.sent(request(400, true));
+    let history = record.history(at(1000));
+    let seen: Vec<_> =
+        history.iter().map(|span| (span.fresh, span.immutable, span.refused, span.counted)).collect();
+    assert_eq!(seen, [(1, 0, 0, 0), (0, 1, 1, 1)]);
+    assert!(record.history(at(2 * 24 * 3600)).is_empty());
+}
