@@ -6,6 +6,8 @@ mod control;
 mod decompress;
 mod doctor;
 mod log;
+#[expect(dead_code, reason = "the commands that show tables come next")]
+mod paint;
 mod resolve;
 mod serve;
 mod warm;
@@ -115,9 +117,10 @@ fn load(file: Option<&Path>) -> Result<Config, Failed> {
     })
 }
 
-/// Writes a line to standard output. Whoever read it may have gone, which is no reason to panic.
+/// Writes a line to standard output, with its styles where that is a terminal that may show them. Whoever read it may have
+/// gone, which is no reason to panic.
 fn print(line: &str) -> Result<(), Failed> {
-    let written = writeln!(std::io::stdout().lock(), "{line}");
+    let written = writeln!(anstream::stdout().lock(), "{line}");
     Ok(written.context("write to standard output")?)
 }
 
