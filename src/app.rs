@@ -20,6 +20,7 @@ use crate::serve::content::{self, ContentService, Pending};
 use crate::serve::control::{self, ControlService, HoldService};
 use crate::serve::differ::DifferService;
 use crate::serve::listen::{ListenError, Listeners, Socket, SocketFile};
+use crate::serve::overview::{Facts, Overview};
 use crate::serve::{http, mirror};
 use crate::store::{Hold, Owner, Recovered, StoreError, blocking};
 use crate::upstream::{Listed, Settings, SettingsError, Timeouts, Upstreams};
@@ -38,6 +39,7 @@ pub struct App {
     resolver: Resolver,
     mirror: TcpListener,
     control: Socket,
+    overview: Overview,
     /// The content listeners serve already.
     servers: TaskTracker,
     /// The streams of writes of each containerd.
@@ -87,7 +89,8 @@ impl App {
             // Its server ends only with us.
             let _ = opened.send((service, differ.clone()));
         }
-        Ok(Self { hold, resolver, mirror, control, servers, writers, stop })
+        let overview = Overview::new(hold.clone(), resolver.clone(), facts(&config, &mirror));
+        Ok(Self { hold, resolver, mirror, control, overview, servers, writers, stop })
     }
 
     /// Serves until SIGTERM or SIGINT, then lets what runs end. Ends as well, to be started anew, where the index
@@ -99,11 +102,11 @@ impl App {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let Self { hold, resolver, mirror, control, servers, writers, stop } = self;
+        let Self { hold, resolver, mirror, control, overview, servers, writers, stop } = self;
         let answering = resolver.clone();
         let answer = move |request| mirror::answer(answering.clone(), request);
         servers.spawn(http::serve(mirror, answer, stop.clone()));
-        servers.spawn(serve_control(control, resolver.clone(), stop.clone()));
+        servers.spawn(serve_control(control, resolver.clone(), overview, stop.clone()));
         servers.close();
         let sweeping = tokio::task::spawn_blocking({
             let (hold, stop) = (hold.clone(), stop.clone());
@@ -178,11 +181,11 @@ async fn serve_content(socket: Socket, opening: oneshot::Receiver<Fronts>, stop:
     content::serve(listener, content, beside, stopped(stop, file)).await;
 }
 
-async fn serve_control(socket: Socket, resolver: Resolver, stop: CancellationToken) {
+async fn serve_control(socket: Socket, resolver: Resolver, overview: Overview, stop: CancellationToken) {
     let Socket { listener, file } = socket;
     let served = control::server()
         .add_service(ControlService::new(resolver, stop.clone()).into_server())
-        .add_service(HoldService::default().into_server())
+        .add_service(HoldService::new(overview, stop.clone()).into_server())
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped(stop, file));
     ended("control", served.await);
 }
@@ -268,6 +271,23 @@ fn access(config: &Config) -> Result<Access, BuildError> {
     let shared = shared.map(|(name, _)| name.parse().map_err(BuildError::Registry));
     let ages = crate::access::Ages { fresh_for, stale_for };
     Ok(Access { ages, shared: shared.collect::<Result<_, _>>()? })
+}
+
+fn facts(config: &Config, mirror: &TcpListener) -> Facts {
+    let containerd = |containerd: &crate::config::Containerd| {
+        (containerd.name.clone(), containerd.socket.display().to_string())
+    };
+    Facts {
+        data_dir: config.data_dir.clone(),
+        containerds: config.containerds.iter().map(containerd).collect(),
+        mirror: mirror.local_addr().unwrap_or(config.mirror.listen).to_string(),
+        web: config.web.listen.to_string(),
+        max_cached_bytes: config.cache.max_size_bytes,
+        reserve: match config.cache.reserve_free {
+            crate::config::Reserve::Bytes(bytes) => Box::new(move |_| bytes),
+            crate::config::Reserve::Share(share) => Box::new(move |total| share.of(total)),
+        },
+    }
 }
 
 fn fetch(config: &Config) -> Fetch {

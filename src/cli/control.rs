@@ -13,8 +13,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::service_fn;
 
-use super::Failed;
 use super::words::plain;
+use super::{Failed, words};
 
 /// Which daemon is meant.
 #[derive(Args)]
@@ -75,6 +75,20 @@ fn unanswered(socket: &str, error: &io::Error) -> anyhow::Error {
             anyhow!("{socket} is only for the daemon's own user ({error}): run this as that user, or as root")
         }
         _ => anyhow!("connect to {socket}: {error}"),
+    }
+}
+
+/// The answer to a call; what is wrong is told on standard error, and with `json` on standard output too.
+pub(super) fn answered<T>(answer: Result<tonic::Response<T>, Status>, json: bool) -> Result<T, Failed> {
+    match answer {
+        Ok(answer) => Ok(answer.into_inner()),
+        Err(status) => {
+            if json {
+                let told = serde_json::json!({ "code": words::code(status.code()), "reason": said(&status) });
+                super::print(&told.to_string())?;
+            }
+            Err(anyhow!(said(&status)).into())
+        }
     }
 }
 

@@ -2,14 +2,18 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage, 78 bad configuration.
 
+mod budget;
 mod control;
 mod decompress;
 mod doctor;
+mod explain;
 mod log;
 #[expect(dead_code, reason = "the commands that show tables come next")]
 mod paint;
+mod requests;
 mod resolve;
 mod serve;
+mod status;
 mod warm;
 mod warm_shown;
 mod words;
@@ -39,6 +43,14 @@ enum Command {
     Serve(serve::Serve),
     /// Check that this node's containerd uses Tidehold, and say what to mend
     Doctor(doctor::Doctor),
+    /// Show the daemon and its hold at a glance
+    Status(status::Status),
+    /// Show what each registry still allows, when it returns, and on what it was spent
+    Budget(budget::Budget),
+    /// Tell the story of an image: what was decided about it, when, why, and what it took
+    Explain(explain::Explain),
+    /// Show the flight record: each request that was sent upstream, and whether it counted
+    Log(requests::Log),
     /// Say what an image stands for now, how the daemon knows, and what it cost to find out
     Resolve(resolve::Resolve),
     /// Fetch images ahead of those who will pull them
@@ -69,6 +81,10 @@ pub(crate) fn run() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Status(status) => status.run(),
+        Command::Budget(budget) => budget.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Log(log) => log.run(),
         Command::Resolve(resolve) => resolve.run(),
         Command::Warm(warm) => warm.run(),
         Command::Decompress(decompress) => decompress.run(),

@@ -1,9 +1,12 @@
 //! How the commands say things: sizes, times, costs, standings. One word for one thing, the same as in the log.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use anyhow::Context;
 use bytesize::ByteSize;
+use serde::Serialize;
 use serde_json::{Value, json};
+use tidehold::clock;
 use tidehold::proto::v1;
 use tonic::Code;
 
@@ -20,6 +23,52 @@ pub(super) fn seconds(time: Option<prost_types::Duration>) -> u64 {
 /// How long something took or is ago, to the second.
 pub(super) fn length(seconds: u64) -> String {
     humantime::format_duration(Duration::from_secs(seconds)).to_string()
+}
+
+/// How long ago that was; more exactly the less it is.
+pub(super) fn since(at: Option<prost_types::Timestamp>) -> String {
+    roughly(moment(at).and_then(|at| clock::now().duration_since(at).ok()))
+}
+
+/// How long it is until then.
+pub(super) fn until(at: Option<prost_types::Timestamp>) -> String {
+    roughly(moment(at).and_then(|at| at.duration_since(clock::now()).ok()))
+}
+
+/// In its two largest units.
+fn roughly(time: Option<Duration>) -> String {
+    let exact = length(time.unwrap_or_default().as_secs());
+    exact.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// A point in time, as logs have it.
+pub(super) fn time(at: Option<prost_types::Timestamp>) -> String {
+    moment(at).map(|at| humantime::format_rfc3339_millis(at).to_string()).unwrap_or_default()
+}
+
+fn moment(at: Option<prost_types::Timestamp>) -> Option<SystemTime> {
+    at.and_then(|at| SystemTime::try_from(at).ok())
+}
+
+/// A length of time that is mostly below a second.
+pub(super) fn milliseconds(time: Option<prost_types::Duration>) -> String {
+    let time = time.and_then(|time| Duration::try_from(time).ok()).unwrap_or_default();
+    format!("{} ms", time.as_millis())
+}
+
+/// So many of something.
+pub(super) fn count(number: u64, of: &str) -> String {
+    if number == 1 { format!("1 {of}") } else { format!("{number} {of}s") }
+}
+
+/// A message as one JSON object, for people and programs.
+pub(super) fn json(message: &impl Serialize) -> anyhow::Result<String> {
+    serde_json::to_string_pretty(message).context("write JSON")
+}
+
+/// The same on one line.
+pub(super) fn json_line(message: &impl Serialize) -> anyhow::Result<String> {
+    serde_json::to_string(message).context("write JSON")
 }
 
 /// What an answer took.

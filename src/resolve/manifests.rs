@@ -262,7 +262,7 @@ pub(super) fn age(question: &Question, served: &Digest, standing: Standing, now:
 }
 
 /// A reference the way that people write it.
-pub(super) fn shown(repository: &Repository, reference: &Reference) -> String {
+pub fn shown(repository: &Repository, reference: &Reference) -> String {
     match reference {
         Reference::Tag(tag) => format!("{repository}:{tag}"),
         Reference::Digest(digest) => format!("{repository}@{digest}"),

@@ -40,6 +40,7 @@ pub use decide::{
 pub use downloads::BlobBytes;
 pub use grounds::Grounds;
 pub use lists::ServedList;
+pub use manifests::shown;
 pub use reason::Reason;
 
 use crate::clock;

@@ -7,3 +7,4 @@ pub mod differ;
 pub mod http;
 pub mod listen;
 pub mod mirror;
+pub mod overview;

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use crate::proto::v1::warm_response::Failed;
 use crate::resolve::{Because, Failure, Refusal, whole_seconds};
-use crate::store::FollowError;
+use crate::store::{FollowError, StoreError};
 
 /// The trailer with the seconds after which to try again.
 const RETRY_AFTER: &str = "retry-after";
@@ -30,6 +30,11 @@ impl Problem {
     /// The registry has nothing that fits.
     pub(super) fn missing(message: String) -> Self {
         Self { code: Code::NotFound, message, retry_after: None }
+    }
+
+    /// Nothing is known of what was asked about.
+    pub(super) fn unknown(message: String) -> Self {
+        Self::missing(message)
     }
 
     /// A place behind the end was asked for.
@@ -70,6 +75,12 @@ impl Problem {
 
 fn seconds(time: Duration) -> Duration {
     Duration::from_secs(whole_seconds(time))
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        Self { code: Code::Internal, message: error.to_string(), retry_after: None }
+    }
 }
 
 impl From<Refusal> for Problem {

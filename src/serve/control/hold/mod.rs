@@ -1,40 +1,97 @@
 //! The control socket: what is held, what was done and why, as the gRPC service `tidehold.v1.Hold`.
+//!
+//! Puts into messages what the [`Overview`] tells. What the messages mean is said in `proto/tidehold/v1/hold.proto`.
 
+use futures_util::stream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{MAX_REQUEST_BYTES, Replies};
+use super::problem::Problem;
+use super::{MAX_REQUEST_BYTES, Replies, image_name};
+use crate::clock;
+use crate::oci::Registry;
 use crate::proto::v1;
 use crate::proto::v1::hold_server::{Hold as Service, HoldServer};
+use crate::record::{Following, Which};
+use crate::resolve::shown;
+use crate::serve::overview::Overview;
+use crate::store::{StoreError, blocking};
 
 /// The hold, for the operator. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct HoldService {}
+#[derive(Clone)]
+pub struct HoldService {
+    overview: Overview,
+    stop: CancellationToken,
+}
 
 impl HoldService {
+    /// The service over what is told. At `stop`, whoever follows sees the end.
+    pub fn new(overview: Overview, stop: CancellationToken) -> Self {
+        Self { overview, stop }
+    }
+
     /// The service, ready to be served.
     pub fn into_server(self) -> HoldServer<impl Service> {
         HoldServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES)
+    }
+
+    /// Something that waits for the disk.
+    async fn asked<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Overview) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let overview = self.overview.clone();
+        Ok(blocking(move || ask(&overview)).await?)
     }
 }
 
 #[tonic::async_trait]
 impl Service for HoldService {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        Err(Status::unimplemented(""))
+        Ok(Response::new(self.asked(|overview| overview.status(clock::now())).await?))
     }
 
-    async fn budget(&self, _: Request<v1::BudgetRequest>) -> Result<Response<v1::BudgetResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn budget(
+        &self,
+        request: Request<v1::BudgetRequest>,
+    ) -> Result<Response<v1::BudgetResponse>, Status> {
+        let named = request.into_inner().registry;
+        let named = Some(named).filter(|named| !named.is_empty());
+        let registry = named.map(|named| named.parse::<Registry>()).transpose();
+        let registry = registry.map_err(|error| Problem::malformed(error.to_string()))?;
+        let registry = registry.map(|registry| registry.to_string());
+        let registries = self.overview.budget(registry.as_deref(), clock::now());
+        if let (Some(registry), true) = (registry, registries.is_empty()) {
+            let unknown = format!("nothing was asked of {registry} in the last six hours");
+            return Err(Problem::unknown(unknown).into());
+        }
+        Ok(Response::new(v1::BudgetResponse { registries }))
     }
 
-    async fn explain(&self, _: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let name = image_name(&request.into_inner().reference)?;
+        let reference = shown(&name.repository, &name.reference);
+        let told = self.asked(move |overview| overview.explain(&name)).await?;
+        let unknown = || format!("nothing is known of {reference}: nobody has asked for it here");
+        Ok(Response::new(told.ok_or_else(|| Problem::unknown(unknown()))?))
     }
 
     type LogStream = Replies<v1::UpstreamRequest>;
 
-    async fn log(&self, _: Request<v1::LogRequest>) -> Result<Response<Self::LogStream>, Status> {
-        Err(Status::unimplemented(""))
+    async fn log(&self, request: Request<v1::LogRequest>) -> Result<Response<Self::LogStream>, Status> {
+        let v1::LogRequest { follow, last, registry, repository, counted } = request.into_inner();
+        let last = if last == 0 { usize::MAX } else { usize::try_from(last).unwrap_or(usize::MAX) };
+        let which = Which { registry, repository, counted, after: 0 };
+        let record = self.overview.record();
+        if follow {
+            return Ok(Response::new(followed(record.follow(which, last), self.stop.clone())));
+        }
+        let requests = record.requests(&which, last);
+        let requests = requests.into_iter().map(|request| Ok((*request).clone()));
+        Ok(Response::new(Box::pin(stream::iter(requests))))
     }
 
     type ListStream = Replies<v1::HeldTag>;
@@ -58,4 +115,15 @@ impl Service for HoldService {
     async fn prune(&self, _: Request<v1::PruneRequest>) -> Result<Response<v1::PruneResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+}
+
+/// Each request as it comes, until the daemon stops.
+fn followed(following: Following, stop: CancellationToken) -> Replies<v1::UpstreamRequest> {
+    Box::pin(stream::unfold((following, stop), |(mut following, stop)| async move {
+        let next = tokio::select! {
+            () = stop.cancelled() => None,
+            next = following.next() => next,
+        };
+        next.map(|request| (Ok((*request).clone()), (following, stop)))
+    }))
 }

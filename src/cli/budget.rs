@@ -1,0 +1,116 @@
+//! `tidehold budget`: what each registry still allows, when it returns, and on what it was spent.
+
+use clap::Args;
+use tidehold::proto::v1;
+
+use super::control::{Control, answered};
+use super::paint::{Table, bad, faint, good, long, odd, right, strong};
+use super::{Failed, print, words};
+
+#[derive(Args)]
+pub(crate) struct Budget {
+    /// Only this registry, such as docker.io
+    #[arg(value_name = "REGISTRY")]
+    registry: Option<String>,
+    /// Answer as one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    control: Control,
+}
+
+impl Budget {
+    pub(crate) fn run(self) -> Result<(), Failed> {
+        super::runtime()?.block_on(async {
+            let mut hold = self.control.hold().await?;
+            let request = v1::BudgetRequest { registry: self.registry.unwrap_or_default() };
+            let budget = answered(hold.budget(request).await, self.json)?;
+            print(&if self.json { words::json(&budget)? } else { as_text(&budget) })
+        })
+    }
+}
+
+fn as_text(budget: &v1::BudgetResponse) -> String {
+    if budget.registries.is_empty() {
+        return "no registry was asked for anything in the last six hours".to_owned();
+    }
+    budget.registries.iter().map(registry).collect::<Vec<_>>().join("\n\n")
+}
+
+fn registry(budget: &v1::RegistryBudget) -> String {
+    let v1::RegistryBudget { registry, requests, counted, counted_without, .. } = budget;
+    let mut lines = vec![strong(registry).to_string()];
+    let mut line = |name: &str, value: String| lines.push(format!("  {name:<8} {value}"));
+    if budget.limits.is_empty() {
+        line("left", faint("it says nothing of a pull limit").to_string());
+    }
+    for limit in &budget.limits {
+        line("left", left_of(limit));
+    }
+    line("pulls", gate(budget));
+    let requests = words::count(*requests, "request");
+    let spent = format!("{} counted of {requests} in the last six hours", strong(counted.to_string()));
+    line(
+        "spent",
+        format!("{spent}; it would have been {} without Tidehold", strong(counted_without.to_string())),
+    );
+    if !budget.spenders.is_empty() {
+        let mut table =
+            Table::new([long("  REPOSITORY"), right("COUNTED"), right("REQUESTS"), right("WITHOUT")]);
+        for spender in &budget.spenders {
+            let v1::Spender { repository, counted, requests, counted_without } = spender;
+            let numbers = [*counted, *requests, *counted_without].map(|number| number.to_string().into());
+            let [counted, requests, without] = numbers;
+            table.row([format!("  {repository}").into(), counted, requests, without]);
+        }
+        lines.push(table.shown());
+    }
+    lines.join("\n")
+}
+
+/// What is left, whose limit it is, how it goes on.
+fn left_of(limit: &v1::Limit) -> String {
+    let v1::Limit { source, remaining, limit: most, window, read_at, runs_out_at, returns_at } = limit;
+    let of = most.map(|most| format!(" of {most}")).unwrap_or_default();
+    let window = match words::seconds(*window) {
+        0 => String::new(),
+        seconds => format!(" in {}", words::length(seconds)),
+    };
+    let left = match (*remaining, most) {
+        (..=0, _) => bad(format!("{remaining}{of}")),
+        (left, Some(most)) if left * 5 < *most => odd(format!("{left}{of}")),
+        (left, _) => good(format!("{left}{of}")),
+    };
+    let whose = if source.is_empty() { String::new() } else { format!(" for {}", words::plain(source)) };
+    let mut text = format!("{left} pulls{window}{whose}, as of {} ago", words::since(*read_at));
+    if runs_out_at.is_some() {
+        let runs_out = format!("; at this pace nothing is left in {}", words::until(*runs_out_at));
+        text.push_str(&odd(runs_out).to_string());
+    }
+    if returns_at.is_some() {
+        text.push_str(&format!("; whole again in {} at the latest", words::until(*returns_at)));
+    }
+    text
+}
+
+fn gate(budget: &v1::RegistryBudget) -> String {
+    match (budget.gate_open, budget.opens_at) {
+        (true, _) => good("let through").to_string(),
+        (false, Some(_)) => {
+            let why = format!("held back: {}", budget.shut_because);
+            format!("{}; the next is tried in {}", bad(why), words::until(budget.opens_at))
+        }
+        (false, None) => bad(format!("held back: {}", budget.shut_because)).to_string(),
+    }
+}
+
+/// All of it in a few words.
+pub(super) fn in_short(budget: &v1::RegistryBudget) -> String {
+    let left = budget.limits.first().map(|limit| match limit.limit {
+        Some(most) => format!("{} of {most} pulls left", limit.remaining),
+        None => format!("{} pulls left", limit.remaining),
+    });
+    let left = left.unwrap_or_else(|| "no limit told".to_owned());
+    let shut = if budget.gate_open { String::new() } else { format!(", {}", gate(budget)) };
+    format!("{left}{shut}; {} counted in the last six hours", budget.counted)
+}

@@ -1,0 +1,88 @@
+//! `tidehold log`: the flight record, that is each request that was sent upstream.
+
+use clap::Args;
+use tidehold::proto::v1;
+
+use super::control::{Control, answered, said};
+use super::paint::{Painted, bad, faint, good, odd, strong};
+use super::{Failed, print, words};
+
+#[derive(Args)]
+pub(crate) struct Log {
+    /// Go on with each new request, until interrupted
+    #[arg(long, short)]
+    follow: bool,
+    /// Only the last so many of those that are remembered
+    #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 50)]
+    last: u32,
+    /// Only of this registry, such as docker.io
+    #[arg(long, value_name = "REGISTRY", default_value = "")]
+    registry: String,
+    /// Only of repositories that contain this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    repository: String,
+    /// Only those that a registry with a pull limit counts
+    #[arg(long)]
+    counted: bool,
+    /// Write one JSON object for each
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    control: Control,
+}
+
+impl Log {
+    pub(crate) fn run(self) -> Result<(), Failed> {
+        super::runtime()?.block_on(async {
+            let mut hold = self.control.hold().await?;
+            let Self { follow, last, registry, repository, counted, json, .. } = self;
+            let request = v1::LogRequest { follow, last, registry, repository, counted };
+            let mut requests = answered(hold.log(request).await, json)?;
+            loop {
+                match requests.message().await {
+                    Ok(Some(request)) if json => print(&words::json_line(&request)?)?,
+                    Ok(Some(request)) => print(&line(&request))?,
+                    Ok(None) => return Ok(()),
+                    Err(status) => return Err(anyhow::anyhow!(said(&status)).into()),
+                }
+            }
+        })
+    }
+}
+
+/// When, what, for whom.
+fn line(request: &v1::UpstreamRequest) -> String {
+    let asked_by = faint(format!("for {}", request.asked_by));
+    format!("{}  {}  {asked_by}", faint(words::time(request.at)), in_short(request))
+}
+
+/// What was asked, and what came of it.
+pub(super) fn in_short(request: &v1::UpstreamRequest) -> String {
+    let v1::UpstreamRequest { method, registry, repository, kind, target, host, took, counted, .. } = request;
+    let joined = if target.contains(':') { '@' } else { ':' };
+    let what = match kind.as_str() {
+        "token" => format!("token for {registry}/{repository}"),
+        "manifest" => format!("{registry}/{repository}{joined}{target}"),
+        kind => format!("{kind} {registry}/{repository}{joined}{target}"),
+    };
+    let counted = if *counted { strong(" counted").to_string() } else { String::new() };
+    let left = request.remaining.map(|left| format!(", {left} left")).unwrap_or_default();
+    let milliseconds = words::milliseconds(*took);
+    format!(
+        "{} {method:<4} {}{counted} {}",
+        outcome(request),
+        Painted::from(what),
+        faint(format!("at {host} in {milliseconds}{left}"))
+    )
+}
+
+fn outcome(request: &v1::UpstreamRequest) -> String {
+    let v1::UpstreamRequest { status, failure, .. } = request;
+    match status {
+        0 => bad(format!("--- {failure}")).to_string(),
+        200..=399 => good(status.to_string()).to_string(),
+        401 => faint(status.to_string()).to_string(),
+        429 | 500.. => bad(status.to_string()).to_string(),
+        _ => odd(status.to_string()).to_string(),
+    }
+}

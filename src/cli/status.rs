@@ -1,0 +1,106 @@
+//! `tidehold status`: the daemon and its hold at a glance.
+
+use clap::Args;
+use tidehold::proto::v1;
+
+use super::control::{Control, answered};
+use super::paint::{Painted, bad, faint, good, odd, strong};
+use super::{Failed, budget, print, words};
+
+#[derive(Args)]
+pub(crate) struct Status {
+    /// Answer as one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    control: Control,
+}
+
+impl Status {
+    pub(crate) fn run(self) -> Result<(), Failed> {
+        super::runtime()?.block_on(async {
+            let mut hold = self.control.hold().await?;
+            let status = answered(hold.status(v1::StatusRequest {}).await, self.json)?;
+            print(&if self.json { words::json(&status)? } else { as_text(&status) })
+        })
+    }
+}
+
+fn as_text(status: &v1::StatusResponse) -> String {
+    let v1::StatusResponse { version, started_at, data_dir, mirror, web, .. } = status;
+    let hold = status.hold.unwrap_or_default();
+    let disk = status.disk.unwrap_or_default();
+    let mut lines =
+        vec![format!("{} {version}, running for {}", strong("tidehold"), words::since(*started_at))];
+    let mut line = |name: &str, value: String| lines.push(format!("  {name:<11} {value}"));
+    line("mirror", mirror.clone());
+    line("status page", format!("http://{web}/"));
+    line(
+        "hold",
+        format!("{data_dir}, {} of {} free", words::size(disk.free_bytes), words::size(disk.total_bytes)),
+    );
+    line("adopted", blobs(hold.adopted_blobs, hold.adopted_bytes));
+    let most = words::size(disk.max_cached_bytes);
+    line("cached", format!("{} of {most} at most", blobs(hold.cached_blobs, hold.cached_bytes)));
+    if hold.ingests > 0 {
+        line(
+            "coming in",
+            format!("{}, {}", words::count(hold.ingests, "blob"), words::size(hold.ingest_bytes)),
+        );
+    }
+    line("tags", format!("{}, {} pinned", hold.tags, hold.pins));
+    for containerd in &status.containerds {
+        let called = match containerd.called_at {
+            Some(_) => format!("called {} ago", words::since(containerd.called_at)),
+            None => odd("has not called since the daemon started").to_string(),
+        };
+        let relies = blobs(containerd.adopted_blobs, containerd.adopted_bytes);
+        line("containerd", format!("{} relies on {relies}; {called}", containerd.name));
+    }
+    line("answered", told(&status.answered));
+    line("upstream", saved(status));
+    let from_hold = words::size(status.bytes_from_hold);
+    let from_upstream = words::size(status.bytes_from_upstream);
+    line("blob bytes", format!("{from_hold} from the hold, {from_upstream} from upstream"));
+    for registry in &status.registries {
+        line("registry", format!("{}: {}", registry.registry, budget::in_short(registry)));
+    }
+    lines.join("\n")
+}
+
+fn blobs(blobs: u64, bytes: u64) -> String {
+    format!("{}, {}", words::count(blobs, "blob"), words::size(bytes))
+}
+
+/// How often each standing was answered, fronts and kinds together.
+fn told(answered: &[v1::Answered]) -> String {
+    let sum = |standing: &str| {
+        let such = answered.iter().filter(|answered| answered.standing == standing);
+        such.map(|answered| answered.times).sum::<u64>()
+    };
+    let standings = ["immutable", "fresh", "unchanged", "changed", "stale", "refused"];
+    let told =
+        standings.into_iter().map(|standing| (standing, sum(standing))).filter(|(_, times)| *times > 0);
+    let told: Vec<_> = told.map(|(standing, times)| format!("{times} {}", painted(standing))).collect();
+    if told.is_empty() { faint("nothing yet").to_string() } else { told.join(", ") }
+}
+
+/// A standing in the colour of what it means.
+pub(super) fn painted(standing: &str) -> Painted {
+    match standing {
+        "stale" => odd(standing),
+        "refused" => bad(standing),
+        "immutable" | "fresh" | "unchanged" | "changed" => good(standing),
+        other => other.into(),
+    }
+}
+
+fn saved(status: &v1::StatusResponse) -> String {
+    let v1::StatusResponse { upstream_requests, upstream_counted, counted_without, .. } = status;
+    let requests = words::count(*upstream_requests, "request");
+    format!(
+        "{requests}, {} counted; it would have been {} without Tidehold",
+        strong(upstream_counted.to_string()),
+        strong(counted_without.to_string())
+    )
+}
