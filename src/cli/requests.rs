@@ -40,7 +40,7 @@ impl Log {
             let mut requests = answered(hold.log(request).await, json)?;
             loop {
                 match requests.message().await {
-                    Ok(Some(request)) if json => print(&words::json_line(&request)?)?,
+                    Ok(Some(request)) if json => print(&words::json(&request)?)?,
                     Ok(Some(request)) => print(&line(&request))?,
                     Ok(None) => return Ok(()),
                     Err(status) => return Err(anyhow::anyhow!(said(&status)).into()),

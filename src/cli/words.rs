@@ -61,13 +61,8 @@ pub(super) fn count(number: u64, of: &str) -> String {
     if number == 1 { format!("1 {of}") } else { format!("{number} {of}s") }
 }
 
-/// A message as one JSON object, for people and programs.
+/// A message as one JSON object, on one line.
 pub(super) fn json(message: &impl Serialize) -> anyhow::Result<String> {
-    serde_json::to_string_pretty(message).context("write JSON")
-}
-
-/// The same on one line.
-pub(super) fn json_line(message: &impl Serialize) -> anyhow::Result<String> {
     serde_json::to_string(message).context("write JSON")
 }
 

@@ -19,4 +19,5 @@ mod command;
 mod fetch;
 mod resolve;
 mod socket;
+mod told;
 mod warm;

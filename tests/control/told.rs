@@ -1,0 +1,222 @@
+//! `tidehold status`, `budget`, `explain` and `log`: what the daemon tells of what it did.
+
+use serde_json::{Value, json};
+
+use crate::bench::{ASKS_ALWAYS, ASKS_ONCE, Bench, images_only};
+use crate::command::{Ran, run, tidehold};
+use crate::support::hub::{Fault, HubConfig};
+
+const TIDE: &str = "docker.io/library/tide:latest";
+
+/// A registry with a limit of so many pulls.
+fn limited_to(pulls: u64) -> HubConfig {
+    HubConfig { limit: Some(pulls), ..images_only() }
+}
+
+async fn object(bench: &Bench, arguments: &[&str]) -> Value {
+    let arguments = [arguments, &["--json"]].concat();
+    tidehold(bench, &arguments).await.done().object()
+}
+
+fn standings(story: &Value) -> Vec<(String, u64)> {
+    let decisions = story["decisions"].as_array().unwrap().iter();
+    let told = decisions.map(|decision| {
+        (decision["standing"].as_str().unwrap().to_owned(), decision["times"].as_u64().unwrap())
+    });
+    told.collect()
+}
+
+#[tokio::test]
+async fn explain_tells_each_decision_with_its_reason_its_cost_and_what_went_upstream() {
+    let bench = Bench::before(images_only(), ASKS_ALWAYS).await;
+    for _ in 0..3 {
+        bench.get(&bench.manifest("latest")).await;
+    }
+    let story = object(&bench, &["explain", "tide"]).await;
+    assert_eq!(story["reference"], TIDE);
+    assert_eq!(standings(&story), [("unchanged".to_owned(), 2), ("changed".to_owned(), 1)]);
+    let first = &story["decisions"][1];
+    assert_eq!(first["digest"], json!(bench.hub.first().digest));
+    assert_eq!(first["cost"]["counted"], 1);
+    let sent: Vec<_> = first["requests"].as_array().unwrap().iter().collect();
+    let seen = |method: &str, status: u64, counted: bool| {
+        let such = sent.iter().filter(|sent| sent["kind"] == "manifest" && sent["method"] == method);
+        such.filter(|sent| sent["status"] == status && sent["counted"] == counted).count()
+    };
+    assert_eq!((seen("HEAD", 200, false), seen("GET", 200, true)), (1, 1), "{sent:?}");
+    assert!(first["reason"].as_str().unwrap().contains("first time"), "{first}");
+    assert_eq!(story["history"][0]["digest"], json!(bench.hub.first().digest));
+    assert_eq!(story["history"][0]["held"], true);
+}
+
+#[tokio::test]
+async fn a_tag_that_is_asked_for_again_and_again_is_one_line_with_a_count() {
+    let bench = Bench::before(images_only(), ASKS_ONCE).await;
+    for _ in 0..40 {
+        bench.get(&bench.manifest("latest")).await;
+    }
+    let story = object(&bench, &["explain", "tide"]).await;
+    assert_eq!(standings(&story), [("fresh".to_owned(), 39), ("changed".to_owned(), 1)]);
+    let text = tidehold(&bench, &["explain", "tide"]).await.done().stdout;
+    assert!(text.contains("fresh 39 times"), "{text}");
+}
+
+#[tokio::test]
+async fn an_outage_and_a_refusal_are_explained() {
+    let bench = Bench::before(images_only(), ASKS_ALWAYS).await;
+    bench.get(&bench.manifest("latest")).await;
+    bench.get(&bench.manifest("nowhere")).await;
+    bench.break_everything(Fault::Refuse).await;
+    bench.get(&bench.manifest("latest")).await;
+    let story = object(&bench, &["explain", "tide"]).await;
+    assert_eq!(story["decisions"][0]["standing"], "stale");
+    let reason = story["decisions"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("could not be asked"), "{reason}");
+    let story = object(&bench, &["explain", "tide:nowhere"]).await;
+    assert_eq!(story["decisions"][0]["standing"], "refused");
+    let summary = story["summary"].as_str().unwrap();
+    assert!(summary.contains("not known to its registry"), "{summary}");
+}
+
+#[tokio::test]
+async fn the_history_of_a_tag_says_where_it_pointed() {
+    let bench = Bench::before(images_only(), ASKS_ALWAYS).await;
+    bench.get(&bench.manifest("latest")).await;
+    let before = bench.hub.first().digest.clone();
+    bench.point_latest_at(bench.hub.second());
+    bench.get(&bench.manifest("latest")).await;
+    let story = object(&bench, &["explain", "tide"]).await;
+    let digests: Vec<_> = story["history"].as_array().unwrap().iter().map(|point| &point["digest"]).collect();
+    assert_eq!(digests.len(), 2);
+    assert_eq!(digests[1], &json!(before));
+    assert!(story["decisions"][0]["reason"].as_str().unwrap().contains("new digest"), "{story}");
+}
+
+#[tokio::test]
+async fn of_what_nobody_asked_for_nothing_is_known() {
+    let bench = Bench::start().await;
+    let ran = tidehold(&bench, &["explain", "tide"]).await;
+    ran.failed_with(1, &["nothing is known of docker.io/library/tide:latest"]);
+    let ran = tidehold(&bench, &["explain", "tide", "--json"]).await;
+    assert_eq!(ran.object()["code"], "NOT_FOUND");
+    tidehold(&bench, &["explain", "T ide"]).await.failed_with(2, &["REF"]);
+    tidehold(&bench, &["budget", "docker.io"]).await.failed_with(1, &["nothing was asked of docker.io"]);
+}
+
+#[tokio::test]
+async fn the_budget_says_what_is_left_on_what_it_went_and_what_it_would_have_been() {
+    let bench = Bench::before(limited_to(10), ASKS_ALWAYS).await;
+    for _ in 0..5 {
+        bench.get(&bench.manifest("latest")).await;
+    }
+    let budget = object(&bench, &["budget", "docker.io"]).await;
+    let registry = &budget["registries"][0];
+    assert_eq!(registry["registry"], "docker.io");
+    assert_eq!(
+        (&registry["limits"][0]["limit"], &registry["limits"][0]["remaining"]),
+        (&json!(10), &json!(9))
+    );
+    assert_eq!((&registry["counted"], &registry["counted_without"]), (&json!(1), &json!(5)));
+    assert_eq!(registry["spenders"][0]["repository"], "library/tide");
+    assert_eq!(registry["gate_open"], true);
+    let text = tidehold(&bench, &["budget"]).await.done().stdout;
+    assert!(text.contains("9 of 10 pulls in 6h") && text.contains("library/tide"), "{text}");
+    assert!(!text.contains('\u{1b}'), "colours are for terminals: {text}");
+}
+
+#[tokio::test]
+async fn a_shut_gate_says_why_and_when_it_opens() {
+    let bench = Bench::before(limited_to(1), ASKS_ALWAYS).await;
+    bench.get(&bench.manifest("latest")).await;
+    bench.point_latest_at(bench.hub.second());
+    bench.get(&bench.manifest("latest")).await;
+    bench.get(&bench.manifest("1.0")).await;
+    let budget = object(&bench, &["budget"]).await;
+    let registry = &budget["registries"][0];
+    assert_eq!(registry["gate_open"], false, "{registry}");
+    assert!(registry["opens_at"].is_string() && registry["shut_because"] != "", "{registry}");
+    let text = tidehold(&bench, &["budget"]).await.done().stdout;
+    assert!(text.contains("held back") && text.contains("the next is tried in"), "{text}");
+}
+
+#[tokio::test]
+async fn the_log_has_each_request_once_and_filters_them() {
+    let bench = Bench::before(images_only(), ASKS_ALWAYS).await;
+    let (_, cost) = bench
+        .cost_of(async {
+            bench.get(&bench.manifest("latest")).await;
+            bench.get(&bench.manifest("latest")).await;
+        })
+        .await;
+    let all = tidehold(&bench, &["log", "--json"]).await.done().objects();
+    assert_eq!(all.len() as u64, cost.requests, "{all:?}");
+    let numbers: Vec<_> = all.iter().map(|request| request["number"].as_u64().unwrap()).collect();
+    assert!(numbers.is_sorted_by(|a, b| a + 1 == *b), "{numbers:?}");
+    assert!(
+        all.iter().all(|request| request["asked_by"].as_str().unwrap().starts_with("127.0.0.1 ")),
+        "{all:?}"
+    );
+    let counted = tidehold(&bench, &["log", "--json", "--counted"]).await.done().objects();
+    assert_eq!(counted.len(), 1);
+    assert_eq!((&counted[0]["method"], &counted[0]["repository"]), (&json!("GET"), &json!("library/tide")));
+    let none = tidehold(&bench, &["log", "--registry", "ghcr.io"]).await.done();
+    assert_eq!(none.stdout, "");
+    let last = tidehold(&bench, &["log", "-n", "1"]).await.done();
+    assert_eq!(last.stdout.lines().count(), 1);
+    assert!(last.stdout.contains("200 HEAD docker.io/library/tide:latest"), "{}", last.stdout);
+}
+
+#[tokio::test]
+async fn the_status_shows_the_daemon_at_a_glance() {
+    let bench = Bench::before(images_only(), ASKS_ALWAYS).await;
+    bench.get(&bench.manifest("latest")).await;
+    bench.get(&bench.manifest("latest")).await;
+    let status = object(&bench, &["status"]).await;
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(status["mirror"], json!(bench.daemon.mirror().trim_start_matches("http://")));
+    assert_eq!((&status["upstream_counted"], &status["counted_without"]), (&json!(1), &json!(2)));
+    assert!(status["disk"]["total_bytes"].as_u64().unwrap() > 0);
+    assert_eq!(status["containerds"][0]["name"], "node");
+    let answered = status["answered"].as_array().unwrap();
+    let unchanged = answered.iter().find(|answered| answered["standing"] == "unchanged").unwrap();
+    assert_eq!(
+        (&unchanged["front"], &unchanged["kind"], &unchanged["times"]),
+        (&json!("mirror"), &json!("manifest"), &json!(1))
+    );
+    assert_eq!(
+        status["history"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|span| span["changed"].as_u64().unwrap())
+            .sum::<u64>(),
+        1
+    );
+    let text = tidehold(&bench, &["status"]).await.done().stdout;
+    assert!(text.contains("1 unchanged, 1 changed"), "{text}");
+    assert!(text.contains("1 counted; it would have been 2 without Tidehold"), "{text}");
+}
+
+#[tokio::test]
+async fn what_happened_before_a_restart_is_still_told() {
+    let mut bench = Bench::before(limited_to(10), ASKS_ALWAYS).await;
+    bench.get(&bench.manifest("latest")).await;
+    assert!(bench.daemon.terminate().success());
+    bench.daemon.start_again();
+    let story = object(&bench, &["explain", "tide"]).await;
+    assert_eq!(standings(&story), [("changed".to_owned(), 1)]);
+    let budget = object(&bench, &["budget"]).await;
+    assert_eq!(budget["registries"][0]["counted"], 1);
+    assert_eq!(budget["registries"][0]["counted_without"], 1);
+    let status = object(&bench, &["status"]).await;
+    assert_eq!(status["upstream_counted"], 0, "what is told of the daemon is since its start");
+}
+
+#[tokio::test]
+async fn without_a_daemon_the_commands_say_so() {
+    let nowhere = ["--socket", "/nowhere/control.sock"];
+    for command in [&["status"][..], &["budget"], &["explain", "tide"], &["log"]] {
+        let ran: Ran = run(&[command, &nowhere].concat(), None, "").await;
+        ran.failed_with(1, &["nobody answers at /nowhere/control.sock", "tidehold serve"]);
+    }
+}
