@@ -237,7 +237,7 @@ impl Inner {
         let kept = blocking(move || hold.keep(&bytes, &digest, clock::now())).await;
         kept.map(drop).map_err(|error| match error {
             CommitError::Store(error) => error.into(),
-            error @ (CommitError::Digest { .. } | CommitError::Size { .. }) => {
+            error @ (CommitError::Digest { .. } | CommitError::Size { .. } | CommitError::NoRoom) => {
                 Failure::Unusable(error.to_string().into()).into()
             }
         })

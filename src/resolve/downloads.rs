@@ -14,7 +14,7 @@ use super::recent::Recent;
 use super::{Inner, Refusal};
 use crate::clock;
 use crate::oci::{Digest, Registry, Repository};
-use crate::store::{Download, DownloadState, Follower, OpenBlob, Reading, StoreError, blocking};
+use crate::store::{CommitError, Download, DownloadState, Follower, OpenBlob, Reading, StoreError, blocking};
 use crate::upstream::{Asker, Because, BlobBody, Credential, Failure};
 
 /// How many downloads may run at a time, all in all and from one registry: each holds a thread and a connection. And
@@ -162,7 +162,13 @@ impl Inner {
             return Err(Refusal::Unanswered { what: format!("{from}@{digest}"), failure });
         }
         let (hold, of, total) = (self.hold.clone(), digest.clone(), body.total.or(listed));
-        let download = blocking(move || Download::begin(&hold, of, total)).await?;
+        let download = match blocking(move || Download::begin(&hold, of, total)).await {
+            Ok(download) => download,
+            Err(CommitError::Store(error)) => return Err(error.into()),
+            Err(CommitError::NoRoom | CommitError::Size { .. } | CommitError::Digest { .. }) => {
+                return Err(Refusal::NoRoom(format!("{from}@{digest}")));
+            }
+        };
         let bytes = BlobBytes::Coming(download.follow());
         let started = Started { bytes, from: Some(from.clone()) };
         let place = (from.registry().clone(), digest.clone());

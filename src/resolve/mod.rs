@@ -299,6 +299,12 @@ pub enum Refusal {
         /// What came of asking.
         failure: Failure,
     },
+    /// The disk has no room for it beside what it keeps free.
+    #[error(
+        "{0} is not held here, and there is no room for it: the disk is nearly full. Make room on it, or let the cache \
+         keep less of it free ([cache] reserve_free)"
+    )]
+    NoRoom(String),
     /// A blob was asked for as if it were a manifest.
     #[error("{0} is not a manifest")]
     NotAManifest(Digest),
@@ -335,7 +341,11 @@ impl Refusal {
             | Self::MissingReferrers(_)
             | Self::Denied { .. } => true,
             Self::Unanswered { failure, .. } => failure.may_differ_for_others(),
-            Self::NotAManifest(_) | Self::Store(_) | Self::Interrupted(_) | Self::Internal => false,
+            Self::NoRoom(_)
+            | Self::NotAManifest(_)
+            | Self::Store(_)
+            | Self::Interrupted(_)
+            | Self::Internal => false,
         }
     }
 }

@@ -105,6 +105,7 @@ impl Hold {
         let Some(record) = self.inner.index.adoption(owner.as_str(), digest)? else { return Ok(false) };
         self.inner.files.unmark(owner.as_str(), digest, record.size)?;
         self.inner.index.remove_adoption(owner.as_str(), digest)?;
+        self.used(digest);
         Ok(true)
     }
 
@@ -124,12 +125,15 @@ impl Hold {
 
     /// The length in bytes of a blob that some containerd relies on, held or lost; `None` where none does.
     pub(super) fn relied_on(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
-        for owner in self.inner.index.owners()? {
-            if let Some(record) = self.inner.index.adoption(&owner, digest)? {
-                return Ok(Some(record.size));
-            }
-        }
-        Ok(None)
+        Ok(self.inner.index.adopters(digest)?.first().map(|(_, size)| *size))
+    }
+
+    /// The names of the containerds that rely on a blob.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn adopted_by(&self, digest: &Digest) -> Result<Vec<String>, StoreError> {
+        Ok(self.inner.index.adopters(digest)?.into_iter().map(|(owner, _)| owner).collect())
     }
 
     /// The record of an adoption, made where there is none and the blob is held. The mark comes first.
@@ -175,7 +179,7 @@ impl Default for Stripes {
 }
 
 impl Stripes {
-    fn lock(&self, digest: &Digest) -> MutexGuard<'_, ()> {
+    pub(super) fn lock(&self, digest: &Digest) -> MutexGuard<'_, ()> {
         let group = digest.hex().bytes().take(4).fold(0, |sum, digit| sum * 31 + usize::from(digit));
         let [first, ..] = &self.0;
         self.0.get(group % self.0.len()).unwrap_or(first).lock().unwrap_or_else(PoisonError::into_inner)

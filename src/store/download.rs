@@ -16,11 +16,17 @@ use tokio::sync::watch;
 
 use super::draft::{CommitError, Draft};
 use super::read::read_exact_at;
-use super::{Blob, Hold, StoreError};
+use super::{Blob, Hold};
 use crate::oci::Digest;
 
 /// How many bytes at the end of what was written readers wait for until the blob is verified.
 const HELD_BACK_BYTES: u64 = 4096;
+
+/// How many bytes come before it is looked again whether the disk has room for more.
+const LOOK_EVERY_BYTES: u64 = 16 << 20;
+
+/// What share of the room that there is at its beginning a blob of unknown length may take: one half.
+const SHARE_OF_UNKNOWN: u64 = 2;
 
 /// How far a download is.
 #[derive(Debug, Clone)]
@@ -46,6 +52,10 @@ pub struct Download {
     total: Option<u64>,
     draft: Draft,
     state: watch::Sender<DownloadState>,
+    /// How many bytes it may have at most.
+    most: u64,
+    /// How many bytes have come since the disk was looked at.
+    unlooked: u64,
     /// What stands behind the end and before its turn: where each stretch begins, and its length in bytes.
     early: BTreeMap<u64, u64>,
     /// To read those back.
@@ -57,12 +67,17 @@ impl Download {
     /// *Blocking.*
     ///
     /// # Errors
-    /// When the disk refuses.
-    pub fn begin(hold: &Hold, digest: Digest, total: Option<u64>) -> Result<Self, StoreError> {
+    /// When there is no room for it, or the disk refuses.
+    pub fn begin(hold: &Hold, digest: Digest, total: Option<u64>) -> Result<Self, CommitError> {
+        let room = hold.room();
+        if room == 0 || total.is_some_and(|total| total > room) {
+            return Err(CommitError::NoRoom);
+        }
+        let most = total.unwrap_or(room / SHARE_OF_UNKNOWN);
         let draft = hold.draft()?;
         let state = watch::Sender::new(DownloadState::Running { readable: 0 });
         let (early, buffer) = (BTreeMap::new(), Vec::new());
-        Ok(Self { hold: hold.clone(), digest, total, draft, state, early, buffer })
+        Ok(Self { hold: hold.clone(), digest, total, draft, state, most, unlooked: 0, early, buffer })
     }
 
     /// A reader from the beginning on.
@@ -79,7 +94,7 @@ impl Download {
     /// one after the other. *Blocking.*
     ///
     /// # Errors
-    /// When they end beyond the length announced, or the disk refuses.
+    /// When they end beyond the length announced, when the disk has no room for more, or refuses.
     pub fn write(&mut self, bytes: &[u8], at: u64) -> Result<(), CommitError> {
         let end = at.saturating_add(bytes.len() as u64);
         if let Some(total) = self.total.filter(|total| end > *total) {
@@ -89,6 +104,11 @@ impl Download {
             // These were hashed already, and may have been shown.
             return Err(CommitError::Size { expected: self.draft.offset(), actual: at });
         }
+        self.unlooked += bytes.len() as u64;
+        if end > self.most || (self.unlooked >= LOOK_EVERY_BYTES && self.hold.room() == 0) {
+            return Err(CommitError::NoRoom);
+        }
+        self.unlooked %= LOOK_EVERY_BYTES;
         if at > self.draft.offset() {
             self.draft.place(bytes, at)?;
             self.note_early(at, bytes.len() as u64);
@@ -311,6 +331,23 @@ mod tests {
         assert_eq!(follower.read_at(0, usize::MAX).await.unwrap(), bytes[..160_000 - held_back as usize]);
         download.finish(clock::now()).unwrap();
         assert_eq!(follower.read_at(0, usize::MAX).await.unwrap(), bytes);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_seen_before_it_is_full() {
+        let (_folder, hold) = hold();
+        let free = hold.disk_space().unwrap().free_bytes;
+        let digest = Digest::of(b"tide");
+        // More than there is, or none left at all.
+        assert!(matches!(Download::begin(&hold, digest.clone(), Some(free * 2)), Err(CommitError::NoRoom)));
+        let mut unknown = Download::begin(&hold, digest.clone(), None).unwrap();
+        assert!(matches!(unknown.write(b"tide", free), Err(CommitError::NoRoom)));
+        let bytes = vec![0; LOOK_EVERY_BYTES as usize / 2];
+        let mut known = Download::begin(&hold, digest.clone(), Some(LOOK_EVERY_BYTES)).unwrap();
+        hold.keep_free(u64::MAX);
+        known.write(&bytes, 0).unwrap();
+        assert!(matches!(known.write(&bytes, bytes.len() as u64), Err(CommitError::NoRoom)));
+        assert!(matches!(Download::begin(&hold, digest, None), Err(CommitError::NoRoom)));
     }
 
     #[tokio::test]

@@ -242,6 +242,9 @@ pub enum CommitError {
         /// What the bytes have.
         actual: Digest,
     },
+    /// The disk is so full that what is cached must not take more of it.
+    #[error("the disk is nearly full: nothing more is stored beyond the reserve that it keeps free")]
+    NoRoom,
     /// The disk or the index failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -3,6 +3,8 @@
 //! Keys join their parts with a zero byte, which no name or digest can hold, so that the parts of one thing stand
 //! together and a prefix finds them.
 
+mod kept;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use super::records::{
     AdoptionRecord, BlobRecord, ClosedRecord, IngestRecord, ListedRecord, ProofRecord, ReadersRecord,
     TagRecord,
 };
+use super::usage::Counters;
 use crate::oci::Digest;
 
 /// How long to wait for an earlier use of the database in this process to end, which its threads do in their own
@@ -54,7 +57,10 @@ pub(super) struct Index {
     readers: Table,
     proofs: Table,
     ingests: Table,
+    uses: Table,
+    pins: Table,
     state: Table,
+    counters: Counters,
 }
 
 struct Table {
@@ -85,7 +91,10 @@ impl Index {
             readers: table("readers")?,
             proofs: table("proofs")?,
             ingests: table("ingests")?,
+            uses: table("uses")?,
+            pins: table("pins")?,
             state: table("state")?,
+            counters: Counters::default(),
             db,
         })
     }
@@ -112,7 +121,7 @@ impl Index {
 
     /// Enters a blob whose file is durable.
     pub(super) fn put_blob(&self, digest: &Digest, record: &BlobRecord) -> Result<(), StoreError> {
-        self.put(&self.blobs, digest.as_str().as_bytes(), record)
+        self.counted(digest, || self.put(&self.blobs, digest.as_str().as_bytes(), record))
     }
 
     /// Changes or removes a blob's entry, unless somebody else did meanwhile: then it is left alone.
@@ -126,7 +135,7 @@ impl Index {
         let new = new.map(Message::encode_to_vec);
         let step = Step::Index { tree: self.blobs.name, key, value: new.as_deref() };
         let swap = || self.blobs.tree.compare_and_swap(key, Some(old.encode_to_vec()), new.clone());
-        self.change(step, swap).map(|swapped| swapped.is_ok())
+        self.counted(digest, || self.change(step, swap).map(|swapped| swapped.is_ok()))
     }
 
     /// The folders that its blobs would stand in, as [`Files::shards`](super::files::Files::shards) names them.
@@ -168,11 +177,11 @@ impl Index {
         digest: &Digest,
         record: &AdoptionRecord,
     ) -> Result<(), StoreError> {
-        self.put(&self.adoptions, &key([owner, digest.as_str()]), record)
+        self.counted(digest, || self.put(&self.adoptions, &key([owner, digest.as_str()]), record))
     }
 
     pub(super) fn remove_adoption(&self, owner: &str, digest: &Digest) -> Result<(), StoreError> {
-        self.remove(&self.adoptions, &key([owner, digest.as_str()]))
+        self.counted(digest, || self.remove(&self.adoptions, &key([owner, digest.as_str()])))
     }
 
     /// Every containerd that has adopted something, in order.
@@ -447,6 +456,8 @@ impl Index {
             &self.readers,
             &self.proofs,
             &self.ingests,
+            &self.uses,
+            &self.pins,
             &self.state,
         ];
         let of = |table: &Table| {

@@ -356,6 +356,8 @@ impl Ingest {
             return Err(CommitError::Size { expected: actual, actual: 0 });
         };
         let (hold, owner) = (&self.shared.hold, &self.shared.owner);
+        // Until it is adopted it is cache like any other.
+        let _protected = hold.protect(&digest);
         let kept = hold.commit(draft, &digest, now);
         let adopted = match &kept {
             // What exists already keeps the labels that it has.

@@ -22,16 +22,22 @@ mod flush;
 mod index;
 mod ingest;
 mod lists;
+mod pins;
+mod protected;
 mod read;
 mod readers;
 mod records;
 mod recovery;
+mod removal;
+mod room;
 mod send;
 mod sources;
 mod sweep;
 mod tags;
 #[cfg(test)]
 mod tests;
+mod usage;
+mod uses;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -42,13 +48,19 @@ pub use download::{Download, DownloadState, FollowError, Follower};
 pub use draft::{CommitError, Draft};
 pub use ingest::{Announced, Ingest, IngestStatus, Ingests, OpenIngestError};
 pub use lists::ListEntry;
+pub use pins::Pin;
+pub use protected::Protected;
 pub use read::{OpenBlob, Reading};
 pub use readers::Readers;
 pub use recovery::Recovered;
+pub use removal::Removed;
+pub use room::DiskSpace;
 pub use send::Sendable;
 pub use sources::Listed;
 pub use sweep::Swept;
-pub use tags::TagEntry;
+pub use tags::{HeldTag, TagEntry};
+pub use usage::{Amount, Usage};
+pub use uses::Cached;
 
 use crate::oci::Digest;
 use adoption::Stripes;
@@ -57,9 +69,13 @@ use entering::Entering;
 use files::Files;
 use index::Index;
 use lists::Lists;
+use protected::Protections;
 use read::OpenFiles;
 use records::BlobRecord;
+use removal::Unlinked;
+use room::Floor;
 use sweep::Unswept;
+use uses::Uses;
 
 /// The node's one store. Cheap to clone: every clone is the same hold.
 #[derive(Clone)]
@@ -77,6 +93,10 @@ struct Inner {
     /// Held for reading by each commit, so that a sweep can be alone with what it changes.
     commits: RwLock<()>,
     unswept: Mutex<Unswept>,
+    uses: Uses,
+    protections: Protections,
+    unlinked: Unlinked,
+    floor: Floor,
 }
 
 /// What the index knows of a blob.
@@ -130,7 +150,22 @@ impl Hold {
         let lists = Lists::open(&files)?;
         let (open_files, adopting) = (OpenFiles::default(), Stripes::default());
         let (entering, commits, unswept) = (Entering::default(), RwLock::default(), Mutex::new(unswept));
-        let inner = Inner { files, index, lists, open_files, adopting, entering, commits, unswept };
+        let (uses, protections) = (Uses::default(), Protections::default());
+        let (unlinked, floor) = (Unlinked::default(), Floor::default());
+        let inner = Inner {
+            files,
+            index,
+            lists,
+            open_files,
+            adopting,
+            entering,
+            commits,
+            unswept,
+            uses,
+            protections,
+            unlinked,
+            floor,
+        };
         Ok((Self { inner: Arc::new(inner) }, recovered))
     }
 
@@ -163,7 +198,10 @@ impl Hold {
     /// When the draft is not the blob it should be: its file stays. Or when the disk refuses.
     pub fn commit(&self, draft: &Draft, expected: &Digest, now: SystemTime) -> Result<Kept, CommitError> {
         draft.verify(expected)?;
+        // What is found to be held is not to be removed before whoever commits has it.
+        let _protected = self.protect(expected);
         if let Some(blob) = self.untouched(expected)? {
+            self.used(expected);
             draft.remove();
             return Ok(Kept::Already(blob));
         }

@@ -6,6 +6,7 @@
 //! Invariant: a file is opened only where it is still the one that was committed, by its length and the time of its
 //! last change. One that is not is hashed again, and if it is another, the blob is no longer held.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{ErrorKind, IoSliceMut};
 use std::num::NonZeroUsize;
@@ -77,6 +78,17 @@ impl Hold {
         self.open_blob(digest, Doubt::Always)
     }
 
+    /// The bytes of a small blob, without that being a use of it; `None` where it is not held, is longer than `most`
+    /// bytes, or is not what its digest says. *Blocking.*
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn glance(&self, digest: &Digest, most: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let held = self.inner.index.blob(digest)?.is_some_and(|record| record.size <= most);
+        let bytes = held.then(|| std::fs::read(self.inner.files.blob(digest)).ok()).flatten();
+        Ok(bytes.filter(|bytes| digest.matches(bytes)))
+    }
+
     /// A blob that is held, if its file looks like the one that was committed. Reads nothing of it.
     pub(super) fn untouched(&self, digest: &Digest) -> Result<Option<Blob>, StoreError> {
         let Some(record) = self.inner.index.blob(digest)? else { return Ok(None) };
@@ -101,9 +113,12 @@ impl Hold {
             }
             Err(Unusable::Now(error)) => Err(StoreError::io("open", &path)(error)),
             Err(Unusable::ForGood(why)) => {
-                tracing::error!(%digest, why, "a blob's file is not what was committed: it is no longer held");
                 // The file stays: a commit replaces it, the next start removes it.
-                self.inner.index.replace_blob(digest, &record, None)?;
+                if !self.inner.index.replace_blob(digest, &record, None)? {
+                    // It was removed, or committed anew, since the index was asked.
+                    return self.open_blob(digest, doubt);
+                }
+                tracing::error!(%digest, why, "a blob's file is not what was committed: it is no longer held");
                 self.lost(digest)
             }
         }
@@ -227,32 +242,71 @@ pub(super) fn read_exact_at(file: &File, offset: u64, length: usize) -> std::io:
 
 /// The blobs that were read last, still open.
 pub(super) struct OpenFiles {
-    files: Mutex<LruCache<Digest, OpenBlob>>,
+    files: Mutex<LastRead>,
+}
+
+struct LastRead {
+    open: LruCache<Digest, OpenFile>,
+    /// Used, and closed since.
+    used: HashSet<Digest>,
+}
+
+struct OpenFile {
+    blob: OpenBlob,
+    /// Since uses were looked at last.
+    used: bool,
 }
 
 impl Default for OpenFiles {
     fn default() -> Self {
-        Self { files: Mutex::new(LruCache::new(OPEN_FILES)) }
+        let open = LruCache::new(OPEN_FILES);
+        Self { files: Mutex::new(LastRead { open, used: HashSet::new() }) }
     }
 }
 
 impl OpenFiles {
     /// A file that was changed or removed since it was opened is not found, so that it is looked at again.
     fn find(&self, digest: &Digest) -> Option<OpenBlob> {
-        let open = self.files().get(digest).cloned();
+        let open = self.files().open.get_mut(digest).map(|file| {
+            file.used = true;
+            file.blob.clone()
+        });
         open.filter(OpenBlob::is_untouched)
     }
 
-    fn keep(&self, digest: &Digest, open: OpenBlob) {
-        self.files().put(digest.clone(), open);
+    fn keep(&self, digest: &Digest, blob: OpenBlob) {
+        let mut files = self.files();
+        if let Some((digest, file)) = files.open.push(digest.clone(), OpenFile { blob, used: true })
+            && file.used
+        {
+            files.used.insert(digest);
+        }
     }
 
     /// Lets the next read look at the file again.
     pub(super) fn close(&self, digest: &Digest) {
-        self.files().pop(digest);
+        self.files().open.pop(digest);
     }
 
-    fn files(&self) -> MutexGuard<'_, LruCache<Digest, OpenBlob>> {
+    /// The blobs that were used since this was asked last.
+    pub(super) fn take_used(&self) -> HashSet<Digest> {
+        let mut files = self.files();
+        let mut used = std::mem::take(&mut files.used);
+        for (digest, file) in files.open.iter_mut().filter(|(_, file)| file.used) {
+            file.used = false;
+            used.insert(digest.clone());
+        }
+        used
+    }
+
+    /// Those of which somebody else has the file too.
+    pub(super) fn being_read(&self) -> HashSet<Digest> {
+        let files = self.files();
+        let shared = files.open.iter().filter(|(_, file)| Arc::strong_count(&file.blob.file) > 1);
+        shared.map(|(digest, _)| digest.clone()).collect()
+    }
+
+    fn files(&self) -> MutexGuard<'_, LastRead> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

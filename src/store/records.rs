@@ -147,3 +147,17 @@ pub(super) struct IngestRecord {
     #[prost(uint64, tag = "4")]
     pub(super) number: u64,
 }
+
+/// That the operator wants to keep what a reference stands for.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct PinRecord {
+    #[prost(message, required, tag = "1")]
+    pub(super) pinned_at: Time,
+}
+
+/// When a blob was last of use to somebody.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct UseRecord {
+    #[prost(message, required, tag = "1")]
+    pub(super) used_at: Time,
+}

@@ -27,6 +27,14 @@ impl Hold {
         self.inner.index.put_source(digest, &repository.to_string())
     }
 
+    /// Forgets that a repository has a blob.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn forget_source(&self, digest: &Digest, repository: &Repository) -> Result<(), StoreError> {
+        self.inner.index.remove_source(digest, &repository.to_string())
+    }
+
     /// Whether a repository is known to have a blob.
     ///
     /// # Errors
@@ -90,7 +98,7 @@ impl Hold {
     }
 }
 
-fn parsed(name: &str) -> Result<Repository, StoreError> {
+pub(super) fn parsed(name: &str) -> Result<Repository, StoreError> {
     let parse = || {
         let (registry, name) = name.split_once('/')?;
         Repository::new(registry.parse::<Registry>().ok()?, name).ok()

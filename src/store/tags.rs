@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use super::records::TagRecord;
+use super::sources::parsed;
 use super::{Hold, StoreError};
 use crate::oci::{Repository, Tag};
 
@@ -18,6 +19,26 @@ pub struct TagEntry {
     pub confirmed_at: SystemTime,
 }
 
+/// A tag that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldTag {
+    /// Where it is.
+    pub repository: Repository,
+    /// Its name there.
+    pub tag: Tag,
+    /// What it points at, then what it pointed at before.
+    pub history: Vec<TagEntry>,
+}
+
+fn entries(record: &TagRecord, repository: &Repository, tag: &Tag) -> Result<Vec<TagEntry>, StoreError> {
+    let entry = |record: &TagRecord| {
+        let digest = record.digest.parse();
+        let damaged = |_| StoreError::Damaged(format!("the record of the tag {repository}:{tag}"));
+        Ok(TagEntry { digest: digest.map_err(damaged)?, confirmed_at: record.confirmed_at.into() })
+    };
+    std::iter::once(record).chain(&record.past).map(entry).collect()
+}
+
 impl Hold {
     /// What a tag pointed at, if it was ever asked about: the latest first, then what it pointed at before, each once.
     ///
@@ -27,12 +48,23 @@ impl Hold {
         let Some(record) = self.inner.index.tag(&repository.to_string(), tag.as_str())? else {
             return Ok(Vec::new());
         };
-        let entry = |record: &TagRecord| {
-            let digest = record.digest.parse();
+        entries(&record, repository, tag)
+    }
+
+    /// Every tag that is known, in the order of repositories and tags.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn tags(&self) -> Result<Vec<HeldTag>, StoreError> {
+        let tag = |entry: Result<(String, String, TagRecord), StoreError>| {
+            let (repository, tag, record) = entry?;
+            let repository = parsed(&repository)?;
             let damaged = |_| StoreError::Damaged(format!("the record of the tag {repository}:{tag}"));
-            Ok(TagEntry { digest: digest.map_err(damaged)?, confirmed_at: record.confirmed_at.into() })
+            let tag = tag.parse().map_err(damaged)?;
+            let history = entries(&record, &repository, &tag)?;
+            Ok(HeldTag { repository, tag, history })
         };
-        std::iter::once(&record).chain(&record.past).map(entry).collect()
+        self.inner.index.tags().map(tag).collect()
     }
 
     /// Points a tag at a manifest, or confirms that it still does. Durable within a tenth of a second: a tag that a

@@ -22,7 +22,7 @@ use crate::clock;
 use crate::oci::{Algorithm, Digest};
 use crate::record::{Ending, Front, Kind};
 use crate::resolve::Resolver;
-use crate::store::Ingest;
+use crate::store::{Hold, Ingest, Protected, blocking};
 
 /// How many blobs that were asked for in vain are remembered for each containerd.
 const MISSES: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
@@ -30,6 +30,7 @@ const MISSES: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 /// What hand-over needs to know. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct HandOver {
+    hold: Hold,
     resolver: Resolver,
     /// The containerd, in words.
     asked_by: Arc<str>,
@@ -37,8 +38,8 @@ pub(super) struct HandOver {
 }
 
 impl HandOver {
-    pub(super) fn new(resolver: Resolver, asked_by: Arc<str>) -> Self {
-        Self { resolver, asked_by, missed: Arc::new(Mutex::new(LruCache::new(MISSES))) }
+    pub(super) fn new(hold: Hold, resolver: Resolver, asked_by: Arc<str>) -> Self {
+        Self { hold, resolver, asked_by, missed: Arc::new(Mutex::new(LruCache::new(MISSES))) }
     }
 
     /// containerd asked for a blob that is not held.
@@ -60,6 +61,9 @@ impl HandOver {
     /// better left to containerd.
     pub(super) async fn bring_in(&self, ingest: &Ingest) -> Option<Whole> {
         let digest = digest_in(ingest.name()).filter(|digest| self.was_missed(digest))?;
+        // From before it is held until its commit has adopted it.
+        let (hold, of) = (self.hold.clone(), digest.clone());
+        let protected = Arc::new(blocking(move || hold.protect(&of)).await);
         let progress = |offset| ingest.show_progress(offset);
         let size = match self.resolver.bring_in(&digest, &self.asked_by, progress).await {
             Ok(size) => size,
@@ -70,7 +74,7 @@ impl HandOver {
             }
         };
         let announced = ingest.status().total;
-        (announced == 0 || announced == size).then_some(Whole { digest, size })
+        (announced == 0 || announced == size).then_some(Whole { digest, size, _protected: protected })
     }
 }
 
@@ -80,6 +84,7 @@ pub(super) struct Whole {
     pub(super) digest: Digest,
     /// In bytes.
     pub(super) size: u64,
+    _protected: Arc<Protected>,
 }
 
 /// The digest at the end of a ref such as `default/7/layer-sha256:…`.

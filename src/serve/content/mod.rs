@@ -71,7 +71,7 @@ impl ContentService {
     pub fn open(hold: Hold, owner: Owner, resolver: Resolver, handover: bool) -> Result<Self, StoreError> {
         let ingests = Ingests::open(&hold, owner.clone())?;
         let handover =
-            handover.then(|| HandOver::new(resolver.clone(), format!("containerd {owner}").into()));
+            handover.then(|| HandOver::new(hold.clone(), resolver.clone(), format!("containerd {owner}").into()));
         let record = resolver.record().clone();
         let (writers, begun) = (TaskTracker::new(), Begun::default());
         Ok(Self { hold, owner, record, ingests, resolver, handover, writers, begun })

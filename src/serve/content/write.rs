@@ -208,12 +208,17 @@ impl Writer {
             return Ok(self);
         }
         let digest = expected.clone();
-        let adopted = blocking(move || -> Result<(), StoreError> {
-            self.hold.adopt(&self.owner, &digest, clock::now())?;
-            self.ingest.abort()
+        let adopted = blocking(move || -> Result<Option<Self>, StoreError> {
+            match self.hold.adopt(&self.owner, &digest, clock::now())? {
+                Some(_) => self.ingest.abort().map(|()| None),
+                // It was cache, and has been removed meanwhile.
+                None => Ok(Some(self)),
+            }
         });
-        adopted.await.map_err(failed)?;
-        Err(Status::already_exists(format!("content {expected}: already exists")))
+        match adopted.await.map_err(failed)? {
+            None => Err(Status::already_exists(format!("content {expected}: already exists"))),
+            Some(writer) => Ok(writer),
+        }
     }
 
     /// Puts the request's bytes at its offset, which is the end, or the beginning: then what was there goes.
@@ -251,6 +256,7 @@ impl Writer {
             Err(error @ (CommitError::Size { .. } | CommitError::Digest { .. })) => {
                 Err(Status::failed_precondition(error.to_string()))
             }
+            Err(error @ CommitError::NoRoom) => Err(Status::resource_exhausted(error.to_string())),
             Err(CommitError::Store(error)) => Err(failed(error)),
         }
     }

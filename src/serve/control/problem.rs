@@ -92,6 +92,7 @@ impl From<Refusal> for Problem {
             | Refusal::MissingReferrers(_) => (Code::NotFound, None),
             Refusal::Denied { .. } => (Code::PermissionDenied, None),
             Refusal::Unanswered { failure, .. } => of_failure(failure),
+            Refusal::NoRoom(_) => (Code::ResourceExhausted, None),
             Refusal::NotAManifest(_) => (Code::InvalidArgument, None),
             Refusal::Interrupted(_) => (Code::Unavailable, None),
             Refusal::Store(_) | Refusal::Internal => (Code::Internal, None),

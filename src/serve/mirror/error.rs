@@ -140,6 +140,8 @@ fn of_refusal(refusal: &Refusal) -> (StatusCode, &'static str, Option<Duration>)
         Refusal::Denied { challenge: None, .. } => (StatusCode::FORBIDDEN, "DENIED", None),
         Refusal::Unanswered { failure, .. } => of_failure(failure),
         Refusal::Interrupted(_) => (StatusCode::BAD_GATEWAY, "UNAVAILABLE", retry_after(None)),
+        // Not 503, which containerd asks again here: at any other it goes on to the registry itself.
+        Refusal::NoRoom(_) => (StatusCode::INSUFFICIENT_STORAGE, "UNAVAILABLE", None),
         Refusal::Store(_) | Refusal::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", None),
     }
 }

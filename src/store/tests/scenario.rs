@@ -61,6 +61,20 @@ pub(super) async fn play(root: &Path, disk: &Disk, model: &Arc<Mutex<Model>>) {
     world.adopt("system", &layer);
     world.release("other", &pulled);
 
+    // Cache is evicted, and comes back; what is relied on stays.
+    let cache = world.keep(b"cache that nobody relies on");
+    world.evict(&[&cache]);
+    world.keep(b"cache that nobody relies on");
+    world.hold.read(&cache).unwrap();
+    world.hold.note_uses(NOW).unwrap();
+    let more = world.keep(b"more of it");
+    world.evict(&[&cache, &more]);
+    assert_eq!(world.hold.remove_cached(&[layer.clone(), pulled.clone()]).unwrap(), []);
+    world.keep(b"more of it");
+    let pinned = "nginx".parse().unwrap();
+    world.hold.pin(&pinned, NOW).unwrap();
+    world.hold.unpin(&pinned).unwrap();
+
     // An adopted blob is lost, noticed and made whole.
     world.spoil(&layer);
     assert!(matches!(world.hold.read(&layer).unwrap(), Reading::Lost { .. }));
@@ -122,6 +136,13 @@ impl World {
         self.hold.keep(bytes, &digest, NOW).unwrap();
         self.committed(&digest, bytes);
         digest
+    }
+
+    fn evict(&self, digests: &[&Digest]) {
+        // From here on it may be there or not.
+        self.model().blobs.retain(|digest, _| !digests.contains(&digest));
+        let digests: Vec<_> = digests.iter().map(|digest| (*digest).clone()).collect();
+        assert_eq!(self.hold.remove_cached(&digests).unwrap().len(), digests.len());
     }
 
     fn committed(&self, digest: &Digest, bytes: &[u8]) {
