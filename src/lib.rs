@@ -6,6 +6,7 @@ pub mod app;
 pub mod apply;
 pub mod clock;
 pub mod config;
+pub mod evict;
 pub mod oci;
 pub mod proto;
 pub mod record;
