@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let services = tonic_prost_build::configure().build_client(false);
     services.compile_with_config(config("containerd.services.diff.v1"), &[diff], &[types])?;
     // The commands are clients of our own.
-    let own = ["resolver", "layers", "hold"].map(|name| format!("proto/tidehold/v1/{name}.proto"));
+    let own = ["resolver", "layers", "hold", "adopt"].map(|name| format!("proto/tidehold/v1/{name}.proto"));
     tonic_prost_build::configure().compile_with_config(
         with_json(config("tidehold.v1")),
         &own,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use tokio::net::TcpListener;
+use futures_util::{FutureExt, StreamExt};
+use tokio::net::{TcpListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -17,7 +17,7 @@ use crate::config::{Config, Registry};
 use crate::record::Record;
 use crate::resolve::{Access, Ages, Fetch, Freshness, Resolver};
 use crate::serve::content::{self, ContentService, Pending};
-use crate::serve::control::{self, ControlService, HoldService};
+use crate::serve::control::{self, AdoptionService, ControlService, HoldService};
 use crate::serve::differ::DifferService;
 use crate::serve::listen::{ListenError, Listeners, Socket, SocketFile};
 use crate::serve::overview::{Facts, Overview};
@@ -39,7 +39,8 @@ pub struct App {
     resolver: Resolver,
     mirror: TcpListener,
     control: Socket,
-    overview: Overview,
+    /// What is answered at the control socket.
+    operator: Routes,
     /// The content listeners serve already.
     servers: TaskTracker,
     /// The streams of writes of each containerd.
@@ -90,7 +91,11 @@ impl App {
             let _ = opened.send((service, differ.clone()));
         }
         let overview = Overview::new(hold.clone(), resolver.clone(), facts(&config, &mirror));
-        Ok(Self { hold, resolver, mirror, control, overview, servers, writers, stop })
+        let operator = Routes::default()
+            .add_service(ControlService::new(resolver.clone(), stop.clone()).into_server())
+            .add_service(HoldService::new(overview, stop.clone()).into_server())
+            .add_service(adoption(&config, &hold, &stop).into_server());
+        Ok(Self { hold, resolver, mirror, control, operator, servers, writers, stop })
     }
 
     /// Serves until SIGTERM or SIGINT, then lets what runs end. Ends as well, to be started anew, where the index
@@ -102,11 +107,11 @@ impl App {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let Self { hold, resolver, mirror, control, overview, servers, writers, stop } = self;
+        let Self { hold, resolver, mirror, control, operator, servers, writers, stop } = self;
         let answering = resolver.clone();
         let answer = move |request| mirror::answer(answering.clone(), request);
         servers.spawn(http::serve(mirror, answer, stop.clone()));
-        servers.spawn(serve_control(control, resolver.clone(), overview, stop.clone()));
+        servers.spawn(serve_control(control, operator, stop.clone()));
         servers.close();
         let sweeping = tokio::task::spawn_blocking({
             let (hold, stop) = (hold.clone(), stop.clone());
@@ -181,13 +186,58 @@ async fn serve_content(socket: Socket, opening: oneshot::Receiver<Fronts>, stop:
     content::serve(listener, content, beside, stopped(stop, file)).await;
 }
 
-async fn serve_control(socket: Socket, resolver: Resolver, overview: Overview, stop: CancellationToken) {
+async fn serve_control(socket: Socket, operator: Routes, stop: CancellationToken) {
     let Socket { listener, file } = socket;
     let served = control::server()
-        .add_service(ControlService::new(resolver, stop.clone()).into_server())
-        .add_service(HoldService::new(overview, stop.clone()).into_server())
+        .add_routes(operator)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped(stop, file));
     ended("control", served.await);
+}
+
+fn adoption(config: &Config, hold: &Hold, stop: &CancellationToken) -> AdoptionService {
+    let names = config.containerds.iter().map(|containerd| containerd.name.clone());
+    AdoptionService::new(hold.clone(), names, stop.clone())
+}
+
+/// The hold alone, for a command that works on it while no daemon does: it is locked until this is closed.
+pub struct HoldAlone {
+    hold: Hold,
+    serving: tokio::task::JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl HoldAlone {
+    /// Opens it, and answers with a connection on which it is served as `tidehold.v1.Adoption`.
+    ///
+    /// # Errors
+    /// When it cannot be used, or a daemon has it.
+    pub async fn open(config: &Config) -> Result<(Self, UnixStream), BuildError> {
+        let data_dir = config.data_dir.clone();
+        let (hold, recovered) = blocking(move || Hold::open(&data_dir, clock::now())).await?;
+        report(config, &recovered);
+        let stop = CancellationToken::new();
+        let (own, others) = UnixStream::pair().map_err(BuildError::Connection)?;
+        let adoption = adoption(config, &hold, &stop);
+        let (incoming, stopped) = (futures_util::stream::iter([Ok::<_, std::io::Error>(own)]), stop.clone());
+        let serving = tokio::spawn(async move {
+            // The one connection is all that comes; it is served until the end.
+            let incoming = incoming.chain(futures_util::stream::pending());
+            let server = control::server().add_service(adoption.into_server());
+            ended("alone", server.serve_with_incoming_shutdown(incoming, stopped.cancelled_owned()).await);
+        });
+        Ok((Self { hold, serving, stop }, others))
+    }
+
+    /// Brings everything to the disk. Whoever has the connection has dropped it.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn close(self) -> Result<(), StoreError> {
+        let Self { hold, serving, stop } = self;
+        stop.cancel();
+        let _ = serving.await;
+        blocking(move || hold.close(clock::now())).await
+    }
 }
 
 /// The end of listening on a unix socket.
@@ -318,6 +368,9 @@ pub enum BuildError {
     /// A registry's name is not one.
     #[error(transparent)]
     Registry(crate::oci::NameError),
+    /// A connection within this process could not be had.
+    #[error("connect to myself: {0}")]
+    Connection(std::io::Error),
 }
 
 /// Why the daemon did not end well.

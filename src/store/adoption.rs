@@ -6,7 +6,7 @@
 //! Invariant: an adoption is its mark, an empty file of its own, durable before anybody is answered. What the index
 //! has of it is for looking up and listing, and adds labels and times; where the two differ, the mark is right.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -72,6 +72,33 @@ impl Hold {
     pub fn adopted(&self, owner: &Owner, digest: &Digest) -> Result<Option<Adopted>, StoreError> {
         let record = self.inner.index.adoption(owner.as_str(), digest)?;
         Ok(record.map(|record| Adopted::new(digest.clone(), record)))
+    }
+
+    /// Adopts blobs, many with one wait for the disk. Answers with those that are not held any more. *Blocking.*
+    pub(super) fn adopt_all(
+        &self,
+        owner: &Owner,
+        blobs: &[&Blob],
+        now: SystemTime,
+    ) -> Result<HashSet<Digest>, StoreError> {
+        let _alone = self.inner.adopting.lock_all();
+        let (mut new, mut gone) = (Vec::new(), HashSet::new());
+        for blob in blobs {
+            if self.blob(&blob.digest)?.is_none() {
+                gone.insert(blob.digest.clone());
+            } else if self.inner.index.adoption(owner.as_str(), &blob.digest)?.is_none() {
+                new.push(*blob);
+            }
+        }
+        if new.is_empty() {
+            return Ok(gone);
+        }
+        self.inner.files.mark_all(owner.as_str(), &new)?;
+        for blob in new {
+            let record = AdoptionRecord::new(blob.size, blob.committed_at.into(), now.into());
+            self.inner.index.put_adoption(owner.as_str(), &blob.digest, &record)?;
+        }
+        Ok(gone)
     }
 
     /// Changes the labels of an adopted blob, adopting it where it is not yet. `None` where it is not held.
@@ -179,6 +206,11 @@ impl Default for Stripes {
 }
 
 impl Stripes {
+    /// All of them, in their order: who has one waits for no other.
+    fn lock_all(&self) -> Vec<MutexGuard<'_, ()>> {
+        self.0.iter().map(|group| group.lock().unwrap_or_else(PoisonError::into_inner)).collect()
+    }
+
     pub(super) fn lock(&self, digest: &Digest) -> MutexGuard<'_, ()> {
         let group = digest.hex().bytes().take(4).fold(0, |sum, digit| sum * 31 + usize::from(digit));
         let [first, ..] = &self.0;

@@ -210,16 +210,32 @@ impl Draft {
 
 /// The hash of all bytes of a file, and how many they are.
 pub(super) fn rehash(file: &File, algorithm: Algorithm) -> std::io::Result<(Hasher, u64)> {
+    // It always goes on.
+    let whole = rehash_telling(file, algorithm, &mut |_| true)?;
+    Ok(whole.unwrap_or_else(|| (Hasher::new(algorithm), 0)))
+}
+
+/// As [`rehash`], telling how many bytes were read each time some were; `None` where the answer to that was false.
+pub(super) fn rehash_telling(
+    file: &File,
+    algorithm: Algorithm,
+    go_on: &mut impl FnMut(u64) -> bool,
+) -> std::io::Result<Option<(Hasher, u64)>> {
     let mut hasher = Hasher::new(algorithm);
-    let mut buffer = vec![0; REHASH_CHUNK_BYTES];
+    let length = file.metadata()?.len();
+    let chunk = usize::try_from(length).unwrap_or(usize::MAX).clamp(1, REHASH_CHUNK_BYTES);
+    let mut buffer = vec![0; chunk];
     let mut offset = 0;
     loop {
         let read = file.read_at(&mut buffer, offset)?;
         let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else {
-            return Ok((hasher, offset));
+            return Ok(Some((hasher, offset)));
         };
         hasher.update(bytes);
         offset += read as u64;
+        if !go_on(read as u64) {
+            return Ok(None);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::disk::Disk;
-use super::{Draft, StoreError};
+use super::{Blob, Draft, StoreError};
 use crate::oci::{Algorithm, Digest};
 
 /// How much has to fit on the disk before it is said to have room, in bytes: some segments of the index.
@@ -20,6 +20,8 @@ const ROOM_BYTES: usize = 4 << 20;
 /// - `blobs/<algorithm>/<first two digits>/<hex>`: whole blobs
 /// - `adopted/<containerd>/<algorithm>-<hex>-<size>`: empty files, each the word that a containerd relies on a blob
 /// - `entering/<algorithm>-<hex>-<number>`: empty files, each a commit that the index may not have yet
+/// - `arriving/<number>-<algorithm>-<hex>`: what others bring to be taken over, worthless after a restart
+/// - `adopted-from/<containerd>`: the word that all of that containerd's former store was taken over
 /// - `ingest/download/<number>`: downloads under way, worthless after a restart
 /// - `ingest/containerd-<name>/<number>`: what containerds are writing, kept across restarts
 /// - `lists/<hex>`: lists that registries made up, by the hash of what was asked for
@@ -54,7 +56,7 @@ impl Files {
             _lock: lock(data_dir)?,
             disk,
         };
-        for folder in [&files.blobs, &files.adopted, &files.entering, &files.downloads()] {
+        for folder in [&files.blobs, &files.adopted, &files.entering, &files.downloads(), &files.arriving()] {
             files.disk.make_folder(folder)?;
         }
         if let Some(parent) = data_dir.parent().filter(|parent| parent.is_dir()) {
@@ -123,6 +125,24 @@ impl Files {
     /// The files of downloads that the last stop cut off.
     pub(super) fn left_downloads(&self) -> Result<Vec<PathBuf>, StoreError> {
         entries(&self.downloads())
+    }
+
+    /// Where others put what is to be taken over.
+    pub(super) fn arriving(&self) -> PathBuf {
+        self.data_dir.join("arriving")
+    }
+
+    /// Removes what has arrived and was not taken over, of that whose names begin like this; answers how many there
+    /// were. What is no file is nothing that arrived.
+    pub(super) fn clear_arrivals(&self, prefix: &str) -> Result<usize, StoreError> {
+        let mut left = entries(&self.arriving())?;
+        left.retain(|path| name(path).starts_with(prefix) && !(path.is_dir() && !path.is_symlink()));
+        left.iter().try_for_each(|path| self.disk.remove(path))?;
+        Ok(left.len())
+    }
+
+    pub(super) fn adopted_from(&self, owner: &str) -> PathBuf {
+        self.data_dir.join("adopted-from").join(owner)
     }
 
     /// Whether the disk takes as much as the index writes at a time. A file that a crash leaves of this is swept like
@@ -210,6 +230,44 @@ impl Files {
         Ok(note)
     }
 
+    /// Moves verified and synced files to where their digests say, so that they are there after a loss of power. No note
+    /// tells of it.
+    pub(super) fn publish_all(&self, files: &[(PathBuf, &Digest)]) -> Result<(), StoreError> {
+        let mut folders = BTreeSet::new();
+        for (file, digest) in files {
+            let target = self.blob(digest);
+            if let Some(folder) = target.parent() {
+                self.make_durable_folder(folder)?;
+                folders.insert(folder.to_owned());
+            }
+            self.disk.rename(file, &target)?;
+            // Two names of one file are left as they are by a rename.
+            self.disk.remove(file)?;
+        }
+        folders.iter().try_for_each(|folder| self.disk.sync_folder(folder))
+    }
+
+    /// Writes a small file below the data folder in the place of another, so that after a loss of power the one or the
+    /// other is there.
+    pub(super) fn replace_small(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let folder = path.parent().unwrap_or(&self.data_dir);
+        self.make_durable_folder(folder)?;
+        let draft = self.new_download();
+        let file = self.disk.create(&draft)?;
+        self.disk.write(&draft, &file, bytes, 0)?;
+        self.disk.sync(&draft, &file)?;
+        self.disk.rename(&draft, path)?;
+        self.disk.sync_folder(folder)
+    }
+
+    /// Removes a file, where it is there, so that it is gone after a loss of power.
+    pub(super) fn remove_durably(&self, path: &Path) -> Result<(), StoreError> {
+        match path.parent().filter(|folder| folder.is_dir()) {
+            Some(folder) => self.disk.remove(path).and_then(|()| self.disk.sync_folder(folder)),
+            None => Ok(()),
+        }
+    }
+
     /// The notes of commits that the index may not have.
     pub(super) fn notes(&self) -> Result<Vec<(PathBuf, Option<Digest>)>, StoreError> {
         let digest = |path: &Path| parsed_marker(name(path)).map(|(digest, _)| digest);
@@ -232,6 +290,16 @@ impl Files {
         self.make_durable_folder(&folder)?;
         // An empty file has nothing to sync but its name.
         self.disk.create(&folder.join(marker(digest, size)))?;
+        self.disk.sync_folder(&folder)
+    }
+
+    /// As [`mark`](Self::mark), for many with one wait.
+    pub(super) fn mark_all(&self, owner: &str, blobs: &[&Blob]) -> Result<(), StoreError> {
+        let folder = self.adopted.join(owner);
+        self.make_durable_folder(&folder)?;
+        for blob in blobs {
+            self.disk.create(&folder.join(marker(&blob.digest, blob.size)))?;
+        }
         self.disk.sync_folder(&folder)
     }
 

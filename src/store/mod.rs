@@ -12,7 +12,9 @@
 //! Look-ups answer from memory and may be called anywhere. What is documented as *blocking* waits for the disk:
 //! async callers go through [`blocking`].
 
+mod adopted_from;
 mod adoption;
+mod arrival;
 mod disk;
 mod download;
 mod draft;
@@ -43,7 +45,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
+pub use adopted_from::AdoptedFrom;
 pub use adoption::{Adopted, Owner};
+pub use arrival::{ArrivalError, Arrivals};
 pub use download::{Download, DownloadState, FollowError, Follower};
 pub use draft::{CommitError, Draft};
 pub use ingest::{Announced, Ingest, IngestStatus, Ingests, OpenIngestError};

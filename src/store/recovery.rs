@@ -31,6 +31,8 @@ pub struct Recovered {
     pub ended_adoptions: usize,
     /// Downloads that a stop cut off, removed.
     pub downloads: usize,
+    /// Files that arrived and were not taken over before a stop, removed.
+    pub arrivals: usize,
     /// Ingests that lacked their file or their entry, removed.
     pub broken_ingests: usize,
     /// Where an index that could not be used was moved.
@@ -77,6 +79,7 @@ fn clear_downloads(files: &Files, recovered: &mut Recovered) -> Result<(), Store
         files.disk().remove(&path)?;
         recovered.downloads += 1;
     }
+    recovered.arrivals = files.clear_arrivals("")?;
     Ok(())
 }
 

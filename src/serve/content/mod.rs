@@ -70,8 +70,8 @@ impl ContentService {
     /// When the index cannot be read.
     pub fn open(hold: Hold, owner: Owner, resolver: Resolver, handover: bool) -> Result<Self, StoreError> {
         let ingests = Ingests::open(&hold, owner.clone())?;
-        let handover =
-            handover.then(|| HandOver::new(hold.clone(), resolver.clone(), format!("containerd {owner}").into()));
+        let handover = handover
+            .then(|| HandOver::new(hold.clone(), resolver.clone(), format!("containerd {owner}").into()));
         let record = resolver.record().clone();
         let (writers, begun) = (TaskTracker::new(), Begun::default());
         Ok(Self { hold, owner, record, ingests, resolver, handover, writers, begun })

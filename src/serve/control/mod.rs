@@ -5,6 +5,7 @@
 //!
 //! Invariant: no call makes anything grow without a bound, and a call whose client has left does nothing more.
 
+mod adopt;
 mod choose;
 mod fetch;
 mod hold;
@@ -13,6 +14,7 @@ mod resolve;
 mod steps;
 mod warm;
 
+pub use adopt::AdoptionService;
 pub use hold::HoldService;
 
 use std::pin::Pin;

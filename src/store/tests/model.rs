@@ -179,6 +179,7 @@ fn nothing_is_astray(hold: &Hold, root: &Path) -> Result<Image, String> {
     ensure!(marks == of_tree("adoptions"), "marks {marks:?}, entries {:?}", of_tree("adoptions"));
     ensure!(image.below("ingest/download").is_empty(), "a download is left");
     ensure!(image.below("entering").is_empty(), "a note is left");
+    ensure!(image.below("arriving").is_empty(), "an arrival is left");
     let ingests = image.below("ingest").len();
     ensure!(ingests == of_tree("ingests").len(), "{ingests} ingests, entries {:?}", of_tree("ingests"));
     image.index = Some(entries);

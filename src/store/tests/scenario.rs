@@ -7,7 +7,9 @@ use super::model::Model;
 use super::{NOW, digest_of};
 use crate::oci::{Algorithm, Child, Digest, Registry, Repository};
 use crate::store::disk::Disk;
-use crate::store::{Announced, Download, Hold, Ingest, Ingests, Listed, Owner, Reading, TagEntry};
+use crate::store::{
+    Announced, ArrivalError, Download, Hold, Ingest, Ingests, Listed, Owner, Reading, TagEntry,
+};
 
 /// How many bytes every ingest is said to have.
 const ANNOUNCED: u64 = 99;
@@ -55,6 +57,10 @@ pub(super) async fn play(root: &Path, disk: &Disk, model: &Arc<Mutex<Model>>) {
     drop(world.write("other", "left", &[b"half of "]).await);
     let broken = world.hold.draft().unwrap();
     broken.remove();
+
+    // Others bring some: of these one is held already, one has its name for nothing, and one does not come.
+    let brought: [&[u8]; 3] = [b"brought by another", b"by another hash", b"what it came to be"];
+    world.take_over("system", &brought, b"not what its name says");
 
     world.release("other", &layer);
     world.release("system", &layer);
@@ -166,6 +172,35 @@ impl World {
         self.model().may_be_adopted.insert((owner, digest.clone()));
         self.hold.adopt(&Owner::new(owner), digest, NOW).unwrap().unwrap();
         self.model().adopted.insert((owner, digest.clone()));
+    }
+
+    /// Lets others put these where arrivals are put, and one under a name that is not its own.
+    fn take_over(&self, owner: &'static str, brought: &[&[u8]], misnamed: &[u8]) {
+        let arrivals = self.hold.arrivals();
+        let put = |digest: &Digest, bytes: &[u8]| {
+            let name = format!("{}{}-{}", arrivals.prefix(), digest.algorithm().name(), digest.hex());
+            let path = arrivals.folder().join(name);
+            let file = self.disk.create(&path).unwrap();
+            self.disk.write(&path, &file, bytes, 0).unwrap();
+        };
+        let mut digests: Vec<_> = brought.iter().map(|bytes| Digest::of(bytes)).collect();
+        for (digest, bytes) in digests.iter().zip(brought) {
+            put(digest, bytes);
+            self.model().may_be_adopted.insert((owner, digest.clone()));
+        }
+        digests.push(Digest::of(b"something else"));
+        put(&Digest::of(b"something else"), misnamed);
+        digests.push(Digest::of(b"what does not come"));
+        let taken = arrivals.take_over(&Owner::new(owner), &digests, NOW, |_| true).unwrap();
+        for ((digest, bytes), taken) in digests.iter().zip(brought).zip(&taken) {
+            assert_eq!(taken.as_ref().unwrap().blob().digest, *digest);
+            self.committed(digest, bytes);
+            self.model().adopted.insert((owner, digest.clone()));
+        }
+        assert!(
+            matches!(taken[3..], [Err(ArrivalError::Digest { .. }), Err(ArrivalError::Missing)]),
+            "{taken:?}"
+        );
     }
 
     fn release(&self, owner: &'static str, digest: &Digest) {
