@@ -1,11 +1,14 @@
 //! The way to the daemon: which socket, and what is wrong where nobody answers.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 use hyper_util::rt::TokioIo;
+use rustix::process::geteuid;
+use tidehold::app::HoldAlone;
 use tidehold::proto::v1::hold_client::HoldClient;
 use tidehold::proto::v1::resolver_client::ResolverClient;
 use tokio::net::UnixStream;
@@ -36,6 +39,33 @@ impl Control {
     /// Its hold.
     pub(super) async fn hold(&self) -> Result<HoldClient<Channel>, Failed> {
         Ok(HoldClient::new(self.channel().await?))
+    }
+
+    /// A connection to it, or where none runs to its hold, opened for as long as this takes.
+    pub(super) async fn channel_or_alone(&self) -> Result<(Channel, Option<HoldAlone>), Failed> {
+        if self.socket.is_some() {
+            return Ok((self.channel().await?, None));
+        }
+        let config = super::load(self.config.as_deref())?;
+        match UnixStream::connect(&config.control.socket).await {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
+            {
+                let hold = config.data_dir.display();
+                let (owner, own) =
+                    (std::fs::metadata(&config.data_dir).map(|folder| folder.uid()).ok(), geteuid());
+                if owner.is_some_and(|owner| owner != own.as_raw()) {
+                    let socket = config.control.socket.display().to_string();
+                    return Err(unanswered(&socket, &error)
+                        .context(format!("{hold} is another user's"))
+                        .into());
+                }
+                eprintln!("tidehold: no daemon runs, so this opens its hold in {hold} by itself");
+                let (alone, stream) = HoldAlone::open(&config).await.context("open the hold")?;
+                Ok((channel(stream).await.context("talk to the hold")?, Some(alone)))
+            }
+            Ok(_) | Err(_) => Ok((self.channel().await?, None)),
+        }
     }
 
     /// A connection to it.

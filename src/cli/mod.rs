@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 usage, 78 bad configuration.
 
 mod budget;
+mod adopt;
 mod control;
 mod decompress;
 mod doctor;
@@ -55,6 +56,8 @@ enum Command {
     Resolve(resolve::Resolve),
     /// Fetch images ahead of those who will pull them
     Warm(warm::Warm),
+    /// Take over what a containerd's own content store holds, without a second copy, or give it back
+    Adopt(adopt::Adopt),
     /// Decompress a layer for containerd 1.6, which runs this as its stream processor
     Decompress(decompress::Decompress),
 }
@@ -87,6 +90,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Log(log) => log.run(),
         Command::Resolve(resolve) => resolve.run(),
         Command::Warm(warm) => warm.run(),
+        Command::Adopt(adopt) => adopt.run(),
         Command::Decompress(decompress) => decompress.run(),
     };
     match ended {

@@ -8,17 +8,17 @@ use std::io;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use serde::{Deserialize, Serialize};
+use serde::{Serialize, Serializer};
 
 use super::{Hold, Owner, StoreError};
 
 /// What was taken over, from where and when.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AdoptedFrom {
     /// The containerd's root folder.
     pub root: PathBuf,
     /// Since when its store may have had more: nothing that came before this was left out.
-    #[serde(with = "rfc3339")]
+    #[serde(serialize_with = "rfc3339")]
     pub at: SystemTime,
     /// How many blobs the store had then.
     pub blobs: u64,
@@ -37,21 +37,6 @@ impl Hold {
         files.replace_small(&path, &text)
     }
 
-    /// That word, if it was given. *Blocking.*
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn adopted_from(&self, owner: &Owner) -> Result<Option<AdoptedFrom>, StoreError> {
-        let path = self.inner.files.adopted_from(owner.as_str());
-        match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .map(Some)
-                .map_err(|error| StoreError::io("read", &path)(error.into())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StoreError::io("read", &path)(error)),
-        }
-    }
-
     /// Takes that word back. *Blocking.*
     ///
     /// # Errors
@@ -61,17 +46,6 @@ impl Hold {
     }
 }
 
-mod rfc3339 {
-    use std::time::SystemTime;
-
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&humantime::format_rfc3339_nanos(*time))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<SystemTime, D::Error> {
-        humantime::parse_rfc3339(&String::deserialize(from)?).map_err(D::Error::custom)
-    }
+fn rfc3339<S: Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&humantime::format_rfc3339_nanos(*time))
 }

@@ -15,6 +15,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod adopt;
 mod bench;
 mod damage;
 mod differ;
@@ -44,6 +45,7 @@ const CHAPTERS: &[&[Scenario]] = &[
     damage::SCENARIOS,
     restart::SCENARIOS,
     kills::SCENARIOS,
+    adopt::SCENARIOS,
 ];
 
 struct Scenario {

@@ -137,6 +137,40 @@ impl Containerd {
         self.process = launch(&self.programs, self.folder.path());
     }
 
+    /// Ends it in good order and starts it again on the same state with another content store.
+    pub(crate) fn restart_with(&mut self, store: Store<'_>) {
+        self.stop();
+        let config = config(self.version, store, self.snapshotter, self.folder.path());
+        fs::write(self.folder.path().join("config.toml"), config).unwrap();
+        self.process = launch(&self.programs, self.folder.path());
+    }
+
+    /// Where it keeps all that it has.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    /// Makes a container of the image's own command, and answers with its name. Its control group has the namespace's
+    /// name, which is no other test's therefore.
+    pub(crate) fn create(&self, namespace: &str, reference: &str) -> String {
+        let id = unique_id();
+        let args = ["-n", namespace, "containers", "create", "--snapshotter", self.snapshotter];
+        self.ctr(&[&args[..], &[reference, &id]].concat());
+        id
+    }
+
+    /// Runs a container that was made, and answers what it printed.
+    pub(crate) fn run_created(&self, namespace: &str, id: &str) -> String {
+        let output = self.folder.path().join(id);
+        let log = format!("file://{}", output.display());
+        self.ctr(&["-n", namespace, "tasks", "start", "--log-uri", &log, id]);
+        remove_control_groups(&format!("{namespace}/{id}"));
+        remove_control_groups(namespace);
+        let printed = fs::read_to_string(&output).expect("the container's output");
+        fs::remove_file(&output).unwrap();
+        printed
+    }
+
     fn stop(&mut self) {
         let pid = self.pid();
         self.process.terminate(pid);
@@ -464,7 +498,7 @@ fn snapshotter() -> &'static str {
 }
 
 /// The name of a container. Two tests must not meet in one control group.
-fn unique_id() -> String {
+pub(crate) fn unique_id() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("tidehold-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }

@@ -183,20 +183,8 @@ fn look(hold: &Hold, name: String, digests: &[Digest]) -> Result<v1::LookRespons
     }
     // Of a folder that cannot be looked at nobody else sees the same.
     let folder = std::fs::metadata(hold.data_dir()).map_or((0, 0), |folder| (folder.dev(), folder.ino()));
-    let adopted_from = hold.adopted_from(&owner)?.map(|from| v1::AdoptedFrom {
-        root: from.root.display().to_string(),
-        at: Some(from.at.into()),
-        blobs: from.blobs,
-    });
     let data_dir = hold.data_dir().display().to_string();
-    Ok(v1::LookResponse {
-        containerd: name,
-        data_dir,
-        device: folder.0,
-        inode: folder.1,
-        known,
-        adopted_from,
-    })
+    Ok(v1::LookResponse { containerd: name, data_dir, device: folder.0, inode: folder.1, known })
 }
 
 /// A page of what a containerd relies on, and where to go on.

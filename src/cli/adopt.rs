@@ -1,0 +1,71 @@
+//! `tidehold adopt`: takes over what a containerd's own content store holds, and gives it back.
+//!
+//! The daemon may not see that store's files, and could not link them if it did: its own mount name space makes two file
+//! systems of one. So this command, which runs as root in the machine's, puts them where the daemon looks for them. It
+//! can be ended at any moment and run again: what was taken over stays, and is not gone through a second time.
+
+mod back;
+mod daemon;
+mod put;
+mod shown;
+mod store;
+mod take;
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Failed;
+use super::control::Control;
+use daemon::Daemon;
+use shown::Shown;
+
+/// Where containerd keeps all that it has, where nobody says otherwise.
+const DEFAULT_ROOT: &str = "/var/lib/containerd";
+
+#[derive(Args)]
+pub(crate) struct Adopt {
+    /// The containerd, by its name in Tidehold's configuration; without it, the only one there
+    #[arg(long, value_name = "NAME")]
+    containerd: Option<String>,
+    /// containerd's root folder, or its content store's
+    #[arg(long, visible_alias = "root", value_name = "DIR", default_value = DEFAULT_ROOT)]
+    from: PathBuf,
+    /// Give back to that store all that this containerd relies on, so that it can be used again
+    #[arg(long)]
+    undo: bool,
+    /// After that, let go of it: it becomes cache
+    #[arg(long, requires = "undo")]
+    release: bool,
+    /// Copy where neither hard links nor reflinks can be had: it takes as much space again
+    #[arg(long)]
+    copy: bool,
+    /// Say what would be done, and how, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Answer as JSON, one object a line
+    #[arg(long)]
+    json: bool,
+    /// Where the hold's folder is seen from here, if not where the daemon sees it
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    control: Control,
+}
+
+impl Adopt {
+    pub(crate) fn run(self) -> Result<(), Failed> {
+        super::runtime()?.block_on(async {
+            let name = self.containerd.clone().unwrap_or_default();
+            let mut daemon = Daemon::connect(&self.control, name, self.data_dir.as_deref()).await?;
+            let shown = Shown::new(self.json);
+            let done = if self.undo {
+                back::give_back(&mut daemon, &self, shown).await
+            } else {
+                take::take_over(&mut daemon, &self, shown).await
+            };
+            // Also after a failure: what was done is to stay.
+            daemon.close().await.and(done)
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! What a test works with: a daemon, a containerd's root that is laid out by hand, and the command.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::daemon::{Daemon, Plan};
+use crate::support::hub::digest_of;
+
+pub(crate) struct Node {
+    pub(crate) daemon: Daemon,
+    root: TempDir,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Node {
+    /// A containerd that has these blobs.
+    pub(crate) fn start(blobs: &[&[u8]]) -> Self {
+        Self::start_in(&std::env::temp_dir(), blobs)
+    }
+
+    /// One whose root is in this folder.
+    pub(crate) fn start_in(folder: &Path, blobs: &[&[u8]]) -> Self {
+        Self::of(Daemon::start(""), folder, blobs)
+    }
+
+    /// One of several that the daemon knows.
+    pub(crate) fn start_for(containerds: &[&str]) -> Self {
+        let daemon = Plan { containerds, ..Plan::default() }.start();
+        Self::of(daemon, &std::env::temp_dir(), &[b"a blob"])
+    }
+
+    fn of(daemon: Daemon, folder: &Path, blobs: &[&[u8]]) -> Self {
+        let root = tempfile::Builder::new().prefix("tidehold-root-").tempdir_in(folder).unwrap();
+        let node = Self { daemon, root };
+        fs::create_dir_all(node.blobs()).unwrap();
+        for bytes in blobs {
+            node.store(bytes);
+        }
+        node
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub(crate) fn content(&self) -> PathBuf {
+        self.root().join("io.containerd.content.v1.content")
+    }
+
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.content().join("blobs/sha256")
+    }
+
+    /// Puts a blob into containerd's store as containerd would, and answers with its digest.
+    pub(crate) fn store(&self, bytes: &[u8]) -> String {
+        let digest = digest_of(bytes);
+        self.store_as(&digest, bytes);
+        digest
+    }
+
+    /// The same under a name that may be another's.
+    pub(crate) fn store_as(&self, digest: &str, bytes: &[u8]) {
+        let file = self.file_of(digest);
+        fs::write(&file, bytes).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o444)).unwrap();
+    }
+
+    /// Where containerd has a blob.
+    pub(crate) fn file_of(&self, digest: &str) -> PathBuf {
+        self.blobs().join(digest.strip_prefix("sha256:").unwrap())
+    }
+
+    /// The command, with neither a terminal nor anything of the tester's environment.
+    pub(crate) fn command(&self, options: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
+        command.env_remove("TIDEHOLD_CONFIG").arg("adopt").arg("--config").arg(self.daemon.config());
+        command.arg("--from").arg(self.root()).args(options);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn adopt(&self, options: &[&str]) -> Ran {
+        let output = self.command(options).output().unwrap();
+        Ran {
+            code: output.status.code().expect("no signal ended it"),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// What the containerd relies on, by the daemon's marks.
+    pub(crate) fn relied_on(&self) -> BTreeSet<String> {
+        let marks = fs::read_dir(self.daemon.data().join("adopted/node")).into_iter().flatten();
+        let marks = marks.map(|mark| mark.unwrap().file_name().into_string().unwrap());
+        marks.map(|mark| mark.rsplit_once('-').unwrap().0.replacen('-', ":", 1)).collect()
+    }
+
+    /// The word that all was taken over.
+    pub(crate) fn word(&self) -> Option<Value> {
+        let text = fs::read(self.daemon.data().join("adopted-from/node")).ok()?;
+        Some(serde_json::from_slice(&text).unwrap())
+    }
+
+    /// Both have these blobs as the same files, and nothing else is left of how they came there.
+    pub(crate) fn shares<'a>(&self, digests: impl IntoIterator<Item = &'a String>) {
+        for digest in digests {
+            assert_eq!(inode(&self.file_of(digest)), inode(&self.daemon.file_of(digest)), "{digest}");
+        }
+        self.nothing_is_left();
+    }
+
+    pub(crate) fn nothing_is_left(&self) {
+        let arriving = self.daemon.data().join("arriving");
+        let left: Vec<_> = fs::read_dir(arriving).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+pub(crate) fn inode(file: &Path) -> u64 {
+    fs::metadata(file).unwrap_or_else(|error| panic!("{}: {error}", file.display())).ino()
+}
+
+impl Ran {
+    /// It did all that it was asked to.
+    #[track_caller]
+    pub(crate) fn done(self) -> Self {
+        assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{self:?}");
+        self
+    }
+
+    /// It failed, and said why with these words.
+    #[track_caller]
+    pub(crate) fn failed_with(self, code: i32, words: &[&str]) -> Self {
+        assert_eq!(self.code, code, "{self:?}");
+        for word in words {
+            assert!(self.stderr.contains(word), "{word:?} is not in {self:?}");
+        }
+        self
+    }
+
+    /// Its lines of one kind, each of which is a JSON object.
+    pub(crate) fn events(&self, event: &str) -> Vec<Value> {
+        let object = |line: &str| -> Value {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+        };
+        self.stdout.lines().map(object).filter(|object| object["event"] == event).collect()
+    }
+
+    #[track_caller]
+    pub(crate) fn event(&self, event: &str) -> Value {
+        let mut events = self.events(event);
+        assert_eq!(events.len(), 1, "{self:?}");
+        events.remove(0)
+    }
+}

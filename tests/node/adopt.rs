@@ -1,0 +1,202 @@
+//! A containerd that has its own content store is given Tidehold instead, with all that it holds, and gets that back.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use crate::bench::{FIXED, LATEST, Upstream, assert_free, parts_of, release};
+use crate::support::containerd::{Containerd, Store, Version, unique_id};
+use crate::support::daemon::Daemon;
+use crate::support::hub::Counters;
+use crate::{Scenario, scenario};
+
+const MIB: usize = 1024 * 1024;
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    scenario("its own store is taken over, and all images and containers work as before", there),
+    scenario("what it has, old and new, is given back to its own store", back),
+    scenario("what it pulls while its store is taken over is taken over by the next run", while_it_pulls),
+];
+
+/// A containerd with its own store, and a daemon that it does not know yet.
+struct Before {
+    containerd: Containerd,
+    daemon: Daemon,
+    upstream: Upstream,
+}
+
+impl Before {
+    fn start(version: Version) -> Self {
+        let upstream = Upstream::start();
+        let daemon = Daemon::start(&upstream.daemon_config());
+        let containerd = Containerd::start(version, Store::Builtin);
+        containerd.route("docker.io", &upstream.hub.registry_url());
+        Self { containerd, daemon, upstream }
+    }
+
+    /// Gives it Tidehold as its store and as its resolver.
+    fn swap(&mut self) {
+        self.containerd.restart_with(Store::Tidehold(&self.daemon.content()));
+        self.containerd.route("docker.io", &self.daemon.mirror());
+    }
+
+    /// Gives it its own again.
+    fn swap_back(&mut self) {
+        self.containerd.restart_with(Store::Builtin);
+        self.containerd.route("docker.io", &self.upstream.hub.registry_url());
+    }
+
+    fn adopt(&self, options: &[&str]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
+        command.arg("adopt").arg("--config").arg(self.daemon.config());
+        let output = command.arg("--from").arg(self.containerd.root()).args(options).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// The blobs in its own store, by digest.
+    fn stored(&self) -> BTreeSet<String> {
+        let names = fs::read_dir(blobs_of(&self.containerd)).unwrap();
+        names.map(|name| format!("sha256:{}", name.unwrap().file_name().to_str().unwrap())).collect()
+    }
+
+    /// Both stores have these as the same files.
+    fn shares(&self, digests: &BTreeSet<String>) {
+        for digest in digests {
+            let own = blobs_of(&self.containerd).join(digest.strip_prefix("sha256:").unwrap());
+            assert_eq!(inode(&own), inode(&self.daemon.file_of(digest)), "{digest}");
+        }
+    }
+
+    fn relied_on(&self) -> BTreeSet<String> {
+        let marks = fs::read_dir(self.daemon.data().join("adopted/node")).unwrap();
+        let marks = marks.map(|mark| mark.unwrap().file_name().into_string().unwrap());
+        marks.map(|mark| mark.rsplit_once('-').unwrap().0.replacen('-', ":", 1)).collect()
+    }
+}
+
+fn blobs_of(containerd: &Containerd) -> PathBuf {
+    containerd.root().join("io.containerd.content.v1.content/blobs/sha256")
+}
+
+/// Nothing but the one manifest by which its registry shows that it has the image: where the bytes came from that were
+/// taken over, nobody knows.
+fn assert_shown(cost: &Counters) {
+    assert_eq!((cost.manifest_gets, cost.blob_gets, cost.cdn_gets), (1, 0, 0), "{cost:?}");
+}
+
+fn inode(file: &Path) -> u64 {
+    fs::metadata(file).unwrap_or_else(|error| panic!("{}: {error}", file.display())).ino()
+}
+
+fn there(version: Version) {
+    let mut node = Before::start(version);
+    let pushed = node.upstream.push("large", 2 * MIB);
+    let own = unique_id();
+    node.containerd.pull(&own, LATEST);
+    node.containerd.pull(&own, FIXED);
+    node.containerd.pull("other", &pushed.reference);
+    let created = node.containerd.create(&own, LATEST);
+    let before = [node.containerd.content(&own), node.containerd.content("other")];
+    let first = node.upstream.hub.first().clone();
+
+    // While it runs, and a second time, which finds nothing more to do.
+    for _ in 0..2 {
+        node.adopt(&[]);
+        node.shares(&node.stored());
+        assert_eq!(node.relied_on(), node.stored());
+    }
+    node.swap();
+    assert_eq!([node.containerd.content(&own), node.containerd.content("other")], before);
+    assert_eq!(node.containerd.read_back(&own), parts_of(&first));
+    assert_eq!(node.containerd.read_back("other"), parts_of(&pushed.image));
+    assert_eq!(node.containerd.run_created(&own, &created), release(&first));
+    assert_eq!(node.containerd.run(&own, LATEST), release(&first));
+    assert_eq!(node.containerd.run("other", &pushed.reference), release(&pushed.image));
+
+    // What is pulled again is there; what is removed goes, and nothing else.
+    for reference in [LATEST, &pushed.reference] {
+        assert_shown(&node.upstream.cost_of(|| node.containerd.pull(&own, reference)));
+        assert_free(&node.upstream.cost_of(|| node.containerd.pull("third", reference)));
+    }
+    node.containerd.ctr(&["-n", own.as_str(), "images", "rm", "--sync", &pushed.reference]);
+    node.containerd.remove_images("other");
+    node.containerd.remove_images("third");
+    assert!(node.containerd.content("other").is_empty());
+    assert_eq!(node.containerd.read_back(&own), parts_of(&first));
+    assert_eq!(node.relied_on(), parts_of(&first));
+    assert_eq!(node.containerd.run(&own, FIXED), release(&first));
+}
+
+fn back(version: Version) {
+    let mut node = Before::start(version);
+    let own = unique_id();
+    node.containerd.pull(&own, LATEST);
+    let created = node.containerd.create(&own, LATEST);
+    node.adopt(&[]);
+    node.swap();
+    let new = node.upstream.push("new", 2 * MIB);
+    node.containerd.pull(&own, &new.reference);
+    let created_new = node.containerd.create(&own, &new.reference);
+    let first = node.upstream.hub.first().clone();
+    let all = &parts_of(&first) | &parts_of(&new.image);
+    let mark = node.daemon.data().join("adopted-from/node");
+    assert!(mark.exists());
+
+    // As its own store never had anything, too.
+    fs::remove_dir_all(blobs_of(&node.containerd)).unwrap();
+    for _ in 0..2 {
+        node.adopt(&["--undo"]);
+        node.shares(&all);
+        assert_eq!(node.stored(), all);
+    }
+    assert!(!mark.exists());
+    for digest in &all {
+        let own = blobs_of(&node.containerd).join(digest.strip_prefix("sha256:").unwrap());
+        assert_eq!(fs::metadata(own).unwrap().permissions().mode() & 0o7777, 0o444);
+    }
+    node.swap_back();
+    assert!(node.daemon.terminate().success());
+    assert_eq!(node.containerd.read_back(&own), all);
+    for (reference, image) in [(LATEST, &first), (new.reference.as_str(), &new.image)] {
+        assert_eq!(node.containerd.run(&own, reference), release(image));
+    }
+    assert_eq!(node.containerd.run_created(&own, &created), release(&first));
+    assert_eq!(node.containerd.run_created(&own, &created_new), release(&new.image));
+    let again = node.upstream.push("again", MIB);
+    node.containerd.pull(&own, &again.reference);
+    assert_eq!(node.containerd.run(&own, &again.reference), release(&again.image));
+
+    // Its collection takes what no image needs, of what came back too, and the hold is none of its business.
+    node.containerd.ctr(&["-n", own.as_str(), "images", "rm", "--sync", &new.reference, &again.reference]);
+    assert_eq!(node.stored(), parts_of(&first));
+    node.adopt(&["--undo", "--release"]);
+    assert!(node.relied_on().is_empty());
+    assert!(all.iter().all(|digest| node.daemon.file_of(digest).exists()));
+}
+
+fn while_it_pulls(version: Version) {
+    let mut node = Before::start(version);
+    node.containerd.pull("default", LATEST);
+    let pushed: Vec<_> =
+        (0..6).map(|number| node.upstream.push(&format!("image-{number}"), 2 * MIB)).collect();
+    thread::scope(|scope| {
+        let pulling = scope.spawn(|| {
+            pushed.iter().for_each(|pushed| node.containerd.pull("default", &pushed.reference));
+        });
+        while !pulling.is_finished() {
+            node.adopt(&[]);
+        }
+        pulling.join().unwrap();
+    });
+    node.adopt(&[]);
+    node.shares(&node.stored());
+    node.swap();
+    for pushed in &pushed {
+        assert_eq!(node.containerd.run("default", &pushed.reference), release(&pushed.image));
+        assert_shown(&node.upstream.cost_of(|| node.containerd.pull("default", &pushed.reference)));
+    }
+    node.containerd.read_back("default");
+}
