@@ -49,6 +49,9 @@ pub(crate) struct Adopt {
     /// Where the hold's folder is seen from here, if not where the daemon sees it
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Without the daemon, which must not run: the hold is opened for as long as this takes
+    #[arg(long, conflicts_with = "socket")]
+    offline: bool,
     #[command(flatten)]
     control: Control,
 }
@@ -57,7 +60,8 @@ impl Adopt {
     pub(crate) fn run(self) -> Result<(), Failed> {
         super::runtime()?.block_on(async {
             let name = self.containerd.clone().unwrap_or_default();
-            let mut daemon = Daemon::connect(&self.control, name, self.data_dir.as_deref()).await?;
+            let mut daemon =
+                Daemon::connect(&self.control, name, self.data_dir.as_deref(), self.offline).await?;
             let shown = Shown::new(self.json);
             let done = if self.undo {
                 back::give_back(&mut daemon, &self, shown).await

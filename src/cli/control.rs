@@ -41,35 +41,20 @@ impl Control {
         Ok(HoldClient::new(self.channel().await?))
     }
 
-    /// A connection to it, or where none runs to its hold, opened for as long as this takes.
-    pub(super) async fn channel_or_alone(&self) -> Result<(Channel, Option<HoldAlone>), Failed> {
-        if self.socket.is_some() {
-            return Ok((self.channel().await?, None));
-        }
+    /// A connection to a daemon's hold without the daemon: it is opened for as long as this takes.
+    pub(super) async fn alone(&self) -> Result<(Channel, HoldAlone), Failed> {
         let config = super::load(self.config.as_deref())?;
-        match UnixStream::connect(&config.control.socket).await {
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) =>
-            {
-                let hold = config.data_dir.display();
-                let (owner, own) =
-                    (std::fs::metadata(&config.data_dir).map(|folder| folder.uid()).ok(), geteuid());
-                if owner.is_some_and(|owner| owner != own.as_raw()) {
-                    let socket = config.control.socket.display().to_string();
-                    return Err(unanswered(&socket, &error)
-                        .context(format!("{hold} is another user's"))
-                        .into());
-                }
-                eprintln!("tidehold: no daemon runs, so this opens its hold in {hold} by itself");
-                let (alone, stream) = HoldAlone::open(&config).await.context("open the hold")?;
-                Ok((channel(stream).await.context("talk to the hold")?, Some(alone)))
-            }
-            Ok(_) | Err(_) => Ok((self.channel().await?, None)),
+        let (data_dir, own) = (&config.data_dir, geteuid());
+        // What another user made in it, the daemon could not use.
+        if std::fs::metadata(data_dir).is_ok_and(|folder| folder.uid() != own.as_raw()) {
+            return Err(anyhow!("{} is another user's: run this as that user", data_dir.display()).into());
         }
+        let (alone, stream) = HoldAlone::open(&config).await.context("open the hold")?;
+        Ok((channel(stream).await.context("talk to the hold")?, alone))
     }
 
     /// A connection to it.
-    async fn channel(&self) -> Result<Channel, Failed> {
+    pub(super) async fn channel(&self) -> Result<Channel, Failed> {
         let socket = match &self.socket {
             Some(socket) => socket.clone(),
             None => super::load(self.config.as_deref())?.control.socket,

@@ -184,13 +184,16 @@ fn a_store_on_another_file_system_is_copied_only_where_that_is_wanted() {
 }
 
 #[test]
-fn without_a_daemon_the_hold_is_opened_for_it() {
+fn without_a_daemon_it_says_so_and_offline_it_opens_the_hold_itself() {
     let mut node = Node::start(&BLOBS);
+    node.adopt(&["--offline"]).failed_with(1, &["another tidehold has"]);
     assert!(node.daemon.terminate().success());
-    let ran = node.adopt(&[]);
-    assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.stderr.contains("no daemon runs"), "{ran:?}");
+    node.adopt(&[]).failed_with(1, &["nobody answers", "is `tidehold serve` running"]);
+    node.adopt(&["--offline"]).done();
     let digests: Vec<String> = BLOBS.iter().map(|bytes| digest_of(bytes)).collect();
+    node.shares(&digests);
+    fs::remove_dir_all(node.blobs()).unwrap();
+    node.adopt(&["--offline", "--undo"]).done();
     node.shares(&digests);
     node.daemon.start_again();
     let ran = node.adopt(&[]).done();

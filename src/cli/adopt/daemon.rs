@@ -1,4 +1,4 @@
-//! The hold's side: the daemon, or where none runs the hold itself, opened for as long as this takes.
+//! The hold's side: the daemon, or where there is none the hold itself, opened for as long as this takes.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -42,8 +42,12 @@ impl Daemon {
         control: &Control,
         containerd: String,
         data_dir: Option<&Path>,
+        offline: bool,
     ) -> Result<Self, Failed> {
-        let (channel, alone) = control.channel_or_alone().await?;
+        let (channel, alone) = match offline {
+            true => control.alone().await.map(|(channel, alone)| (channel, Some(alone)))?,
+            false => (control.channel().await?, None),
+        };
         let mut client = AdoptionClient::new(channel);
         let request = v1::LookRequest { containerd, digests: Vec::new() };
         let looked = client.look(request).await.map_err(|status| refused(&status))?.into_inner();

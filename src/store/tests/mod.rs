@@ -1,5 +1,6 @@
 //! The store under trial: what a crash, a loss of power and a bad disk leave of it.
 
+mod arrival;
 mod crash;
 mod damage;
 mod ingest;
