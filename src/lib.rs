@@ -7,6 +7,7 @@ pub mod apply;
 pub mod clock;
 pub mod config;
 pub mod evict;
+pub mod node;
 pub mod oci;
 pub mod proto;
 pub mod record;
