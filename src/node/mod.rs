@@ -5,4 +5,5 @@
 //! is used by the commands alone, and never by the daemon.
 
 pub mod containerd;
+pub mod edits;
 pub mod files;
