@@ -22,12 +22,31 @@ pub fn beneath(root: &Path, path: &Path) -> PathBuf {
     parts.fold(root.to_owned(), |at, part| at.join(part))
 }
 
+/// Where a file of the node is, seen from here: at the end of the links that its name may be.
+///
+/// # Errors
+/// That a link cannot be read, or that there are too many.
+pub fn real(root: &Path, path: &Path) -> io::Result<PathBuf> {
+    const MOST_LINKS: usize = 16;
+    let mut at = beneath(root, path);
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&at) {
+            Ok(to) if to.is_absolute() => at = beneath(root, &to),
+            Ok(to) => at = at.parent().map_or(to.clone(), |folder| folder.join(&to)),
+            // Not a link, or not there.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput || absent(&error) => return Ok(at),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many links"))
+}
+
 /// The text of a file, or none where there is no such file.
 ///
 /// # Errors
 /// That it cannot be read, or is no text.
 pub fn text(root: &Path, path: &Path) -> io::Result<Option<String>> {
-    let at = beneath(root, path);
+    let at = real(root, path)?;
     match fs::metadata(&at) {
         Ok(found) if found.len() > LONGEST => {
             let problem = format!("{} has more than {LONGEST} bytes", path.display());

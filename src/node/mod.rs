@@ -7,3 +7,4 @@
 pub mod containerd;
 pub mod edits;
 pub mod files;
+pub mod journal;
