@@ -8,6 +8,7 @@ mod control;
 mod decompress;
 mod doctor;
 mod explain;
+mod generate;
 mod log;
 #[expect(dead_code, reason = "the commands that show tables come next")]
 mod paint;
@@ -60,6 +61,9 @@ enum Command {
     Adopt(adopt::Adopt),
     /// Decompress a layer for containerd 1.6, which runs this as its stream processor
     Decompress(decompress::Decompress),
+    /// Write the manual pages and the completions of shells
+    #[command(hide = true)]
+    Generate(generate::Generate),
 }
 
 /// How a command ended where it did not do what it was asked to.
@@ -92,6 +96,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Warm(warm) => warm.run(),
         Command::Adopt(adopt) => adopt.run(),
         Command::Decompress(decompress) => decompress.run(),
+        Command::Generate(generate) => generate.run(),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
