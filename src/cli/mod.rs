@@ -2,15 +2,14 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 usage, 78 bad configuration.
 
-mod budget;
 mod adopt;
+mod budget;
 mod control;
 mod decompress;
 mod doctor;
 mod explain;
 mod generate;
 mod log;
-#[expect(dead_code, reason = "the commands that show tables come next")]
 mod paint;
 mod requests;
 mod resolve;
