@@ -14,6 +14,7 @@ use tonic::service::Routes;
 
 use crate::clock;
 use crate::config::{Config, Registry};
+use crate::evict::{Keeper, Limits};
 use crate::record::Record;
 use crate::resolve::{Access, Ages, Fetch, Freshness, Resolver};
 use crate::serve::content::{self, ContentService, Pending};
@@ -37,6 +38,7 @@ const TRY_DISK_EVERY: Duration = Duration::from_millis(500);
 pub struct App {
     hold: Hold,
     resolver: Resolver,
+    keeper: Keeper,
     mirror: TcpListener,
     control: Socket,
     /// What is answered at the control socket.
@@ -80,6 +82,7 @@ impl App {
         blocking(move || kept.keep_in(&folder)).await;
         let (ages, fetch) = (freshness(&config), fetch(&config));
         let resolver = Resolver::new(hold.clone(), upstreams, ages, access(&config)?, fetch, record);
+        let keeper = Keeper::new(hold.clone(), limits(&config, &hold)?);
         let mut writers = Vec::new();
         let differ = DifferService::new(hold.clone());
         for (containerd, opened) in config.containerds.iter().zip(openings) {
@@ -90,12 +93,12 @@ impl App {
             // Its server ends only with us.
             let _ = opened.send((service, differ.clone()));
         }
-        let overview = Overview::new(hold.clone(), resolver.clone(), facts(&config, &mirror));
+        let overview = Overview::new(resolver.clone(), keeper.clone(), facts(&config, &mirror));
         let operator = Routes::default()
             .add_service(ControlService::new(resolver.clone(), stop.clone()).into_server())
             .add_service(HoldService::new(overview, stop.clone()).into_server())
             .add_service(adoption(&config, &hold, &stop).into_server());
-        Ok(Self { hold, resolver, mirror, control, operator, servers, writers, stop })
+        Ok(Self { hold, resolver, keeper, mirror, control, operator, servers, writers, stop })
     }
 
     /// Serves until SIGTERM or SIGINT, then lets what runs end. Ends as well, to be started anew, where the index
@@ -107,7 +110,7 @@ impl App {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let Self { hold, resolver, mirror, control, operator, servers, writers, stop } = self;
+        let Self { hold, resolver, keeper, mirror, control, operator, servers, writers, stop } = self;
         let answering = resolver.clone();
         let answer = move |request| mirror::answer(answering.clone(), request);
         servers.spawn(http::serve(mirror, answer, stop.clone()));
@@ -117,6 +120,7 @@ impl App {
             let (hold, stop) = (hold.clone(), stop.clone());
             move || sweep(&hold, &stop)
         });
+        let evicting = tokio::spawn(keeper.watch(stop.clone()));
         notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!("ready");
 
@@ -162,6 +166,7 @@ impl App {
             return Err(RunError::IndexLost);
         }
         let _ = sweeping.await;
+        let _ = evicting.await;
         let (last, record) = (hold.clone(), resolver.record().clone());
         blocking(move || {
             record.close();
@@ -323,6 +328,12 @@ fn access(config: &Config) -> Result<Access, BuildError> {
     Ok(Access { ages, shared: shared.collect::<Result<_, _>>()? })
 }
 
+/// How much may be cached. A share of the disk is of its size at the start.
+fn limits(config: &Config, hold: &Hold) -> Result<Limits, StoreError> {
+    let reserve_bytes = config.cache.reserve_free.bytes_of(hold.disk_space()?.total_bytes);
+    Ok(Limits { max_cached_bytes: config.cache.max_size_bytes, reserve_bytes })
+}
+
 fn facts(config: &Config, mirror: &TcpListener) -> Facts {
     let containerd = |containerd: &crate::config::Containerd| {
         (containerd.name.clone(), containerd.socket.display().to_string())
@@ -332,11 +343,6 @@ fn facts(config: &Config, mirror: &TcpListener) -> Facts {
         containerds: config.containerds.iter().map(containerd).collect(),
         mirror: mirror.local_addr().unwrap_or(config.mirror.listen).to_string(),
         web: config.web.listen.to_string(),
-        max_cached_bytes: config.cache.max_size_bytes,
-        reserve: match config.cache.reserve_free {
-            crate::config::Reserve::Bytes(bytes) => Box::new(move |_| bytes),
-            crate::config::Reserve::Share(share) => Box::new(move |total| share.of(total)),
-        },
     }
 }
 

@@ -9,8 +9,11 @@ mod decompress;
 mod doctor;
 mod explain;
 mod generate;
+mod keep;
 mod log;
+mod ls;
 mod paint;
+mod prune;
 mod requests;
 mod resolve;
 mod serve;
@@ -58,6 +61,16 @@ enum Command {
     Warm(warm::Warm),
     /// Take over what a containerd's own content store holds, without a second copy, or give it back
     Adopt(adopt::Adopt),
+    /// List the tags that are known, and what is held of each
+    Ls(ls::Ls),
+    /// Keep what a reference stands for from being evicted, whatever it points at from now on
+    Pin(keep::Pin),
+    /// End that
+    Unpin(keep::Unpin),
+    /// Forget a tag, and remove what only it needed: the next pull asks its registry anew
+    Forget(keep::Forget),
+    /// Remove what is only cache, the least recently used first
+    Prune(prune::Prune),
     /// Decompress a layer for containerd 1.6, which runs this as its stream processor
     Decompress(decompress::Decompress),
     /// Write the manual pages and the completions of shells
@@ -94,6 +107,11 @@ pub(crate) fn run() -> ExitCode {
         Command::Resolve(resolve) => resolve.run(),
         Command::Warm(warm) => warm.run(),
         Command::Adopt(adopt) => adopt.run(),
+        Command::Ls(ls) => ls.run(),
+        Command::Pin(pin) => pin.run(),
+        Command::Unpin(unpin) => unpin.run(),
+        Command::Forget(forget) => forget.run(),
+        Command::Prune(prune) => prune.run(),
         Command::Decompress(decompress) => decompress.run(),
         Command::Generate(generate) => generate.run(),
     };

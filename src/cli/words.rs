@@ -56,14 +56,33 @@ pub(super) fn milliseconds(time: Option<prost_types::Duration>) -> String {
     format!("{} ms", time.as_millis())
 }
 
-/// So many of something.
-pub(super) fn count(number: u64, of: &str) -> String {
-    if number == 1 { format!("1 {of}") } else { format!("{number} {of}s") }
-}
-
 /// A message as one JSON object, on one line.
 pub(super) fn json(message: &impl Serialize) -> anyhow::Result<String> {
     serde_json::to_string(message).context("write JSON")
+}
+
+/// How long ago something was, to the second, minute, hour or day; a dash where it never was.
+pub(super) fn ago(then: Option<prost_types::Timestamp>, now: SystemTime) -> String {
+    let Some(then) = then.and_then(|then| SystemTime::try_from(then).ok()) else { return "-".to_owned() };
+    match now.duration_since(then).unwrap_or_default().as_secs() {
+        0 => "just now".to_owned(),
+        seconds @ 1..60 => format!("{seconds}s ago"),
+        seconds @ 60..3600 => format!("{}m ago", seconds / 60),
+        seconds @ 3600..86_400 => format!("{}h ago", seconds / 3600),
+        seconds => format!("{}d ago", seconds / 86_400),
+    }
+}
+
+/// So many of something, by its name.
+pub(super) fn count(number: u64, of: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {of}{plural}")
+}
+
+/// As much of a digest as tells it from others for a reader: twelve digits, as docker prints them.
+pub(super) fn short(digest: &str) -> &str {
+    let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);
+    hex.get(..12).unwrap_or(hex)
 }
 
 /// What an answer took.
@@ -129,6 +148,12 @@ mod tests {
         assert_eq!(size(0), "0 B");
         assert_eq!(size(1536), "1.5 KiB");
         assert_eq!(length(3661), "1h 1m 1s");
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        let ago = |seconds| ago(Some((now - Duration::from_secs(seconds)).into()), now);
+        let told = [0, 59, 3599, 7200, 86_400].map(ago);
+        assert_eq!(told, ["just now", "59s ago", "59m ago", "2h ago", "1d ago"]);
+        assert_eq!((count(1, "blob"), count(0, "blob")), ("1 blob".to_owned(), "0 blobs".to_owned()));
+        assert_eq!(short("sha256:0123456789abcdef"), "0123456789ab");
         assert_eq!(cost(v1::Cost { requests: 0, counted: 0 }), "no request");
         assert_eq!(cost(v1::Cost { requests: 3, counted: 2 }), "3 requests, 2 counted");
         assert_eq!(plain("a\u{1b}[31m\nb"), "a\u{fffd}[31m\u{fffd}b");

@@ -88,6 +88,10 @@ impl Downloads {
         self.failed.find(&(repository.clone(), digest.clone()), clock::instant()).is_some()
     }
 
+    pub(super) fn forget_failures(&self, repository: &Repository) {
+        self.failed.forget(|(of, _)| of == repository);
+    }
+
     fn running(&self) -> MutexGuard<'_, HashMap<Place, Started>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -25,7 +25,14 @@ impl Inner {
     ) -> Result<Served, Refusal> {
         let guises = self.guises(&caller.client, repository)?;
         let until = tokio::time::Instant::now() + ANSWER_DEADLINE;
-        Self::in_turn(guises, |guise| self.manifest_as(caller, guise, repository, reference, until)).await
+        Self::in_turn(guises, |guise| async move {
+            match self.manifest_as(caller, guise.clone(), repository, reference, until).await {
+                // What it was to be answered with may have been evicted since it was looked up.
+                Err(Refusal::Internal) => self.manifest_as(caller, guise, repository, reference, until).await,
+                answered => answered,
+            }
+        })
+        .await
     }
 
     async fn manifest_as(

@@ -3,12 +3,25 @@
 use std::time::SystemTime;
 
 use super::decide::Standing;
-use super::{Inner, Served};
+use super::{Inner, Resolver, Served};
 use crate::oci::{Digest, Kind, Reference, Repository};
 use crate::store::{Listed, StoreError, TagEntry, blocking};
 
 /// The most children of a manifest that are remembered as such: no image has as many.
 const MOST_LISTED: usize = 4096;
+
+impl Resolver {
+    /// Forgets what registries have lately refused of a repository: the next question goes to them. What the hold knows
+    /// is the hold's to forget.
+    pub fn forget_refusals(&self, repository: &Repository) {
+        let inner = &self.inner;
+        inner.refused.forget(|(of, _, _)| of == repository);
+        inner.turned_away.forget(|(of, _)| of == repository);
+        inner.closed.forget(|of| of == repository);
+        inner.unusable.forget(|(of, _)| of == repository);
+        inner.downloads.forget_failures(repository);
+    }
+}
 
 impl Inner {
     /// Writes down what the registry just said: this repository has that manifest, and the tag points at it. What

@@ -33,6 +33,18 @@ impl<K: Eq + Hash, V: Clone> Recent<K, V> {
         self.noted().put(key, (value, now));
     }
 
+    /// Forgets what this picks.
+    pub(super) fn forget(&self, picks: impl Fn(&K) -> bool)
+    where
+        K: Clone,
+    {
+        let mut noted = self.noted();
+        let picked: Vec<_> = noted.iter().map(|(key, _)| key).filter(|key| picks(key)).cloned().collect();
+        for key in picked {
+            noted.pop(&key);
+        }
+    }
+
     fn noted(&self) -> MutexGuard<'_, LruCache<K, (V, Instant)>> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,5 +65,7 @@ mod tests {
         assert_eq!(recent.find(&"a", now + Duration::from_secs(5)), None);
         recent.note("c", 3, now);
         assert_eq!((recent.find(&"a", now), recent.find(&"c", now)), (None, Some(3)));
+        recent.forget(|key| *key == "c");
+        assert_eq!((recent.find(&"b", now), recent.find(&"c", now)), (Some(2), None));
     }
 }

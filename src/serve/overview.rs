@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::evict::{Keeper, Limits};
 use crate::oci::{ImageName, Reference};
 use crate::proto::v1;
 use crate::record::{Ending, Gauges, Record};
 use crate::resolve::{Failure, Resolver, shown};
-use crate::store::{Hold, StoreError};
+use crate::store::{Hold, StoreError, Usage};
 
 /// What of the configuration is told.
+#[derive(Debug, Clone, Default)]
 pub struct Facts {
     /// Where blobs and the index are.
     pub data_dir: PathBuf,
@@ -22,29 +24,35 @@ pub struct Facts {
     pub mirror: String,
     /// Where the status page is.
     pub web: String,
-    /// The most that may be cached, in bytes.
-    pub max_cached_bytes: u64,
-    /// How much of a disk of so many bytes is to stay free.
-    pub reserve: Box<dyn Fn(u64) -> u64 + Send + Sync>,
 }
 
 /// What is told. Cheap to clone.
 #[derive(Clone)]
 pub struct Overview {
-    hold: Hold,
     resolver: Resolver,
+    keeper: Keeper,
     facts: Arc<Facts>,
 }
 
 impl Overview {
-    /// Of this hold and this resolver.
-    pub fn new(hold: Hold, resolver: Resolver, facts: Facts) -> Self {
-        Self { hold, resolver, facts: Arc::new(facts) }
+    /// Of this resolver, and the keeper of the hold that it is over.
+    pub fn new(resolver: Resolver, keeper: Keeper, facts: Facts) -> Self {
+        Self { resolver, keeper, facts: Arc::new(facts) }
     }
 
     /// What is held.
     pub fn hold(&self) -> &Hold {
-        &self.hold
+        self.keeper.hold()
+    }
+
+    /// Whoever keeps and evicts.
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    /// Whoever decides.
+    pub fn resolver(&self) -> &Resolver {
+        &self.resolver
     }
 
     /// What happened.
@@ -59,14 +67,15 @@ impl Overview {
     pub fn status(&self, now: SystemTime) -> Result<v1::StatusResponse, StoreError> {
         let record = self.record();
         let sums = record.sums();
+        let usage = self.hold().usage();
         let Facts { data_dir, mirror, web, .. } = &*self.facts;
         Ok(v1::StatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: Some(record.started_at().into()),
             data_dir: data_dir.display().to_string(),
-            hold: Some(v1::HoldUsage::default()),
-            disk: Some(self.disk()),
-            containerds: self.containerds(),
+            hold: Some(self.held(&usage)?),
+            disk: Some(self.disk()?),
+            containerds: self.containerds(&usage),
             registries: self.budget(None, now),
             answered: record.totals(),
             history: record.history(now),
@@ -109,15 +118,15 @@ impl Overview {
         match &name.reference {
             Reference::Tag(tag) => {
                 ages = Some(self.resolver.ages_of(tag));
-                for entry in self.hold.tag(&name.repository, tag)? {
-                    let held = self.hold.blob(&entry.digest)?.is_some();
+                for entry in self.hold().tag(&name.repository, tag)? {
+                    let held = self.hold().blob(&entry.digest)?.is_some();
                     let confirmed_at = Some(entry.confirmed_at.into());
                     history.push(v1::TagPoint { digest: entry.digest.to_string(), confirmed_at, held });
                 }
             }
             Reference::Digest(digest) => {
-                if self.hold.seen_in(digest, &name.repository)? {
-                    let held = self.hold.blob(digest)?.is_some();
+                if self.hold().seen_in(digest, &name.repository)? {
+                    let held = self.hold().blob(digest)?.is_some();
                     history.push(v1::TagPoint { digest: digest.to_string(), confirmed_at: None, held });
                 }
             }
@@ -130,47 +139,87 @@ impl Overview {
             None => (None, None),
         };
         let summary = summary(&reference, &decisions, &history);
-        let pinned = false;
+        let pinned = self.hold().is_pinned(name)?;
         Ok(Some(v1::ExplainResponse { reference, summary, history, decisions, pinned, fresh_for, stale_for }))
     }
 
+    /// The tags that are known, those alone whose references contain this. Waits for the disk.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn tags(&self, contains: &str) -> Result<Vec<v1::HeldTag>, StoreError> {
+        let tags = self.keeper.tags(contains)?.into_iter().map(|tag| {
+            let standing = self.record().standing(&shown(&tag.name.repository, &tag.name.reference));
+            v1::HeldTag {
+                reference: tag.name.to_string(),
+                digest: tag.digest.to_string(),
+                confirmed_at: Some(tag.confirmed_at.into()),
+                standing: standing.map(Ending::as_str).unwrap_or_default().to_owned(),
+                pinned: tag.pinned,
+                held_bytes: tag.held_bytes,
+                own_bytes: tag.own_bytes,
+                whole: tag.whole,
+                adopted_by: tag.adopted_by,
+                used_at: tag.used_at.map(Into::into),
+            }
+        });
+        Ok(tags.collect())
+    }
+
     /// The metrics, in Prometheus's text form. Waits for the disk.
-    pub fn metrics(&self, now: SystemTime) -> String {
-        let shut = self.record().budget(None, now).into_iter().map(|budget| budget.registry);
-        let shut = shut.filter(|registry| self.gate_of(registry).is_some()).collect();
-        let gauges = Gauges { shut, ..Gauges::default() };
-        self.record().metrics(&gauges, now)
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn metrics(&self, now: SystemTime) -> Result<String, StoreError> {
+        let budgets = self.record().budget(None, now).into_iter().map(|budget| budget.registry);
+        let shut = budgets.filter(|registry| self.gate_of(registry).is_some()).collect();
+        let usage = self.hold().usage();
+        let gauges = Gauges {
+            adopted_bytes: usage.adopted.bytes,
+            cached_bytes: usage.cached.bytes,
+            ingest_bytes: self.hold().ingesting()?.bytes,
+            shut,
+        };
+        Ok(self.record().metrics(&gauges, now))
     }
 
     fn gate_of(&self, registry: &str) -> Option<Failure> {
         self.resolver.gate_of(&registry.parse().ok()?)
     }
 
-    fn containerds(&self) -> Vec<v1::ContainerdStatus> {
-        let told = self.facts.containerds.iter().map(|(name, socket)| v1::ContainerdStatus {
-            name: name.clone(),
-            socket: socket.clone(),
-            called_at: self.record().called_at(name).map(Into::into),
-            ..v1::ContainerdStatus::default()
+    fn held(&self, usage: &Usage) -> Result<v1::HoldUsage, StoreError> {
+        let ingesting = self.hold().ingesting()?;
+        Ok(v1::HoldUsage {
+            adopted_blobs: usage.adopted.blobs,
+            adopted_bytes: usage.adopted.bytes,
+            cached_blobs: usage.cached.blobs,
+            cached_bytes: usage.cached.bytes,
+            ingests: ingesting.blobs,
+            ingest_bytes: ingesting.bytes,
+            tags: self.hold().count_tags(),
+            pins: self.hold().pins()?.len() as u64,
+        })
+    }
+
+    fn containerds(&self, usage: &Usage) -> Vec<v1::ContainerdStatus> {
+        let told = self.facts.containerds.iter().map(|(name, socket)| {
+            let adopted = usage.by_containerd.get(name).copied().unwrap_or_default();
+            v1::ContainerdStatus {
+                name: name.clone(),
+                socket: socket.clone(),
+                adopted_blobs: adopted.blobs,
+                adopted_bytes: adopted.bytes,
+                called_at: self.record().called_at(name).map(Into::into),
+            }
         });
         told.collect()
     }
 
-    fn disk(&self) -> v1::DiskUsage {
-        let Facts { data_dir, max_cached_bytes, reserve, .. } = &*self.facts;
-        let max_cached_bytes = *max_cached_bytes;
-        match rustix::fs::statvfs(data_dir.as_path()) {
-            Ok(disk) => {
-                let total_bytes = disk.f_blocks.saturating_mul(disk.f_frsize);
-                let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
-                let reserve_bytes = reserve(total_bytes);
-                v1::DiskUsage { total_bytes, free_bytes, reserve_bytes, max_cached_bytes }
-            }
-            Err(error) => {
-                tracing::warn!(%error, data_dir = %data_dir.display(), "the disk does not say how full it is");
-                v1::DiskUsage { max_cached_bytes, ..v1::DiskUsage::default() }
-            }
-        }
+    fn disk(&self) -> Result<v1::DiskUsage, StoreError> {
+        let space = self.hold().disk_space()?;
+        let Limits { max_cached_bytes, reserve_bytes } = self.keeper.limits();
+        let (total_bytes, free_bytes) = (space.total_bytes, space.free_bytes);
+        Ok(v1::DiskUsage { total_bytes, free_bytes, reserve_bytes, max_cached_bytes })
     }
 }
 

@@ -226,6 +226,10 @@ impl Index {
         self.find(&self.tags, &key([repository, tag]))
     }
 
+    pub(super) fn count_tags(&self) -> u64 {
+        self.tags.tree.len() as u64
+    }
+
     pub(super) fn put_tag(&self, repository: &str, tag: &str, record: &TagRecord) -> Result<(), StoreError> {
         self.put(&self.tags, &key([repository, tag]), record)
     }

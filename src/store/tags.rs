@@ -51,6 +51,11 @@ impl Hold {
         entries(&record, repository, tag)
     }
 
+    /// How many tags are known.
+    pub fn count_tags(&self) -> u64 {
+        self.inner.index.count_tags()
+    }
+
     /// Every tag that is known, in the order of repositories and tags.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ mod support;
 
 mod command;
 mod fetch;
+mod keeping;
 mod resolve;
 mod socket;
 mod told;

@@ -19,6 +19,7 @@ mod adopt;
 mod bench;
 mod damage;
 mod differ;
+mod evicting;
 mod handover;
 mod kills;
 mod layers;
@@ -43,6 +44,7 @@ const CHAPTERS: &[&[Scenario]] = &[
     waits::SCENARIOS,
     shared::SCENARIOS,
     damage::SCENARIOS,
+    evicting::SCENARIOS,
     restart::SCENARIOS,
     kills::SCENARIOS,
     adopt::SCENARIOS,

@@ -2,6 +2,8 @@
 //!
 //! Puts into messages what the [`Overview`] tells. What the messages mean is said in `proto/tidehold/v1/hold.proto`.
 
+mod keeping;
+
 use futures_util::stream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -96,24 +98,27 @@ impl Service for HoldService {
 
     type ListStream = Replies<v1::HeldTag>;
 
-    async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
-        Err(Status::unimplemented(""))
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+        Ok(Response::new(keeping::list(&self.overview, request.into_inner()).await?))
     }
 
-    async fn pin(&self, _: Request<v1::PinRequest>) -> Result<Response<v1::PinResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn pin(&self, request: Request<v1::PinRequest>) -> Result<Response<v1::PinResponse>, Status> {
+        Ok(Response::new(keeping::pin(self.overview.keeper(), request.into_inner()).await?))
     }
 
-    async fn unpin(&self, _: Request<v1::UnpinRequest>) -> Result<Response<v1::UnpinResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn unpin(&self, request: Request<v1::UnpinRequest>) -> Result<Response<v1::UnpinResponse>, Status> {
+        Ok(Response::new(keeping::unpin(self.overview.keeper(), request.into_inner()).await?))
     }
 
-    async fn forget(&self, _: Request<v1::ForgetRequest>) -> Result<Response<v1::ForgetResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn forget(
+        &self,
+        request: Request<v1::ForgetRequest>,
+    ) -> Result<Response<v1::ForgetResponse>, Status> {
+        Ok(Response::new(keeping::forget(&self.overview, request.into_inner()).await?))
     }
 
-    async fn prune(&self, _: Request<v1::PruneRequest>) -> Result<Response<v1::PruneResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn prune(&self, request: Request<v1::PruneRequest>) -> Result<Response<v1::PruneResponse>, Status> {
+        Ok(Response::new(keeping::prune(self.overview.keeper(), request.into_inner()).await?))
     }
 }
 

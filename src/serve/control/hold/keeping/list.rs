@@ -1,0 +1,18 @@
+//! `List`: the tags that are known.
+
+use futures_util::stream;
+
+use super::super::super::Replies;
+use super::super::super::problem::Problem;
+use crate::proto::v1;
+use crate::serve::overview::Overview;
+use crate::store::blocking;
+
+pub(in super::super) async fn list(
+    overview: &Overview,
+    request: v1::ListRequest,
+) -> Result<Replies<v1::HeldTag>, Problem> {
+    let overview = overview.clone();
+    let tags = blocking(move || overview.tags(&request.contains)).await?;
+    Ok(Box::pin(stream::iter(tags.into_iter().map(Ok))))
+}
