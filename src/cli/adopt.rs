@@ -5,6 +5,7 @@
 //! can be ended at any moment and run again: what was taken over stays, and is not gone through a second time.
 
 mod back;
+mod clear;
 mod daemon;
 mod put;
 mod shown;
@@ -37,6 +38,13 @@ pub(crate) struct Adopt {
     /// After that, let go of it: it becomes cache
     #[arg(long, requires = "undo")]
     release: bool,
+    /// Once containerd has Tidehold as its store: remove from its former one what the hold has, so that its space is
+    /// free when it is let go
+    #[arg(long, conflicts_with_all = ["undo", "copy"])]
+    clear: bool,
+    /// containerd's own socket, where it is asked before that which store it has
+    #[arg(long, value_name = "SOCKET", default_value = "/run/containerd/containerd.sock")]
+    address: PathBuf,
     /// Copy where neither hard links nor reflinks can be had: it takes as much space again
     #[arg(long)]
     copy: bool,
@@ -63,10 +71,10 @@ impl Adopt {
             let mut daemon =
                 Daemon::connect(&self.control, name, self.data_dir.as_deref(), self.offline).await?;
             let shown = Shown::new(self.json);
-            let done = if self.undo {
-                back::give_back(&mut daemon, &self, shown).await
-            } else {
-                take::take_over(&mut daemon, &self, shown).await
+            let done = match (self.undo, self.clear) {
+                (true, _) => back::give_back(&mut daemon, &self, shown).await,
+                (false, true) => clear::clear(&mut daemon, &self, shown).await,
+                (false, false) => take::take_over(&mut daemon, &self, shown).await,
             };
             // Also after a failure: what was done is to stay.
             daemon.close().await.and(done)

@@ -85,15 +85,23 @@ impl Node {
 
     /// The command, with neither a terminal nor anything of the tester's environment.
     pub(crate) fn command(&self, options: &[&str]) -> Command {
+        self.command_from(self.root(), options)
+    }
+
+    fn command_from(&self, from: &Path, options: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
         command.env_remove("TIDEHOLD_CONFIG").arg("adopt").arg("--config").arg(self.daemon.config());
-        command.arg("--from").arg(self.root()).args(options);
+        command.arg("--from").arg(from).args(options);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 
     pub(crate) fn adopt(&self, options: &[&str]) -> Ran {
-        let output = self.command(options).output().unwrap();
+        self.adopt_from(self.root(), options)
+    }
+
+    pub(crate) fn adopt_from(&self, from: &Path, options: &[&str]) -> Ran {
+        let output = self.command_from(from, options).output().unwrap();
         Ran {
             code: output.status.code().expect("no signal ended it"),
             stdout: String::from_utf8(output.stdout).unwrap(),

@@ -1,8 +1,9 @@
 //! Taking over.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::node::{Node, inode};
@@ -138,33 +139,20 @@ fn one_of_several_containerds_has_to_be_named() {
 fn a_folder_that_is_no_containerds_is_refused() {
     let node = Node::start(&BLOBS);
     let folder = tempfile::tempdir().unwrap();
-    let (folder, hold) = (folder.path().to_str().unwrap(), node.daemon.data());
-    node.adopt(&["--from", folder]);
-    for other in [folder, hold.to_str().unwrap()] {
-        let mut command = node.command(&[]);
-        let _ = command.args(["--help"]);
-        let ran = std::process::Command::new(env!("CARGO_BIN_EXE_tidehold"))
-            .args(["adopt", "--from", other, "--config"])
-            .arg(node.daemon.config())
-            .output()
-            .unwrap();
-        assert_eq!(ran.status.code(), Some(2), "{ran:?}");
-        let said = String::from_utf8(ran.stderr).unwrap();
-        assert!(said.contains("neither containerd's root nor its content store"), "{said}");
+    for other in [folder.path(), &node.daemon.data()] {
+        let ran = node.adopt_from(other, &[]);
+        ran.failed_with(2, &["neither containerd's root nor its content store", "--from"]);
     }
+    node.adopt_from(&folder.path().join("missing"), &[]).failed_with(1, &["is it containerd's root"]);
+    node.adopt_from(&node.content(), &[]).done();
 }
 
 /// A store on another file system is copied only where that is asked for, and once.
 #[test]
 fn a_store_on_another_file_system_is_copied_only_where_that_is_wanted() {
-    let other = std::path::Path::new("/dev/shm");
-    let device = |path: &std::path::Path| {
-        fs::metadata(path).ok().map(|metadata| std::os::unix::fs::MetadataExt::dev(&metadata))
-    };
-    if device(other).is_none() || device(other) == device(&std::env::temp_dir()) {
-        eprintln!("skipped: there is no other file system in /dev/shm");
-        return;
-    }
+    let other = Path::new("/dev/shm");
+    let device = |folder: &Path| fs::metadata(folder).unwrap().dev();
+    assert_ne!(device(other), device(&std::env::temp_dir()), "this test needs two file systems");
     let node = Node::start_in(other, &BLOBS);
     let ran = node.adopt(&["--dry-run"]).done();
     assert!(ran.stdout.contains("which would be taken over as copies"), "{ran:?}");

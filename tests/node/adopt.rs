@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::thread;
 
 use crate::bench::{FIXED, LATEST, Upstream, assert_free, parts_of, release};
@@ -50,10 +50,14 @@ impl Before {
     }
 
     fn adopt(&self, options: &[&str]) {
+        let output = self.try_adopt(options);
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    fn try_adopt(&self, options: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
         command.arg("adopt").arg("--config").arg(self.daemon.config());
-        let output = command.arg("--from").arg(self.containerd.root()).args(options).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
+        command.arg("--from").arg(self.containerd.root()).args(options).output().unwrap()
     }
 
     /// The blobs in its own store, by digest.
@@ -108,6 +112,13 @@ fn there(version: Version) {
         node.shares(&node.stored());
         assert_eq!(node.relied_on(), node.stored());
     }
+    let address = node.containerd.socket().display().to_string();
+    let refused = node.try_adopt(&["--clear", "--address", &address]);
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("has its own content store still"),
+        "{refused:?}"
+    );
+    node.shares(&node.relied_on());
     node.swap();
     assert_eq!([node.containerd.content(&own), node.containerd.content("other")], before);
     assert_eq!(node.containerd.read_back(&own), parts_of(&first));
@@ -115,6 +126,11 @@ fn there(version: Version) {
     assert_eq!(node.containerd.run_created(&own, &created), release(&first));
     assert_eq!(node.containerd.run(&own, LATEST), release(&first));
     assert_eq!(node.containerd.run("other", &pushed.reference), release(&pushed.image));
+
+    // Its former store lets go of what the hold has, so that what is removed leaves the disk.
+    node.adopt(&["--clear", "--address", &address]);
+    assert!(node.stored().is_empty());
+    assert_eq!(node.containerd.read_back(&own), parts_of(&first));
 
     // What is pulled again is there; what is removed goes, and nothing else.
     for reference in [LATEST, &pushed.reference] {
@@ -172,7 +188,7 @@ fn back(version: Version) {
     // Its collection takes what no image needs, of what came back too, and the hold is none of its business.
     node.containerd.ctr(&["-n", own.as_str(), "images", "rm", "--sync", &new.reference, &again.reference]);
     assert_eq!(node.stored(), parts_of(&first));
-    node.adopt(&["--undo", "--release"]);
+    node.adopt(&["--undo", "--release", "--offline"]);
     assert!(node.relied_on().is_empty());
     assert!(all.iter().all(|digest| node.daemon.file_of(digest).exists()));
 }

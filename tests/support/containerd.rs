@@ -321,7 +321,8 @@ impl Containerd {
         command
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Its own socket.
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("grpc.sock")
     }
 

@@ -1,6 +1,6 @@
 //! Taking over: what a store has and the hold has not is put before the daemon, which verifies it.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use serde_json::json;
 use tidehold::clock;
 use tidehold::proto::v1::take_over_response::Answer;
 use tidehold::proto::v1::{self, Known};
+use tokio::sync::Semaphore;
 
 use super::super::Failed;
 use super::super::words::{length, plain, size};
@@ -24,11 +25,14 @@ use super::store::{ContentStore, Listing, StoredBlob};
 const TOGETHER: usize = 128;
 const TOGETHER_BYTES: u64 = 64 << 20;
 
+/// How many files may stand before the daemon: it verifies them in the meantime.
+const AHEAD: usize = 8 * TOGETHER;
+
 /// How often what was changed just then is tried.
 const TRIES: usize = 3;
 
-/// How far the clock of a file system may be behind the system's.
-const CLOCKS_APART: Duration = Duration::from_secs(1);
+/// How far the clock of a file system may be behind the system's: a tick of the kernel's.
+const CLOCKS_APART: Duration = Duration::from_millis(10);
 
 /// What of a store is to be done.
 #[derive(Debug, Default)]
@@ -77,6 +81,14 @@ struct Outcome {
     bad: u64,
     /// Left out for another reason.
     failed: u64,
+}
+
+impl Outcome {
+    /// How many blobs something came of.
+    fn count(&self) -> u64 {
+        let Self { taken, held, gone, bad, failed } = self;
+        taken.values().sum::<u64>() + held + gone + bad + failed
+    }
 }
 
 pub(super) async fn take_over(daemon: &mut Daemon, asked: &Adopt, mut shown: Shown) -> Result<(), Failed> {
@@ -232,6 +244,15 @@ struct Placed {
     failed: Vec<(String, String)>,
 }
 
+/// Ends a wait for room when it is dropped.
+struct Closing<'a>(&'a Semaphore);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 struct Work<'a> {
     shown: &'a mut Shown,
     may_copy: bool,
@@ -265,18 +286,27 @@ impl Work<'_> {
         taking: TakingOver,
         todo: &[Todo],
         last: bool,
-    ) -> Result<std::collections::HashSet<String>, Failed> {
+    ) -> Result<HashSet<String>, Failed> {
         let TakingOver { begin, prefix, requests, mut answers } = taking;
         let placed = Arc::new(Mutex::new(Placed::default()));
         let (telling, may_copy) = (Arc::clone(&placed), self.may_copy);
+        let room = Arc::new(Semaphore::new(AHEAD));
+        let (waiting, before) = (Arc::clone(&room), self.outcome.count() + todo.len() as u64);
         let groups = grouped(todo.to_vec());
         let placing = async move {
             for group in groups {
+                let taken = u32::try_from(group.len()).unwrap_or(u32::MAX);
+                match waiting.acquire_many(taken).await {
+                    Ok(room) => room.forget(),
+                    // The answers are over.
+                    Err(_) => break,
+                }
                 let (begin, prefix, telling) = (begin.clone(), prefix.clone(), Arc::clone(&telling));
                 let put = move || {
                     place(&group, |digest| TakingOver::place(&begin, &prefix, digest), may_copy, &telling)
                 };
                 let digests = tokio::task::spawn_blocking(put).await.context("put files")??;
+                waiting.add_permits((taken as usize).saturating_sub(digests.len()));
                 let request = v1::TakeOverRequest { containerd: String::new(), digests };
                 if requests.send(request).await.is_err() {
                     // The answers say why.
@@ -285,9 +315,15 @@ impl Work<'_> {
             }
             Ok::<_, Failed>(())
         };
-        let mut again = std::collections::HashSet::new();
+        let mut again = HashSet::new();
         let answering = async {
+            // Whatever comes of it, nobody waits for room then.
+            let _closing = Closing(&room);
             while let Some(answer) = answers.message().await.map_err(|status| refused(&status))? {
+                room.add_permits(usize::from(matches!(
+                    answer.answer,
+                    Some(Answer::Taken(_) | Answer::Refused(_))
+                )));
                 self.answered(answer.answer, &placed, &mut again, last)?;
             }
             Ok(())
@@ -299,6 +335,9 @@ impl Work<'_> {
             self.outcome.failed += 1;
             self.shown.problem("failed", &digest, &reason)?;
         }
+        if self.outcome.count() + again.len() as u64 != before {
+            return Err(anyhow!("the daemon ended before all was done: run this again to go on").into());
+        }
         Ok(again)
     }
 
@@ -306,7 +345,7 @@ impl Work<'_> {
         &mut self,
         answer: Option<Answer>,
         placed: &Mutex<Placed>,
-        again: &mut std::collections::HashSet<String>,
+        again: &mut HashSet<String>,
         last: bool,
     ) -> Result<(), Failed> {
         match answer {
