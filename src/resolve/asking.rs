@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is fetched as one is given to nobody whose own right the registry has not shown.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use super::{Inner, Refusal};
 use crate::access::Admission;
 use crate::clock;
 use crate::oci::{Digest, Kind, MAX_MANIFEST_BYTES, Manifest, ManifestError, Reference, Repository};
-use crate::store::{CommitError, StoreError, blocking};
+use crate::store::{CommitError, Protected, StoreError, blocking};
 use crate::upstream::{Asker, Credential, Described, Failure, Wait};
 
 /// How long one request to a registry may take, with all that it needs before it is answered.
@@ -35,6 +35,8 @@ pub(super) struct Errand<'a> {
     pub(super) only_registry: bool,
     /// As whom what counts is fetched.
     pub(super) fetching: Credential,
+    /// What was fetched is not evicted for as long as this lives.
+    pub(super) kept: &'a Mutex<Vec<Arc<Protected>>>,
 }
 
 impl Errand<'_> {
@@ -48,6 +50,10 @@ impl Errand<'_> {
 
     fn asker(&self, credential: Credential) -> Asker {
         Asker { credential, account: self.caller.account.clone(), only_registry: self.only_registry }
+    }
+
+    fn keep(&self, protected: Arc<Protected>) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(protected);
     }
 }
 
@@ -71,7 +77,7 @@ impl From<StoreError> for Unanswered {
 }
 
 /// A fetch that has ended, and as whom and of whom it was.
-pub(super) type Fetched = (Asker, Result<(), Unanswered>);
+pub(super) type Fetched = (Asker, Result<Arc<Protected>, Unanswered>);
 
 impl Inner {
     /// Asks, and again where that may help and nothing else does: one bad answer is not to fail the pulls of all who
@@ -107,7 +113,7 @@ impl Inner {
                 let bytes = self.get(&asker, errand.guise, errand.repository, errand.reference).await?;
                 let digest = Digest::of(&bytes);
                 parsed(&bytes)?;
-                self.keep(bytes, digest.clone()).await?;
+                errand.keep(self.keep(bytes, digest.clone()).await?);
                 Ok(Reply::Got(digest))
             }
             // No manifest is asked for in this way.
@@ -176,16 +182,17 @@ impl Inner {
         };
         let other = by.credential != asker.credential || by.only_registry != asker.only_registry;
         match fetched {
-            Ok(()) if other && errand.admission != Admission::Granted => {
+            Ok(protected) if other && errand.admission != Admission::Granted => {
+                errand.keep(protected);
                 // Somebody else's right has brought it in, which says nothing of this one's.
                 let reference = Reference::Digest(digest.clone());
                 let own = errand.asker(errand.guise.credential.clone());
                 self.upstreams.head_manifest(&own, repository, &reference).await?;
             }
             Err(Unanswered::Upstream(failure)) if other && failure.may_differ_for_others() => {
-                self.fetch(&asker, errand.guise, repository, digest).await?;
+                errand.keep(self.fetch(&asker, errand.guise, repository, digest).await?);
             }
-            fetched => fetched?,
+            fetched => errand.keep(fetched?),
         }
         Ok(Reply::Got(digest.clone()))
     }
@@ -214,7 +221,7 @@ impl Inner {
         guise: &Guise,
         repository: &Repository,
         digest: &Digest,
-    ) -> Result<(), Unanswered> {
+    ) -> Result<Arc<Protected>, Unanswered> {
         let key = (repository.clone(), digest.clone());
         let fetched = self.get(asker, guise, repository, &Reference::Digest(digest.clone())).await;
         // These are the bytes of that digest: no second pull will make more of them.
@@ -232,10 +239,13 @@ impl Inner {
         }
     }
 
-    async fn keep(&self, bytes: Bytes, digest: Digest) -> Result<(), Unanswered> {
+    async fn keep(&self, bytes: Bytes, digest: Digest) -> Result<Arc<Protected>, Unanswered> {
         let hold = self.hold.clone();
-        let kept = blocking(move || hold.keep(&bytes, &digest, clock::now())).await;
-        kept.map(drop).map_err(|error| match error {
+        let kept = blocking(move || {
+            let protected = hold.protect(&digest);
+            hold.keep(&bytes, &digest, clock::now()).map(|_| Arc::new(protected))
+        });
+        kept.await.map_err(|error| match error {
             CommitError::Store(error) => error.into(),
             error @ (CommitError::Digest { .. } | CommitError::Size { .. } | CommitError::NoRoom) => {
                 Failure::Unusable(error.to_string().into()).into()

@@ -1,6 +1,6 @@
 //! The driver of the decision: a few lines that ask, keep, and decide again.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use super::asking::{Errand, Unanswered, reply_of};
@@ -101,6 +101,7 @@ impl Inner {
         let mut question = self.question(guise, repository, reference).await?;
         let (mut asked, mut reply, mut failure) = (None, None, None);
         let mut registry_is_away = false;
+        let kept = Mutex::default();
         loop {
             let now = clock::now();
             let gates = self.gates(&question, guise, repository);
@@ -109,8 +110,17 @@ impl Inner {
                     let admission = question.admission();
                     let only_registry = !registry_is_away && self.asks_registry_alone(admission, repository);
                     let fetching = self.fetching(guise, admission, repository);
-                    let errand =
-                        Errand { caller, guise, admission, repository, reference, only_registry, fetching };
+                    let kept = &kept;
+                    let errand = Errand {
+                        caller,
+                        guise,
+                        admission,
+                        repository,
+                        reference,
+                        only_registry,
+                        fetching,
+                        kept,
+                    };
                     match self.ask_again(&errand, &ask, &question).await {
                         Ok(answered) => {
                             self.note_answered(&errand.asker_of(&ask), guise, repository);

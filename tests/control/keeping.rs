@@ -1,7 +1,11 @@
 //! `tidehold ls`, `pin`, `unpin`, `forget` and `prune`, and the daemon's own eviction.
 
+use tidehold::proto::v1;
+use tidehold::proto::v1::hold_client::HoldClient;
+
 use crate::bench::{Bench, blobs_of, images_only, soon, until};
 use crate::command::tidehold;
+use crate::socket::channel;
 use crate::support::hub::Hub;
 
 const TIDE: &str = "docker.io/library/tide:latest";
@@ -147,4 +151,26 @@ async fn where_the_disk_has_no_room_to_spare_what_comes_in_is_given_out_and_not_
     bench.pull("latest").await;
     until(async || bench.held().is_empty()).await;
     bench.pull("latest").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pulls_through_the_mirror_go_on_while_everything_is_evicted() {
+    let bench = Bench::start().await;
+    let mut client = HoldClient::new(channel(&bench).await);
+    let pruning = async {
+        loop {
+            let everything = v1::PruneRequest { to_bytes: Some(0), ..Default::default() };
+            soon(client.prune(everything)).await.unwrap();
+        }
+    };
+    let pulling = async {
+        for round in 0..20 {
+            bench.point_latest_at(if round % 2 == 0 { bench.hub.second() } else { bench.hub.first() });
+            futures_util::future::join(bench.pull("latest"), bench.pull("1.0")).await;
+        }
+    };
+    tokio::select! {
+        never = pruning => never,
+        () = pulling => {}
+    }
 }

@@ -17,14 +17,23 @@ pub(crate) async fn client(bench: &Bench) -> ResolverClient<Channel> {
     connect(&bench.daemon.control()).await
 }
 
+/// A connection to it.
+pub(crate) async fn channel(bench: &Bench) -> Channel {
+    channel_to(&bench.daemon.control()).await
+}
+
 async fn connect(socket: &Path) -> ResolverClient<Channel> {
+    ResolverClient::new(channel_to(socket).await)
+}
+
+async fn channel_to(socket: &Path) -> Channel {
     let socket = socket.to_owned();
     let connector = service_fn(move |_| {
         let socket = socket.clone();
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
     let channel = Endpoint::from_static("http://tidehold.invalid").connect_with_connector(connector).await;
-    ResolverClient::new(channel.unwrap())
+    channel.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
