@@ -17,6 +17,7 @@ mod prune;
 mod requests;
 mod resolve;
 mod serve;
+mod setup;
 mod status;
 mod warm;
 mod warm_shown;
@@ -45,6 +46,8 @@ struct Cli {
 enum Command {
     /// Run the daemon
     Serve(serve::Serve),
+    /// Tell containerd and others on this node of Tidehold, or take that back
+    Setup(Box<setup::Setup>),
     /// Check that this node's containerd uses Tidehold, and say what to mend
     Doctor(doctor::Doctor),
     /// Show the daemon and its hold at a glance
@@ -99,6 +102,7 @@ impl From<anyhow::Error> for Failed {
 pub(crate) fn run() -> ExitCode {
     let ended = match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
+        Command::Setup(setup) => setup.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Status(status) => status.run(),
         Command::Budget(budget) => budget.run(),

@@ -5,6 +5,7 @@
 //! is used by the commands alone, and never by the daemon.
 
 pub mod containerd;
+pub mod discover;
 pub mod edits;
 pub mod files;
 pub mod journal;

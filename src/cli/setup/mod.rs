@@ -1,0 +1,306 @@
+//! `tidehold setup`: tells what is on this node of Tidehold, and takes that out again.
+//!
+//! First everything is looked at and the changes are worked out; then they are shown; only then, and after a yes, is
+//! anything written.
+
+mod plan;
+mod running;
+mod shown;
+mod units;
+
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use tidehold::config::Config;
+use tidehold::node::containerd::{BUILTIN_STORE, CONFIG};
+use tidehold::node::discover::owed;
+use tidehold::node::files::beneath;
+use tidehold::node::journal::{Journal, Swap};
+
+use super::Failed;
+use plan::Plan;
+use units::Units;
+
+/// Where what was changed is kept; beside the hold, so that it outlives that.
+const JOURNAL: &str = "/var/lib/tidehold-setup";
+
+#[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
+pub(crate) struct Setup {
+    /// Show what would be changed, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Take back all that setup has changed, byte for byte
+    #[arg(long)]
+    undo: bool,
+    /// With --undo: also where somebody changed a file since; what it has is kept beside it as FILE.changed
+    #[arg(long, requires = "undo")]
+    force: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// Start Tidehold and restart containerd at the end
+    #[arg(long)]
+    restart: bool,
+    /// How containerd is restarted, where that is not `systemctl restart containerd`
+    #[arg(long, value_name = "COMMAND")]
+    restart_with: Option<String>,
+    /// Have images asked for at Tidehold, and leave the content store alone
+    #[arg(long)]
+    mirror_only: bool,
+    /// For this registry alone (may be repeated); without it for all
+    #[arg(long, value_name = "REGISTRY")]
+    registry: Vec<String>,
+    /// Tell podman too
+    #[arg(long)]
+    podman: bool,
+    /// Tell dockerd too, which asks mirrors for Docker Hub alone
+    #[arg(long)]
+    docker: bool,
+    /// Tell BuildKit too
+    #[arg(long)]
+    buildkit: bool,
+    /// Where the node's file system is seen from here, such as /host in a container
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// containerd's configuration
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
+    containerd_config: PathBuf,
+    /// containerd's version, such as 1.7, where it cannot be found out
+    #[arg(long, value_name = "VERSION")]
+    containerd_version: Option<String>,
+    /// The containerd, by its name in Tidehold's configuration; without it, the only one there
+    #[arg(long, value_name = "NAME")]
+    containerd: Option<String>,
+    /// The folder with the hosts of registries; without it the one that containerd reads already, or the usual one
+    #[arg(long, value_name = "DIR")]
+    hosts_dir: Option<PathBuf>,
+    /// The program tidehold, as the node sees it; without it this one
+    #[arg(long, value_name = "FILE")]
+    program: Option<PathBuf>,
+    /// Where what was changed is kept
+    #[arg(long, value_name = "DIR", default_value = JOURNAL)]
+    journal: PathBuf,
+    /// Leave systemd alone
+    #[arg(long)]
+    no_units: bool,
+    /// Tidehold's configuration; without one, /etc/tidehold/config.toml where it is there, else the defaults
+    #[arg(long, env = "TIDEHOLD_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Setup {
+    pub(crate) fn run(self) -> Result<(), Failed> {
+        if self.undo { self.take_out() } else { self.put_in() }
+    }
+
+    fn put_in(&self) -> Result<(), Failed> {
+        let config = self.tidehold_config()?;
+        self.can_restart()?;
+        let plan = Plan::make(self, &config)?;
+        for note in &plan.notes {
+            super::print(note)?;
+        }
+        if plan.changes.is_empty() {
+            super::print("nothing to change")?;
+        } else {
+            for change in &plan.changes {
+                shown::change(&change.path, change.before.as_deref(), Some(&change.after))?;
+            }
+            if self.dry_run {
+                return super::print(&format!("{} would be changed", shown::files(plan.changes.len())));
+            }
+            self.confirm(&format!("change {}", shown::files(plan.changes.len())))?;
+            let mut journal =
+                Journal::open(&self.root, &self.journal).context("read what was changed before")?;
+            journal.apply(&plan.changes, plan.swap.clone()).context("write")?;
+            super::print(&format!("{} changed", shown::files(plan.changes.len())))?;
+        }
+        if self.dry_run {
+            return Ok(());
+        }
+        match self.wants_restart() {
+            true => self.start(&plan),
+            false if plan.changes.is_empty() => Ok(()),
+            false => super::print(&plan.next(self)),
+        }
+    }
+
+    fn take_out(&self) -> Result<(), Failed> {
+        self.can_restart()?;
+        let journal = Journal::open(&self.root, &self.journal).context("read what was changed")?;
+        if journal.is_empty() {
+            return super::print("nothing to take back: no setup has changed anything here");
+        }
+        let (restorations, conflicts) = journal.undo_plan(self.force).context("look at what was changed")?;
+        for conflict in &conflicts {
+            super::print(&format!("{} was changed since setup wrote it:", conflict.path.display()))?;
+            shown::bytes(&conflict.path, Some(&conflict.written), conflict.now.as_deref())?;
+        }
+        if let Some(first) = conflicts.first() {
+            return Err(anyhow!(
+                "{} cannot be taken back without losing that change: take it out yourself and run this again, or \
+                 restore the file as it was before setup with --force, which keeps what it has now as {}.changed; nothing \
+                 was changed",
+                first.path.display(),
+                first.path.display()
+            )
+            .into());
+        }
+        for restoration in &restorations {
+            if restoration.merged {
+                let path = restoration.path.display();
+                super::print(&format!(
+                    "{path} was changed by others since: that stays, what is Tidehold's goes"
+                ))?;
+            }
+            shown::bytes(&restoration.path, restoration.now.as_deref(), restoration.then.as_deref())?;
+        }
+        let swaps: Vec<Swap> = journal.swaps().cloned().collect();
+        let said = format!("{} would be restored", shown::files(restorations.len()));
+        if self.dry_run {
+            for swap in &swaps {
+                let owed = self.owed(swap)?;
+                if owed > 0 {
+                    super::print(&format!(
+                        "{owed} blobs would be given back to {} first",
+                        swap.root.display()
+                    ))?;
+                }
+            }
+            return super::print(&said);
+        }
+        self.confirm(&format!("restore {}", shown::files(restorations.len())))?;
+        let units = Units::of(self);
+        let wrote_units = journal.paths().any(Units::is_one);
+        for swap in &swaps {
+            self.give_back(swap)?;
+        }
+        if wrote_units {
+            units.disable()?;
+        }
+        journal.undo(&restorations, self.force).context("restore")?;
+        super::print(&format!("{} restored", shown::files(restorations.len())))?;
+        if !self.wants_restart() {
+            return super::print("next: systemctl restart containerd, and then stop tidehold");
+        }
+        self.restart_containerd()?;
+        // What it pulled until just now.
+        for swap in &swaps {
+            self.give_back(swap)?;
+        }
+        if wrote_units { units.stop() } else { Ok(()) }
+    }
+
+    fn tidehold_config(&self) -> Result<Config, Failed> {
+        match &self.config {
+            Some(file) => super::load(Some(file)),
+            None => {
+                let file = beneath(&self.root, Path::new(super::DEFAULT_CONFIG));
+                super::load(file.exists().then_some(file.as_path()))
+            }
+        }
+    }
+
+    /// That what is asked for at the end can be done, before anything is.
+    fn can_restart(&self) -> Result<(), Failed> {
+        if self.restart && self.restart_with.is_none() && !self.dry_run {
+            Units::of(self).must_run()?;
+        }
+        Ok(())
+    }
+
+    fn wants_restart(&self) -> bool {
+        self.restart || self.restart_with.is_some()
+    }
+
+    /// Asks on a terminal; elsewhere nobody can say yes but by an option.
+    fn confirm(&self, what: &str) -> Result<(), Failed> {
+        if self.yes {
+            return Ok(());
+        }
+        let stdin = std::io::stdin();
+        if !stdin.is_terminal() {
+            return Err(Failed::Usage(format!(
+                "tidehold: this is no terminal, so nobody can be asked whether to {what}: add --yes to do it, or --dry-run \
+                 to only look; nothing was changed"
+            )));
+        }
+        let mut stdout = std::io::stdout().lock();
+        write!(stdout, "{what}? [y/N] ").and_then(|()| stdout.flush()).context("write to standard output")?;
+        let mut answer = String::new();
+        stdin.lock().read_line(&mut answer).context("read from the terminal")?;
+        match answer.trim().to_ascii_lowercase().as_str() {
+            "y" | "yes" => Ok(()),
+            _ => Err(anyhow!("nothing was changed").into()),
+        }
+    }
+
+    /// How many blobs a containerd relies on that are not in its own store.
+    fn owed(&self, swap: &Swap) -> Result<u64, Failed> {
+        let blobs = swap.root.join(BUILTIN_STORE).join("blobs");
+        let owed = owed(&self.root, &swap.data_dir, &swap.containerd, &blobs);
+        Ok(owed.with_context(|| format!("look at {}", swap.data_dir.display()))?)
+    }
+
+    /// Has all that a containerd relies on in its own store again, which it is about to use again.
+    fn give_back(&self, swap: &Swap) -> Result<(), Failed> {
+        let owed = self.owed(swap)?;
+        if owed == 0 {
+            return Ok(());
+        }
+        super::print(&format!("giving {owed} blobs back to {}", swap.root.display()))?;
+        let program = std::env::current_exe().context("find this program")?;
+        let mut command = Command::new(program);
+        command.args(["adopt", "--undo", "--containerd", &swap.containerd, "--from"]);
+        command.arg(beneath(&self.root, &swap.root));
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
+        if self.root != Path::new("/") {
+            command.arg("--data-dir").arg(beneath(&self.root, &swap.data_dir));
+        }
+        let ended = command.status().context("run tidehold adopt --undo")?;
+        if ended.success() && self.owed(swap)? == 0 {
+            return Ok(());
+        }
+        Err(anyhow!(
+            "containerd relies on {owed} blobs that only Tidehold has, and would lose them: run `tidehold adopt --undo` \
+             until it succeeds, and then this again; nothing was restored"
+        )
+        .into())
+    }
+
+    fn start(&self, plan: &Plan) -> Result<(), Failed> {
+        Units::of(self).start()?;
+        if plan.has_containerd {
+            self.restart_containerd()?;
+        }
+        super::print("next: tidehold doctor")
+    }
+
+    fn restart_containerd(&self) -> Result<(), Failed> {
+        let mut command = match &self.restart_with {
+            Some(asked) => {
+                let mut command = Command::new("sh");
+                command.args(["-c", asked]);
+                command
+            }
+            None => {
+                let mut command = Command::new("systemctl");
+                command.args(["restart", "containerd"]);
+                command
+            }
+        };
+        shown::running(&command)?;
+        let ended = command.status().context("restart containerd")?;
+        if ended.success() {
+            return Ok(());
+        }
+        Err(anyhow!("containerd was not restarted ({ended}): look at its log, or take all back with --undo")
+            .into())
+    }
+}

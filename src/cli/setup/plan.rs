@@ -1,0 +1,496 @@
+//! What setup would change: found out and worked out here, written nowhere.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, anyhow};
+use tidehold::config::{Config, Containerd};
+use tidehold::node::containerd::{BUILTIN_STORE, File, HOSTS, Settings, Version};
+use tidehold::node::discover::{
+    Client, adopted_from, blobs, distributions, has_containerd, nerdctl_hosts, program,
+};
+use tidehold::node::edits::{
+    Differ, Refusal, Store, Wanted, buildkit, configure, docker, has_hosts, hosts, podman,
+};
+use tidehold::node::files::{beneath, configuration, text};
+use tidehold::node::journal::{Change, Swap};
+use tidehold::oci::{Platform, Registry};
+
+use super::super::Failed;
+use super::Setup;
+use super::running::{self, Running};
+use super::units::Units;
+
+/// The folder for registries without one of their own.
+const DEFAULT: &str = "_default";
+
+/// Docker Hub, as people and podman name it.
+const HUB: &str = "docker.io";
+
+/// podman's file of ours.
+const PODMAN: &str = "/etc/containers/registries.conf.d/tidehold.conf";
+
+/// The changes, and what to say beside them.
+pub(super) struct Plan {
+    pub(super) changes: Vec<Change>,
+    pub(super) notes: Vec<String>,
+    pub(super) swap: Option<Swap>,
+    pub(super) has_containerd: bool,
+}
+
+impl Plan {
+    pub(super) fn make(setup: &Setup, config: &Config) -> Result<Self, Failed> {
+        let mirror = mirror(config)?;
+        let registries = registries(setup)?;
+        let has_containerd = has_containerd(&setup.root, &setup.containerd_config);
+        let mut plan = Self { changes: Vec::new(), notes: Vec::new(), swap: None, has_containerd };
+        let mut folders = BTreeSet::new();
+        if has_containerd {
+            folders.insert(plan.containerd(setup, config)?);
+        }
+        plan.distributions(setup, &mirror);
+        if Client::Nerdctl.is_there(&setup.root) {
+            let looks = nerdctl_hosts(&setup.root).context("read nerdctl's configuration")?;
+            let folder = looks.iter().find(|folder| folders.contains(*folder)).or(looks.first());
+            folders.insert(folder.cloned().unwrap_or_else(|| PathBuf::from(HOSTS)));
+            plan.notes.push("found nerdctl, which reads the same hosts".to_owned());
+        }
+        for folder in &folders {
+            plan.hosts(setup, folder, &registries, &mirror)?;
+        }
+        plan.others(setup, &registries, &mirror)?;
+        if !has_containerd && plan.changes.is_empty() && folders.is_empty() {
+            return Err(anyhow!(
+                "no containerd was found at {}: name its configuration with --containerd-config, or the clients to tell of \
+                 Tidehold with --podman, --docker or --buildkit",
+                setup.root.display()
+            )
+            .into());
+        }
+        let units = Units::of(setup).wanted(config, setup, &program_path(setup)?);
+        for (path, after) in units {
+            plan.change(setup, &path, |_| Ok(after))?;
+        }
+        Ok(plan)
+    }
+
+    /// What to do once all is written.
+    pub(super) fn next(&self, setup: &Setup) -> String {
+        let mut next = "next: start tidehold where it does not run".to_owned();
+        if self.changes.iter().any(|change| Units::is_one(&change.path)) {
+            next = "next: systemctl daemon-reload && systemctl enable --now tidehold.socket tidehold.service"
+                .to_owned();
+        }
+        if self.has_containerd {
+            next += "; systemctl restart containerd; tidehold doctor";
+        }
+        let clients = [(setup.docker, "docker"), (setup.buildkit, "buildkit")];
+        for (_, client) in clients.iter().filter(|(asked, _)| *asked) {
+            next += &format!("; systemctl restart {client}");
+        }
+        next
+    }
+
+    /// containerd's own configuration. Answers the folder with the hosts of its registries.
+    fn containerd(&mut self, setup: &Setup, config: &Config) -> Result<PathBuf, Failed> {
+        let main = &setup.containerd_config;
+        let mut files =
+            configuration(&setup.root, main).with_context(|| format!("read {}", main.display()))?;
+        let settings = Settings::read(&files, None).map_err(anyhow::Error::from)?;
+        let socket = beneath(&setup.root, &settings.socket);
+        let running = if socket.exists() { running::ask(&socket)? } else { None }.unwrap_or_default();
+        let version = version(setup, &settings, &running)?;
+        let settings = Settings::read(&files, version).map_err(anyhow::Error::from)?;
+        let told = version.map_or_else(|| "containerd".to_owned(), |version| format!("containerd {version}"));
+        self.notes.push(match files.is_empty() {
+            true => format!("found {told}, without a configuration at {}", main.display()),
+            false => format!("found {told}, configured by {}", main.display()),
+        });
+
+        let folder = match (&setup.hosts_dir, settings.hosts_folders().first()) {
+            (Some(folder), _) => folder.clone(),
+            (None, Some(first)) => PathBuf::from(first),
+            (None, None) => PathBuf::from(HOSTS),
+        };
+        let folder_text = folder.to_str().ok_or_else(|| anyhow!("the folder of the hosts is no UTF-8"))?;
+        may_have_config_path(main, &settings, version)?;
+        let hosts = (settings.hosts != folder_text).then_some(folder_text);
+
+        let of = own(setup, config)?;
+        let ours = settings.stores().any(|(_, proxy)| Path::new(&proxy.address) == of.socket);
+        let program = program_path(setup)?;
+        let platform = Platform::of_this_machine().to_string();
+        let store = if setup.mirror_only {
+            None
+        } else {
+            let version = version.ok_or_else(|| {
+                anyhow!(
+                    "the version of containerd cannot be found out: say it, as in --containerd-version 1.7"
+                )
+            })?;
+            if !(ours && settings.builtin_disabled()) {
+                self.swap = Some(self.may_swap(setup, config, of, &settings, &running)?);
+            }
+            Some(Store { socket: &of.socket, differ: Differ::of(version, &platform, &program) })
+        };
+        if files.is_empty() {
+            files.push(File { path: main.clone(), text: String::new() });
+        }
+        self.edit(setup, &mut files, hosts, store, version)?;
+        Ok(folder)
+    }
+
+    /// Edits the main file, or the one that it imports and that has the last word.
+    fn edit(
+        &mut self,
+        setup: &Setup,
+        files: &mut [File],
+        hosts: Option<&str>,
+        store: Option<Store<'_>>,
+        version: Option<Version>,
+    ) -> Result<(), Failed> {
+        let before = files.to_vec();
+        let Some(main) = files.first_mut() else { return Ok(()) };
+        main.text = configure(&main.text, &Wanted { hosts, store })
+            .map_err(|refusal| refused(&main.path, &refusal))?;
+        let wanted = hosts.map(str::to_owned);
+        let reads = |files: &[File]| Settings::read(files, version).map(|settings| settings.hosts);
+        for index in (1..files.len()).rev() {
+            let now = reads(files).map_err(anyhow::Error::from)?;
+            let (Some(wanted), Some(file)) = (&wanted, files.get_mut(index)) else { break };
+            if now == *wanted {
+                break;
+            }
+            let edit = Wanted { hosts: Some(wanted), store: None };
+            let edited = configure(&file.text, &edit).map_err(|refusal| refused(&file.path, &refusal))?;
+            let former = std::mem::replace(&mut file.text, edited);
+            if reads(files).map_err(anyhow::Error::from)? != *wanted
+                && let Some(file) = files.get_mut(index)
+            {
+                file.text = former;
+            }
+        }
+        let settings = Settings::read(files, version).map_err(anyhow::Error::from)?;
+        if wanted.as_ref().is_some_and(|wanted| settings.hosts != *wanted) {
+            let from = settings.hosts_from.unwrap_or_else(|| setup.containerd_config.clone());
+            return Err(anyhow!(
+                "an imported file has another config_path than the one that is needed: set it to {:?} in {}; nothing was \
+                 changed",
+                wanted.unwrap_or_default(),
+                from.display()
+            )
+            .into());
+        }
+        if let Some(store) = store
+            && let Some((name, _)) =
+                settings.stores().find(|(_, proxy)| Path::new(&proxy.address) != store.socket)
+        {
+            return Err(anyhow!(
+                "an imported file names another content store, [proxy_plugins.{name}]: remove it there, or run this with \
+                 --mirror-only; nothing was changed"
+            )
+            .into());
+        }
+        for (file, before) in files.iter().zip(before) {
+            let there =
+                text(&setup.root, &file.path).with_context(|| format!("read {}", file.path.display()))?;
+            if file.text != before.text {
+                let (path, after) = (file.path.clone(), file.text.clone());
+                self.changes.push(Change { path, before: there, after });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a containerd can have another content store without losing what it has.
+    fn may_swap(
+        &self,
+        setup: &Setup,
+        config: &Config,
+        of: &Containerd,
+        settings: &Settings,
+        running: &Running,
+    ) -> Result<Swap, Failed> {
+        let store = running.store.clone().unwrap_or_else(|| settings.root.join(BUILTIN_STORE));
+        let folder = store.join("blobs");
+        let found = blobs(&setup.root, &folder).with_context(|| format!("look at {}", folder.display()))?;
+        let root = store.parent().map_or_else(|| settings.root.clone(), Path::to_owned);
+        let swap =
+            Swap { containerd: of.name.clone(), root: root.clone(), data_dir: config.data_dir.clone() };
+        if found.count == 0 {
+            return Ok(swap);
+        }
+        let word = adopted_from(&setup.root, &config.data_dir, &of.name)
+            .with_context(|| format!("look at {}", config.data_dir.display()))?;
+        let problem = match word {
+            Some(word) if !same_folder(setup, &word.root, &root) => {
+                format!("what Tidehold took over under the name {:?} was of {}", of.name, word.root.display())
+            }
+            Some(word) if found.youngest.is_some_and(|youngest| youngest > word.at) => {
+                "some of them came after Tidehold took over the others".to_owned()
+            }
+            Some(_) => return Ok(swap),
+            None => "Tidehold has not taken them over".to_owned(),
+        };
+        Err(anyhow!(
+            "containerd is in use: it has {} blobs in {}, and {problem}. With another content store it would lose them. Have \
+             them taken over with `tidehold adopt` while Tidehold runs (`tidehold setup --mirror-only --yes --restart` \
+             starts it), then run this again; or leave the content store alone with --mirror-only; nothing was changed",
+            found.count,
+            folder.display()
+        )
+        .into())
+    }
+
+    /// The hosts of registries, for containerd and nerdctl.
+    fn hosts(&mut self, setup: &Setup, folder: &Path, named: &[String], mirror: &str) -> Result<(), Failed> {
+        let own = own_folders(&beneath(&setup.root, folder));
+        let registries: Vec<String> = if named.is_empty() {
+            let hub = own.iter().filter(|name| name.as_str() == HUB).cloned();
+            std::iter::once(DEFAULT.to_owned()).chain(hub).collect()
+        } else {
+            named.iter().map(|registry| folder_of(registry, &own)).collect()
+        };
+        for registry in &registries {
+            let path = folder.join(registry).join("hosts.toml");
+            self.change(setup, &path, |before| hosts(before, mirror))?;
+            let before = text(&setup.root, &path).ok().flatten().unwrap_or_default();
+            if has_hosts(&before, mirror) {
+                self.notes.push(format!(
+                    "{} has hosts of its own: they stay, behind Tidehold, which itself asks the registry; where it is to \
+                     ask them, name them as its upstream in Tidehold's configuration",
+                    path.display()
+                ));
+            }
+        }
+        if named.is_empty() {
+            for name in own.iter().filter(|name| !registries.contains(name)) {
+                self.notes.push(format!(
+                    "{} has a folder of its own and is not asked for at Tidehold: add --registry {name} for that",
+                    folder.join(name).display()
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn distributions(&mut self, setup: &Setup, mirror: &str) {
+        for (name, registries) in distributions(&setup.root) {
+            self.notes.push(format!(
+                "found {name}, which writes its containerd's configuration itself: give {registries} the lines `mirrors:`, \
+                 `  \"*\":`, `    endpoint: [\"{mirror}\"]` and restart {name}"
+            ));
+        }
+    }
+
+    /// The clients that are told only where that is asked for.
+    fn others(&mut self, setup: &Setup, named: &[String], mirror: &str) -> Result<(), Failed> {
+        let named: Vec<&str> = named.iter().map(String::as_str).collect();
+        let registries = if named.is_empty() { vec![HUB] } else { named };
+        let asked = [
+            (Client::Docker, setup.docker, "--docker"),
+            (Client::Podman, setup.podman, "--podman"),
+            (Client::BuildKit, setup.buildkit, "--buildkit"),
+        ];
+        for (client, asked, option) in asked {
+            if !asked {
+                if client.is_there(&setup.root) {
+                    self.notes.push(format!(
+                        "found {}, which stays as it is: {option} tells it too",
+                        client.name()
+                    ));
+                }
+                continue;
+            }
+            let config = Path::new(client.config());
+            match client {
+                Client::Nerdctl => {}
+                Client::Docker => {
+                    if !registries.contains(&HUB) {
+                        self.notes
+                            .push("dockerd knows mirrors of docker.io alone, and stays as it is".to_owned());
+                        continue;
+                    }
+                    self.change(setup, config, |before| docker(before, mirror))?;
+                }
+                Client::Podman => {
+                    may_tell_podman(setup, &registries)?;
+                    self.change(setup, Path::new(PODMAN), |_| Ok(podman(&registries, mirror)))?;
+                }
+                Client::BuildKit => {
+                    self.change(setup, config, |before| buildkit(before, &registries, mirror))?
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn change(
+        &mut self,
+        setup: &Setup,
+        path: &Path,
+        edit: impl FnOnce(&str) -> Result<String, Refusal>,
+    ) -> Result<(), Failed> {
+        let before = text(&setup.root, path).with_context(|| format!("read {}", path.display()))?;
+        let after = edit(before.as_deref().unwrap_or_default()).map_err(|refusal| refused(path, &refusal))?;
+        if before.as_deref() != Some(after.as_str()) {
+            self.changes.push(Change { path: path.to_owned(), before, after });
+        }
+        Ok(())
+    }
+}
+
+fn refused(path: &Path, refusal: &Refusal) -> anyhow::Error {
+    anyhow!("{} is left alone: {refusal}; nothing was changed", path.display())
+}
+
+/// The mirror's URL, as clients on this node reach it.
+fn mirror(config: &Config) -> Result<String, Failed> {
+    let mut at = config.mirror.listen;
+    if at.port() == 0 {
+        return Err(anyhow!(
+            "[mirror] listen has no port that lasts: give it one in Tidehold's configuration"
+        )
+        .into());
+    }
+    if at.ip().is_unspecified() {
+        at.set_ip(match at.ip() {
+            IpAddr::V4(_) => IpAddr::from([127, 0, 0, 1]),
+            IpAddr::V6(_) => IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+        });
+    }
+    Ok(format!("http://{at}"))
+}
+
+/// The registries that were named, as containerd names them.
+fn registries(setup: &Setup) -> Result<Vec<String>, Failed> {
+    let named = setup.registry.iter().map(|name| match name.parse::<Registry>() {
+        Ok(registry) => Ok(registry.as_str().to_owned()),
+        Err(error) => Err(Failed::Usage(format!("tidehold: --registry {name}: {error}"))),
+    });
+    named.collect()
+}
+
+/// The containerd that is meant, of those that Tidehold's configuration has.
+fn own<'c>(setup: &Setup, config: &'c Config) -> Result<&'c Containerd, Failed> {
+    let named = |name: &String| config.containerds.iter().find(|containerd| containerd.name == *name);
+    let names: Vec<&str> = config.containerds.iter().map(|containerd| containerd.name.as_str()).collect();
+    match (&setup.containerd, config.containerds.as_slice()) {
+        (Some(name), _) => named(name).ok_or_else(|| {
+            Failed::Usage(format!(
+                "tidehold: Tidehold's configuration has no containerd {name:?}, but {}",
+                names.join(", ")
+            ))
+        }),
+        (None, [one]) => Ok(one),
+        (None, _) => Err(Failed::Usage(format!(
+            "tidehold: Tidehold's configuration has several containerds: say which this is, with --containerd and one of {}",
+            names.join(", ")
+        ))),
+    }
+}
+
+/// The program as the node sees it.
+fn program_path(setup: &Setup) -> Result<PathBuf, Failed> {
+    match &setup.program {
+        Some(program) => Ok(program.clone()),
+        None if setup.root == Path::new("/") => Ok(std::env::current_exe().context("find this program")?),
+        None => Ok(PathBuf::from("/usr/local/bin/tidehold")),
+    }
+}
+
+/// What was said, or what runs, or what would run; or what the configuration gives away.
+fn version(setup: &Setup, settings: &Settings, running: &Running) -> Result<Option<Version>, Failed> {
+    if let Some(said) = &setup.containerd_version {
+        let version = Version::parse(said).ok_or_else(|| {
+            Failed::Usage(format!(
+                "tidehold: --containerd-version {said:?} is no version: write it as in 1.7 or 2.1"
+            ))
+        })?;
+        return Ok(Some(version));
+    }
+    if running.version.is_some() {
+        return Ok(running.version);
+    }
+    let installed = program(&setup.root, "containerd").and_then(|program| {
+        let output = Command::new(beneath(&setup.root, &program)).arg("--version").output().ok()?;
+        Version::of_program(&String::from_utf8_lossy(&output.stdout))
+    });
+    Ok(installed.or_else(|| (settings.file_version > 2).then_some(Version { major: 2, minor: 0 })))
+}
+
+/// containerd's CRI refuses to start with both.
+fn may_have_config_path(main: &Path, settings: &Settings, version: Option<Version>) -> Result<(), Failed> {
+    if let Some(registry) = settings.mirrors.first() {
+        return Err(anyhow!(
+            "{} has a mirror for {registry} under registry.mirrors, and containerd takes no config_path beside that: write it \
+             as a host into {HOSTS}/{registry}/hosts.toml, remove the table, and run this again; nothing was changed",
+            main.display()
+        )
+        .into());
+    }
+    if let Some(registry) = settings.tls.first().filter(|_| !version.is_some_and(Version::is_2)) {
+        return Err(anyhow!(
+            "{} has TLS settings for {registry} under registry.configs, and containerd before 2.0 takes no config_path beside \
+             that: write them into {HOSTS}/{registry}/hosts.toml, remove the table, and run this again; nothing was changed",
+            main.display()
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// podman takes a registry from one file alone, the last one that has it.
+fn may_tell_podman(setup: &Setup, registries: &[&str]) -> Result<(), Failed> {
+    let main = Path::new(Client::Podman.config());
+    let folder = Path::new(PODMAN).parent().unwrap_or(main);
+    let entries = fs::read_dir(beneath(&setup.root, folder)).into_iter().flatten().flatten();
+    let parts = entries.map(|entry| folder.join(entry.file_name()));
+    for path in parts.chain([main.to_owned()]).filter(|path| path != Path::new(PODMAN)) {
+        let text = text(&setup.root, &path).with_context(|| format!("read {}", path.display()))?;
+        let Ok(table) = text.unwrap_or_default().parse::<toml::Table>() else { continue };
+        if table.contains_key("registries") {
+            let refusal = Refusal::new(
+                "it has the form of version 1, which bears no other beside it",
+                "bring it to version 2",
+            );
+            return Err(refused(&path, &refusal).into());
+        }
+        let entries = table.get("registry").and_then(toml::Value::as_array).into_iter().flatten();
+        for entry in entries {
+            let text = |key| entry.get(key).and_then(toml::Value::as_str);
+            let prefix = text("prefix").or_else(|| text("location")).unwrap_or_default();
+            if registries.contains(&prefix) {
+                let problem = format!("it has an entry for {prefix} already");
+                let refusal =
+                    Refusal::new(problem, "add the mirror there, or remove that entry and run this again");
+                return Err(refused(&path, &refusal).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether both are one folder, of which the first may have been named as it is seen from here.
+fn same_folder(setup: &Setup, named: &Path, folder: &Path) -> bool {
+    let id = |path: &Path| fs::metadata(path).ok().map(|about| (about.dev(), about.ino()));
+    let there = id(&beneath(&setup.root, folder));
+    named == folder || there.is_some() && [named.to_owned(), beneath(&setup.root, named)].iter().any(|path| id(path) == there)
+}
+
+/// The registries with folders of their own.
+fn own_folders(hosts: &Path) -> BTreeSet<String> {
+    let entries = fs::read_dir(hosts).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir());
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name != DEFAULT).collect()
+}
+
+/// The folder of a registry: containerd takes `host_port_` before `host:port`.
+fn folder_of(registry: &str, own: &BTreeSet<String>) -> String {
+    let other = registry.rsplit_once(':').map(|(host, port)| format!("{host}_{port}_"));
+    other.filter(|other| own.contains(other)).unwrap_or_else(|| registry.to_owned())
+}

@@ -1,0 +1,173 @@
+//! systemd's units of Tidehold: written where systemd runs and nobody has done so yet.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, anyhow};
+use tidehold::config::Config;
+use tidehold::node::files::beneath;
+
+use super::super::Failed;
+use super::{Setup, shown};
+
+const SERVICE: &str = include_str!("../../../deploy/systemd/tidehold.service");
+const SOCKET: &str = include_str!("../../../deploy/systemd/tidehold.socket");
+
+/// Where administrators put units.
+const FOLDER: &str = "/etc/systemd/system";
+
+/// Where packages put them too.
+const OTHER_FOLDERS: [&str; 3] = [FOLDER, "/usr/lib/systemd/system", "/lib/systemd/system"];
+
+/// What the service runs: systemd finds it where programs are installed.
+const RUN: &str = "ExecStart=tidehold serve";
+
+/// Where systemd finds it.
+const FOUND: [&str; 2] = ["/usr/local/bin/tidehold", "/usr/bin/tidehold"];
+
+/// The units on a node.
+pub(super) struct Units {
+    root: PathBuf,
+    left_alone: bool,
+}
+
+impl Units {
+    pub(super) fn of(setup: &Setup) -> Self {
+        Self { root: setup.root.clone(), left_alone: setup.no_units }
+    }
+
+    /// Whether a file that setup wrote is one of them.
+    pub(super) fn is_one(path: &Path) -> bool {
+        path.parent() == Some(Path::new(FOLDER))
+    }
+
+    /// What is to be written: their paths and texts.
+    pub(super) fn wanted(&self, config: &Config, setup: &Setup, program: &Path) -> Vec<(PathBuf, String)> {
+        let there = |folder: &&str| beneath(&self.root, &Path::new(folder).join("tidehold.service")).exists();
+        if self.left_alone || !self.runs() || OTHER_FOLDERS.iter().any(|folder| there(&folder)) {
+            return Vec::new();
+        }
+        let folder = Path::new(FOLDER);
+        vec![
+            (folder.join("tidehold.service"), service_unit(program, setup.config.as_deref())),
+            (folder.join("tidehold.socket"), socket_unit(config)),
+        ]
+    }
+
+    /// Starts Tidehold, now and whenever the node starts.
+    pub(super) fn start(&self) -> Result<(), Failed> {
+        if self.elsewhere() {
+            return Ok(());
+        }
+        self.systemctl(&["daemon-reload"])?;
+        self.systemctl(&["enable", "--now", "tidehold.socket", "tidehold.service"])
+    }
+
+    /// Has it start no more.
+    pub(super) fn disable(&self) -> Result<(), Failed> {
+        if self.elsewhere() {
+            return Ok(());
+        }
+        self.systemctl(&["disable", "tidehold.socket", "tidehold.service"])
+    }
+
+    /// Stops it, once nobody needs it any more.
+    pub(super) fn stop(&self) -> Result<(), Failed> {
+        if self.elsewhere() {
+            return Ok(());
+        }
+        self.systemctl(&["stop", "tidehold.socket", "tidehold.service"])?;
+        self.systemctl(&["daemon-reload"])
+    }
+
+    /// That systemd is there to restart anything.
+    pub(super) fn must_run(&self) -> Result<(), Failed> {
+        if self.root != Path::new("/") {
+            return Err(anyhow!(
+                "what runs on the node at {} cannot be restarted from here: say how with --restart-with",
+                self.root.display()
+            )
+            .into());
+        }
+        if !self.runs() {
+            return Err(anyhow!(
+                "no systemd runs here, so nothing can be restarted by --restart: leave it out, then start `tidehold serve` and \
+                 restart containerd by what starts services here; or say how with --restart-with COMMAND; nothing was changed"
+            )
+            .into());
+        }
+        Ok(())
+    }
+
+    /// As sd_booted(3) tells.
+    fn runs(&self) -> bool {
+        beneath(&self.root, Path::new("/run/systemd/system")).is_dir()
+    }
+
+    /// Whether there is nothing here to be told of the units.
+    fn elsewhere(&self) -> bool {
+        self.left_alone || self.root != Path::new("/") || !self.runs()
+    }
+
+    fn systemctl(&self, words: &[&str]) -> Result<(), Failed> {
+        let mut command = Command::new("systemctl");
+        command.args(words);
+        shown::running(&command)?;
+        let ended = command.status().context("run systemctl")?;
+        if ended.success() {
+            return Ok(());
+        }
+        Err(anyhow!("systemctl {} failed ({ended}): journalctl -u tidehold says more", words.join(" "))
+            .into())
+    }
+}
+
+/// The service for a program that may be elsewhere, and with a configuration of its own.
+fn service_unit(program: &Path, config: Option<&Path>) -> String {
+    let program = if FOUND.iter().any(|found| Path::new(found) == program) { Path::new("tidehold") } else { program };
+    let config = config.map(|config| format!(" --config {}", config.display())).unwrap_or_default();
+    SERVICE.replace(RUN, &format!("ExecStart={} serve{config}", program.display()))
+}
+
+/// The sockets that the configuration names.
+fn socket_unit(config: &Config) -> String {
+    let mut listen = String::new();
+    for containerd in &config.containerds {
+        listen += &format!("ListenStream={}\n", containerd.socket.display());
+    }
+    listen +=
+        &format!("ListenStream={}\nListenStream={}\n", config.control.socket.display(), config.mirror.listen);
+    let (mut unit, mut told) = (String::new(), false);
+    for line in SOCKET.lines() {
+        if !line.starts_with("ListenStream=") {
+            unit += line;
+            unit.push('\n');
+        } else if !told {
+            unit += &listen;
+            told = true;
+        }
+    }
+    unit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_has_the_sockets_of_the_configuration() {
+        assert_eq!(socket_unit(&Config::default()), SOCKET);
+        let other = Config::parse("[mirror]\nlisten = \"127.0.0.1:1789\"\n", "x").unwrap();
+        let unit = socket_unit(&other);
+        assert!(unit.contains("ListenStream=127.0.0.1:1789\n"), "{unit}");
+        assert!(!unit.contains("127.0.0.1:789\n"), "{unit}");
+    }
+
+    #[test]
+    fn the_unit_runs_the_program_where_it_is() {
+        assert!(SERVICE.contains(RUN));
+        assert_eq!(service_unit(Path::new("/usr/bin/tidehold"), None), SERVICE);
+        let unit = service_unit(Path::new("/opt/tidehold"), Some(Path::new("/srv/t.toml")));
+        assert!(unit.contains("ExecStart=/opt/tidehold serve --config /srv/t.toml\n"), "{unit}");
+    }
+}

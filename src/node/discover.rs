@@ -1,0 +1,267 @@
+//! What is on a node: which clients of registries, where their configurations are, and whether a containerd's content
+//! store is in use.
+//!
+//! It looks and changes nothing, and asks no server: only files tell it something.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::Deserialize;
+
+use super::containerd::{CONFIG, SOCKET};
+use super::files::{absent, beneath, text};
+
+/// Where programs are looked for.
+const PROGRAM_FOLDERS: [&str; 8] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+    "/opt/bin",
+    "/opt/containerd/bin",
+];
+
+/// A client of registries that does not pull by way of containerd's CRI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Client {
+    /// Reads containerd's hosts by itself.
+    Nerdctl,
+    /// dockerd.
+    Docker,
+    /// podman, buildah, skopeo, CRI-O.
+    Podman,
+    /// buildkitd.
+    BuildKit,
+}
+
+impl Client {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Nerdctl, Self::Docker, Self::Podman, Self::BuildKit];
+
+    /// As people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nerdctl => "nerdctl",
+            Self::Docker => "dockerd",
+            Self::Podman => "podman",
+            Self::BuildKit => "BuildKit",
+        }
+    }
+
+    /// Its configuration.
+    pub fn config(self) -> &'static str {
+        match self {
+            Self::Nerdctl => "/etc/nerdctl/nerdctl.toml",
+            Self::Docker => "/etc/docker/daemon.json",
+            Self::Podman => "/etc/containers/registries.conf",
+            Self::BuildKit => "/etc/buildkit/buildkitd.toml",
+        }
+    }
+
+    fn programs(self) -> &'static [&'static str] {
+        match self {
+            Self::Nerdctl => &["nerdctl"],
+            Self::Docker => &["dockerd"],
+            Self::Podman => &["podman", "buildah", "crio"],
+            Self::BuildKit => &["buildkitd"],
+        }
+    }
+
+    /// Whether it is on the node.
+    pub fn is_there(self, root: &Path) -> bool {
+        beneath(root, Path::new(self.config())).exists()
+            || self.programs().iter().any(|name| program(root, name).is_some())
+    }
+}
+
+/// A program of the node, by its name: its path on the node.
+pub fn program(root: &Path, name: &str) -> Option<PathBuf> {
+    let search = std::env::var_os("PATH").filter(|_| root == Path::new("/")).unwrap_or_default();
+    let folders = std::env::split_paths(OsStr::new(&search)).filter(|folder| folder.is_absolute());
+    let folders: Vec<PathBuf> = folders.chain(PROGRAM_FOLDERS.iter().map(PathBuf::from)).collect();
+    folders.into_iter().map(|folder| folder.join(name)).find(|path| beneath(root, path).is_file())
+}
+
+/// Whether there is a containerd of the usual kind.
+pub fn has_containerd(root: &Path, config: &Path) -> bool {
+    let there = |path: &Path| beneath(root, path).exists();
+    there(config)
+        || there(Path::new(CONFIG))
+        || there(Path::new(SOCKET))
+        || program(root, "containerd").is_some()
+}
+
+/// The distributions that bring a containerd of their own and write its configuration at each start, with the file in
+/// which they want to be told of mirrors.
+pub fn distributions(root: &Path) -> Vec<(&'static str, &'static str)> {
+    let known = [
+        ("k3s", "/var/lib/rancher/k3s/agent/etc/containerd", "/etc/rancher/k3s/registries.yaml"),
+        ("rke2", "/var/lib/rancher/rke2/agent/etc/containerd", "/etc/rancher/rke2/registries.yaml"),
+    ];
+    let there = known.into_iter().filter(|(_, folder, _)| beneath(root, Path::new(folder)).is_dir());
+    there.map(|(name, _, registries)| (name, registries)).collect()
+}
+
+/// Where nerdctl looks for hosts, if its configuration says so.
+///
+/// # Errors
+/// That the configuration cannot be read.
+pub fn nerdctl_hosts(root: &Path) -> io::Result<Vec<PathBuf>> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(default)]
+        hosts_dir: Vec<PathBuf>,
+    }
+    let Some(text) = text(root, Path::new(Client::Nerdctl.config()))? else { return Ok(Vec::new()) };
+    // nerdctl itself says what is wrong with it.
+    Ok(toml::from_str::<Config>(&text).map(|config| config.hosts_dir).unwrap_or_default())
+}
+
+/// What lies in a content store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Blobs {
+    /// How many.
+    pub count: u64,
+    /// When the youngest came.
+    pub youngest: Option<SystemTime>,
+}
+
+/// Looks through a content store's `blobs`.
+///
+/// # Errors
+/// That it cannot be read.
+pub fn blobs(root: &Path, folder: &Path) -> io::Result<Blobs> {
+    let mut blobs = Blobs::default();
+    for algorithm in entries(&beneath(root, folder))? {
+        let algorithm = algorithm?;
+        if !algorithm.file_type()?.is_dir() {
+            continue;
+        }
+        for blob in entries(&algorithm.path())? {
+            // One may be collected while this looks.
+            let Ok(about) = blob?.metadata() else { continue };
+            blobs.count += 1;
+            blobs.youngest = blobs.youngest.max(about.modified().ok());
+        }
+    }
+    Ok(blobs)
+}
+
+/// The word that all of a containerd's store was taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdoptedFrom {
+    /// That containerd's root.
+    pub root: PathBuf,
+    /// Nothing that came before this was left out.
+    pub at: SystemTime,
+}
+
+/// Reads that word in the hold's folder, for a containerd by its name there.
+///
+/// # Errors
+/// That it cannot be read.
+pub fn adopted_from(root: &Path, data_dir: &Path, containerd: &str) -> io::Result<Option<AdoptedFrom>> {
+    #[derive(Deserialize)]
+    struct Word {
+        root: PathBuf,
+        at: String,
+    }
+    let Some(text) = text(root, &data_dir.join("adopted-from").join(containerd))? else { return Ok(None) };
+    let word = serde_json::from_str::<Word>(&text)?;
+    let at = humantime::parse_rfc3339_weak(&word.at).map_err(io::Error::other)?;
+    Ok(Some(AdoptedFrom { root: word.root, at }))
+}
+
+/// How many blobs a containerd relies on in the hold that are not in its own store.
+///
+/// # Errors
+/// That one of the two cannot be read.
+pub fn owed(root: &Path, data_dir: &Path, containerd: &str, blobs: &Path) -> io::Result<u64> {
+    let mut owed = 0;
+    for mark in entries(&beneath(root, &data_dir.join("adopted").join(containerd)))? {
+        let name = mark?.file_name();
+        // <algorithm>-<hex>-<size>
+        let mut parts = name.to_str().unwrap_or_default().splitn(3, '-');
+        let (Some(algorithm), Some(hex), Some(size)) = (parts.next(), parts.next(), parts.next()) else {
+            continue;
+        };
+        let Ok(size) = size.parse::<u64>() else { continue };
+        let there = fs::metadata(beneath(root, &blobs.join(algorithm).join(hex)));
+        if !there.is_ok_and(|there| there.len() == size) {
+            owed += 1;
+        }
+    }
+    Ok(owed)
+}
+
+/// The entries of a folder; none where it is not there.
+fn entries(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<fs::DirEntry>>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => Ok(Some(entries).into_iter().flatten()),
+        Err(error) if absent(&error) => Ok(None.into_iter().flatten()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, text) in files {
+            let at = beneath(root.path(), Path::new(path));
+            fs::create_dir_all(at.parent().unwrap()).unwrap();
+            fs::write(at, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn clients_are_found_by_their_programs_or_their_files() {
+        let root = node(&[
+            ("/usr/bin/containerd", ""),
+            ("/etc/docker/daemon.json", "{}"),
+            ("/usr/local/bin/nerdctl", ""),
+        ]);
+        let there: Vec<_> = Client::ALL.into_iter().filter(|client| client.is_there(root.path())).collect();
+        assert_eq!(there, [Client::Nerdctl, Client::Docker]);
+        assert!(has_containerd(root.path(), Path::new("/etc/none.toml")));
+        assert_eq!(program(root.path(), "containerd").as_deref(), Some(Path::new("/usr/bin/containerd")));
+        let empty = node(&[]);
+        assert!(!has_containerd(empty.path(), Path::new(CONFIG)));
+        assert!(distributions(empty.path()).is_empty());
+    }
+
+    #[test]
+    fn nerdctl_says_where_it_looks() {
+        let root = node(&[("/etc/nerdctl/nerdctl.toml", "debug = true\nhosts_dir = [\"/a\", \"/b\"]\n")]);
+        assert_eq!(nerdctl_hosts(root.path()).unwrap(), [Path::new("/a"), Path::new("/b")]);
+        assert!(nerdctl_hosts(node(&[]).path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_store_with_blobs_is_in_use_until_all_was_taken_over_and_given_back() {
+        let root = node(&[
+            ("/c/blobs/sha256/aa", "x"),
+            ("/hold/adopted-from/system", "{\"root\":\"/c\",\"at\":\"2026-08-01T00:00:00.5Z\",\"blobs\":1}"),
+            ("/hold/adopted/system/sha256-aa-1", ""),
+            ("/hold/adopted/system/sha256-bb-2", ""),
+        ]);
+        let blobs_there = blobs(root.path(), Path::new("/c/blobs")).unwrap();
+        assert_eq!(blobs_there.count, 1);
+        assert!(blobs_there.youngest.is_some());
+        assert_eq!(blobs(root.path(), Path::new("/none")).unwrap(), Blobs::default());
+        let word = adopted_from(root.path(), Path::new("/hold"), "system").unwrap().unwrap();
+        assert_eq!(word.root, Path::new("/c"));
+        assert_eq!(adopted_from(root.path(), Path::new("/hold"), "other").unwrap(), None);
+        assert_eq!(owed(root.path(), Path::new("/hold"), "system", Path::new("/c/blobs")).unwrap(), 1);
+        fs::write(root.path().join("c/blobs/sha256/bb"), "xx").unwrap();
+        assert_eq!(owed(root.path(), Path::new("/hold"), "system", Path::new("/c/blobs")).unwrap(), 0);
+    }
+}
