@@ -12,6 +12,7 @@ cd "$(dirname "$0")/.."
 . tests/support/packages.sh
 
 install_prerequisites
+install_for_deploy
 fetch_parts_and_clients
 TIDEHOLD_TEST_CACHE=$(parts_cache)
 export TIDEHOLD_TEST_CACHE

@@ -8,13 +8,15 @@
 # Source it, then:
 #   install_prerequisites      installs what the build and the tests lack; asks apt only if something is missing
 #   fetch_parts                fills the cache; quick and without the network once it is full
-#   fetch_parts_and_clients    the same, and the clients of registries that only the tests run
+#   install_for_deploy         installs what the tests of deploy/ run and most machines lack; goes on without what
+#                              cannot be had
+#   fetch_parts_and_clients    the same, and what only the tests run: clients of registries, a small Debian
 #   fetch_parts_and_peers      the parts, and the servers that only the benchmark compares with
 #   parts_cache                prints the cache folder
 #   newest_containerd          prints the folder of the newest containerd that was had
 #
 # The cache holds one folder for each part (containerd-1.6, containerd-1.7, containerd-2, runc,
-# docker-registry, skopeo, podman, nginx) with the package's tree in it, and NAME.missing, with the reason in words, for
+# docker-registry, skopeo, podman, nginx, chroot) with the package's tree in it, and NAME.missing, with the reason in words, for
 # each part that could not be had.
 
 parts_cache() {
@@ -85,11 +87,20 @@ install_prerequisites() {
   fi
 }
 
+# What is missing is skipped by the tests that want it, each with a word.
+install_for_deploy() {
+  command -v apt-get >/dev/null || return 0
+  (install_missing systemd-analyze:systemd lintian:lintian debootstrap:debootstrap) ||
+    say "going on without what could not be installed"
+}
+
 # --- the parts -----------------------------------------------------------------------------------------
 
 # A client is linked to libraries that a machine without it lacks: its tree has those too.
 readonly PARTS="containerd-1.6 containerd-1.7 containerd-2 runc docker-registry"
 readonly CLIENTS="skopeo podman"
+# A small Debian or Ubuntu of this machine's own release, to install a package in.
+readonly SYSTEMS="chroot"
 readonly PEERS="nginx"
 
 fetch_parts() {
@@ -98,7 +109,7 @@ fetch_parts() {
 }
 
 fetch_parts_and_clients() {
-  WANTED="$PARTS $CLIENTS"
+  WANTED="$PARTS $CLIENTS $SYSTEMS"
   fetch_wanted
 }
 
@@ -179,6 +190,7 @@ fetch_open_parts() {
     return 0
   fi
   UNREACHED=""
+  make_chroot "$cache" "$codename"
 
   # The suites that have the version, in order of preference. bookworm's runc suits every containerd; the
   # later ones want a newer libc than a bookworm machine has.
@@ -202,6 +214,23 @@ fetch_open_parts() {
     try_suites "$cache" nginx nginx "$codename"
   fi
   rm -rf "$work"
+}
+
+# make_chroot CACHE CODENAME: the release's smallest system, with what every installed one has for its services.
+make_chroot() {
+  local cache=$1 codename=$2 folder=$1/work/chroot
+  case " $(parts_open "$cache" | tr '\n' ' ')" in *" chroot "*) ;; *) return 0 ;; esac
+  if ! command -v debootstrap >/dev/null; then
+    missing "$cache" chroot "no debootstrap here" again
+  elif say "unpacking a small system of $codename" &&
+    as_root debootstrap --variant=minbase --include=init-system-helpers "$codename" "$folder" "$MIRROR" \
+      >"$cache/work/debootstrap.log" 2>&1; then
+    # shellcheck disable=SC2016 # its own arguments
+    as_root sh -c 'rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* && mv "$1" "$2"' sh "$folder" "$cache/chroot"
+  else
+    as_root rm -rf "$folder" || true
+    missing "$cache" chroot "debootstrap failed, or it takes root: $(tail -n 1 "$cache/work/debootstrap.log")" again
+  fi
 }
 
 # The mirror that this machine's own release comes from, as apt itself reads its sources.

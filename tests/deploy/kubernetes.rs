@@ -1,0 +1,202 @@
+//! The manifests: by kustomize and Kubernetes' own types, and what a pod of theirs does on a node.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{Signal, kill};
+use serde_json::Value;
+use tempfile::TempDir;
+use tidehold::config::Config;
+
+use crate::checks::{available, check};
+use crate::support::process::pid_of;
+use crate::{Scenario, deploy, failed};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "Kubernetes takes the manifests as they are",
+        needs: available,
+        run: manifests_are_taken,
+    },
+    Scenario {
+        name: "the manifests and the configuration in them agree",
+        needs: available,
+        run: ports_agree,
+    },
+    Scenario {
+        name: "a pod sets its node up and undoes it at its end",
+        needs: available,
+        run: a_pod_undoes_its_setup,
+    },
+    Scenario {
+        name: "a node is cleaned only of what was undone",
+        needs: available,
+        run: only_what_was_undone_is_removed,
+    },
+];
+
+fn object(folder: &str, kind: &str) -> Value {
+    let objects = check("kubernetes", &deploy(folder));
+    let objects = objects.as_array().expect("a list").iter();
+    let mut of_kind = objects.filter(|object| object["kind"] == kind);
+    of_kind.next().unwrap_or_else(|| panic!("no {kind}")).clone()
+}
+
+/// A container of a DaemonSet, by its name.
+fn container(folder: &str, name: &str) -> Value {
+    let pod = object(folder, "DaemonSet")["spec"]["template"]["spec"].clone();
+    let lists =
+        ["containers", "initContainers"].map(|list| pod[list].as_array().cloned().unwrap_or_default());
+    lists.concat().into_iter().find(|container| container["name"] == name).expect("the container")
+}
+
+fn manifests_are_taken() {
+    for (folder, name) in [("kubernetes", "tidehold"), ("kubernetes/remove", "tidehold-remove")] {
+        let set = object(folder, "DaemonSet");
+        assert_eq!(set["metadata"]["name"], name);
+        assert_eq!(set["metadata"]["namespace"], object(folder, "Namespace")["metadata"]["name"]);
+        let spec = &set["spec"]["template"]["spec"];
+        assert_eq!(set["spec"]["selector"]["matchLabels"], set["spec"]["template"]["metadata"]["labels"]);
+        assert_eq!(spec["tolerations"], serde_json::json!([{ "operator": "Exists" }]), "not on every node");
+        assert_eq!(spec["automountServiceAccountToken"], false);
+        for list in ["containers", "initContainers"] {
+            for container in spec[list].as_array().into_iter().flatten() {
+                let name = &container["name"];
+                let rights = &container["securityContext"];
+                assert_eq!(rights["capabilities"]["drop"], serde_json::json!(["ALL"]), "{name}");
+                assert_eq!(rights["allowPrivilegeEscalation"], false, "{name}");
+                assert_eq!(rights["readOnlyRootFilesystem"], true, "{name}");
+                assert!(container["image"].as_str().unwrap().starts_with("tidehold:"), "{name}");
+                for mount in container["volumeMounts"].as_array().into_iter().flatten() {
+                    let volumes = spec["volumes"].as_array().unwrap();
+                    assert!(volumes.iter().any(|volume| volume["name"] == mount["name"]), "{mount}");
+                }
+            }
+        }
+    }
+    // What talks to the network sees nothing of the node but its own folder.
+    let daemon = container("kubernetes", "tidehold");
+    let mounts = daemon["volumeMounts"].as_array().unwrap().iter();
+    let mounts: Vec<&str> = mounts.map(|mount| mount["mountPath"].as_str().unwrap()).collect();
+    assert_eq!(mounts, ["/etc/tidehold", "/var/lib/tidehold", "/run/tidehold"]);
+}
+
+fn ports_agree() {
+    let map = object("kubernetes", "ConfigMap");
+    let config = Config::parse(map["data"]["config.toml"].as_str().unwrap(), "config.toml").unwrap();
+    let volumes = object("kubernetes", "DaemonSet")["spec"]["template"]["spec"]["volumes"].clone();
+    let named = volumes.as_array().unwrap().iter().find(|volume| volume["name"] == "config").unwrap();
+    assert_eq!(
+        named["configMap"]["name"], map["metadata"]["name"],
+        "the pods restart with their configuration"
+    );
+
+    let daemon = container("kubernetes", "tidehold");
+    let at = |probe: &str| -> SocketAddr {
+        let asked = &daemon[probe]["httpGet"];
+        let (host, port) = (asked["host"].as_str().unwrap(), &asked["port"]);
+        format!("{host}:{port}").parse().unwrap()
+    };
+    assert_eq!((at("startupProbe"), at("livenessProbe")), (config.mirror.listen, config.mirror.listen));
+    assert_eq!(at("readinessProbe"), config.web.listen);
+    let ports = daemon["ports"].as_array().unwrap().iter();
+    let ports: Vec<u64> = ports.map(|port| port["hostPort"].as_u64().unwrap()).collect();
+    assert_eq!(ports, [config.mirror.listen.port(), config.web.listen.port()].map(u64::from));
+    assert_eq!(config.data_dir, Path::new("/var/lib/tidehold"));
+}
+
+/// A node's folder, and a `tidehold` that writes down how it is run and ends as `$folder/ends` says.
+struct Node {
+    folder: TempDir,
+}
+
+impl Node {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        fs::create_dir_all(folder.path().join("host/var/lib/tidehold/blobs")).unwrap();
+        fs::create_dir_all(folder.path().join("bin")).unwrap();
+        let program = folder.path().join("bin/tidehold");
+        let script = format!(
+            "#!/bin/sh\necho \"$*\" >>{0}/ran\nexit \"$(cat {0}/ends 2>/dev/null || echo 0)\"\n",
+            folder.path().display()
+        );
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        // What is run is written here, and to whoever reads the pipe waits.
+        Self { folder }
+    }
+
+    /// What a container runs, with this node as its /host.
+    fn command(&self, container: &Value) -> Command {
+        let word = |value: &Value| value.as_str().expect("a word").to_owned();
+        let words = ["command", "args"].map(|list| container[list].as_array().unwrap().iter().map(word));
+        let host = self.folder.path().join("host");
+        let words: Vec<String> =
+            words.into_iter().flatten().map(|word| word.replace("/host", host.to_str().unwrap())).collect();
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        command.env("PATH", format!("{}:/usr/bin:/bin", self.folder.path().join("bin").display()));
+        command
+    }
+
+    fn ran(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.folder.path().join("ran")).unwrap_or_default();
+        text.lines().map(|line| line.replace(self.folder.path().to_str().unwrap(), "")).collect()
+    }
+}
+
+/// Returns once the shell waits for its `sleep`: by then everything before has been run.
+fn await_sleep(pod: &Child) {
+    let children = format!("/proc/{0}/task/{0}/children", pod.id());
+    for _ in 0..3000 {
+        let child = fs::read_to_string(&children).unwrap_or_default();
+        let name = fs::read_to_string(format!("/proc/{}/comm", child.trim())).unwrap_or_default();
+        if name.trim() == "sleep" {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    panic!("it does not wait for its end");
+}
+
+fn a_pod_undoes_its_setup() {
+    let node = Node::new();
+    let container = container("kubernetes", "node");
+    let mut pod = node.command(&container).stdout(Stdio::null()).spawn().unwrap();
+    await_sleep(&pod);
+    let setup = "setup --mirror-only --yes --root /host --config /etc/tidehold/config.toml";
+    assert_eq!(node.ran(), [setup], "the content store is left alone");
+    // As the kubelet ends a container. Its `sleep` would go with the container.
+    let sleep = fs::read_to_string(format!("/proc/{0}/task/{0}/children", pod.id())).unwrap();
+    kill(pid_of(pod.id()), Signal::SIGTERM).unwrap();
+    let ended = pod.wait().unwrap();
+    kill(pid_of(sleep.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    assert!(ended.success(), "{ended}");
+    assert_eq!(node.ran(), [setup, "setup --undo --yes --root /host --config /etc/tidehold/config.toml"]);
+    // The hold is for the next pod.
+    assert!(node.folder.path().join("host/var/lib/tidehold/blobs").is_dir());
+
+    // Where setup refuses, the container says so and is tried again, and nothing is undone.
+    let node = Node::new();
+    fs::write(node.folder.path().join("ends"), "1").unwrap();
+    failed(&mut node.command(&container));
+    assert_eq!(node.ran(), [setup]);
+}
+
+fn only_what_was_undone_is_removed() {
+    let container = container("kubernetes/remove", "remove");
+    let node = Node::new();
+    fs::write(node.folder.path().join("ends"), "1").unwrap();
+    failed(&mut node.command(&container));
+    assert!(node.folder.path().join("host/var/lib/tidehold/blobs").is_dir());
+
+    fs::write(node.folder.path().join("ends"), "0").unwrap();
+    crate::succeeded(&mut node.command(&container));
+    let undo = "setup --undo --yes --root /host";
+    assert_eq!(node.ran(), [undo, undo]);
+    assert!(!node.folder.path().join("host/var/lib/tidehold").exists());
+    assert!(node.folder.path().join("host/var/lib").is_dir());
+}
