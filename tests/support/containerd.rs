@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+use super::cri;
 use super::parts::{Available, namespaces, part, programs};
 use super::process::{Process, pid_of};
 
@@ -62,18 +63,16 @@ impl Version {
         }
     }
 
-    /// What no test uses: the Kubernetes side, which is slow to start, and a folder in the machine's /opt.
-    fn disabled_plugins(self) -> &'static [&'static str] {
+    /// What hardly a test uses: the Kubernetes side, which is slow to start.
+    fn kubernetes_plugins(self) -> &'static [&'static str] {
         match self {
-            Self::V1_6 | Self::V1_7 => &["io.containerd.internal.v1.opt", "io.containerd.grpc.v1.cri"],
+            Self::V1_6 | Self::V1_7 => &["io.containerd.grpc.v1.cri"],
             Self::V2 => &[
-                "io.containerd.internal.v1.opt",
                 "io.containerd.grpc.v1.cri",
                 "io.containerd.cri.v1.images",
                 "io.containerd.cri.v1.runtime",
                 "io.containerd.podsandbox.controller.v1.podsandbox",
                 "io.containerd.grpc.v1.sandbox-controllers",
-                "io.containerd.nri.v1.nri",
             ],
         }
     }
@@ -108,6 +107,13 @@ pub(crate) enum Store<'a> {
     BuiltinWithDiffer(&'a Path),
 }
 
+/// Whether a containerd serves Kubernetes too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kubernetes {
+    Without,
+    With,
+}
+
 /// A running private containerd. Dropping it ends it with everything that it started.
 #[derive(Debug)]
 pub(crate) struct Containerd {
@@ -121,12 +127,16 @@ pub(crate) struct Containerd {
 
 impl Containerd {
     pub(crate) fn start(version: Version, store: Store<'_>) -> Self {
+        Self::start_as(version, store, Kubernetes::Without)
+    }
+
+    pub(crate) fn start_as(version: Version, store: Store<'_>, kubernetes: Kubernetes) -> Self {
         let programs = version.available().expect("a version that was found to be available");
         // Directly in /tmp: a socket's path has room for 107 bytes.
         let folder = tempfile::Builder::new().prefix("tidehold-ctd-").tempdir_in("/tmp").unwrap();
         let snapshotter = snapshotter();
-        fs::write(folder.path().join("config.toml"), config(version, store, snapshotter, folder.path()))
-            .unwrap();
+        let config = config(version, store, kubernetes, snapshotter, folder.path());
+        fs::write(folder.path().join("config.toml"), config).unwrap();
         let process = launch(&programs, folder.path());
         Self { version, programs, snapshotter, process, folder }
     }
@@ -176,6 +186,15 @@ impl Containerd {
         self.process.terminate(pid);
     }
 
+    /// Where it keeps all that is its own, and what a client of it may keep.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn snapshotter(&self) -> &'static str {
+        self.snapshotter
+    }
+
     pub(crate) fn version(&self) -> Version {
         self.version
     }
@@ -190,6 +209,15 @@ impl Containerd {
         fs::create_dir_all(&folder).unwrap();
         // 1.6 and 1.7 take a file without a host table for damaged, and go to the registry itself.
         fs::write(folder.join("hosts.toml"), format!("server = \"{url}\"\n[host]\n")).unwrap();
+    }
+
+    /// Sends it there first, and to `server` where that does not answer.
+    pub(crate) fn route_over(&self, registry: &str, mirror: &str, server: &str) {
+        let folder = self.hosts().join(registry);
+        fs::create_dir_all(&folder).unwrap();
+        let hosts =
+            format!("server = \"{server}\"\n[host.\"{mirror}\"]\n  capabilities = [\"pull\", \"resolve\"]\n");
+        fs::write(folder.join("hosts.toml"), hosts).unwrap();
     }
 
     /// Pulls and unpacks for this machine's platform only, as a node would.
@@ -314,7 +342,7 @@ impl Containerd {
     }
 
     /// A command that runs where containerd does, and not for ever.
-    fn inside(&self) -> Command {
+    pub(crate) fn inside(&self) -> Command {
         let mut command = clean("nsenter", &self.programs);
         command.args(["--mount", "--pid", "--root", "--target", &self.pid().to_string()]);
         command.args(["timeout", "--kill-after=5", CTR_WITHIN]);
@@ -326,7 +354,7 @@ impl Containerd {
         self.folder.path().join("grpc.sock")
     }
 
-    fn hosts(&self) -> PathBuf {
+    pub(crate) fn hosts(&self) -> PathBuf {
         self.folder.path().join("certs.d")
     }
 
@@ -400,9 +428,23 @@ fn clean(program: &str, programs: &Programs) -> Command {
     command
 }
 
-fn config(version: Version, store: Store<'_>, snapshotter: &str, folder: &Path) -> String {
+fn config(
+    version: Version,
+    store: Store<'_>,
+    kubernetes: Kubernetes,
+    snapshotter: &str,
+    folder: &Path,
+) -> String {
+    // A folder in the machine's /opt, and a socket in its /var/run.
+    let mut disabled = vec!["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri"];
+    let cri = match kubernetes {
+        Kubernetes::Without => {
+            disabled.extend(version.kubernetes_plugins());
+            String::new()
+        }
+        Kubernetes::With => cri::config(version, snapshotter, folder),
+    };
     let folder = folder.display();
-    let mut disabled: Vec<&str> = version.disabled_plugins().to_vec();
     let mut proxy = String::new();
     if let Store::Tidehold(socket) | Store::Isolated(socket) = store {
         disabled.push("io.containerd.content.v1.content");
@@ -432,8 +474,10 @@ fn config(version: Version, store: Store<'_>, snapshotter: &str, folder: &Path) 
             platform()
         )
     };
+    // As people write it for theirs.
+    let format = if version == Version::V2 { 3 } else { 2 };
     format!(
-        r#"version = 2
+        r#"version = {format}
 root = "{folder}/root"
 state = "{folder}/state"
 disabled_plugins = {disabled:?}
@@ -444,7 +488,7 @@ required_plugins = ["io.containerd.metadata.v1.bolt"]
   address = "{folder}/ttrpc.sock"
 [debug]
   level = "debug"
-{proxy}{unpack}"#
+{proxy}{unpack}{cri}"#
     )
 }
 
@@ -504,12 +548,15 @@ pub(crate) fn unique_id() -> String {
     format!("tidehold-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The control groups that runc leaves: one per hierarchy, or a single one.
-fn remove_control_groups(name: &str) {
-    let hierarchies = fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
-    let folders = hierarchies.map(|entry| entry.path()).chain([PathBuf::from("/sys/fs/cgroup")]);
-    for folder in folders {
-        let _ = fs::remove_dir(folder.join(name));
+/// The control groups that runc leaves, with those right beneath them: one per hierarchy, or a single one.
+pub(crate) fn remove_control_groups(name: &str) {
+    let within =
+        |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let root = Path::new("/sys/fs/cgroup");
+    for folder in within(root).chain([root.to_owned()]) {
+        let group = folder.join(name);
+        within(&group).for_each(|inner| drop(fs::remove_dir(inner)));
+        let _ = fs::remove_dir(group);
     }
 }
 

@@ -28,6 +28,8 @@ pub struct ImageSpec {
     pub platforms: Vec<Platform>,
     /// What the machine's own platform holds.
     pub rootfs: Rootfs,
+    /// What a container of it runs unless told otherwise.
+    pub command: &'static [&'static str],
 }
 
 impl Default for ImageSpec {
@@ -38,6 +40,7 @@ impl Default for ImageSpec {
             media: MediaTypes::Oci,
             platforms: Platform::usual(),
             rootfs: Rootfs::Busybox,
+            command: &["/bin/cat", "/etc/tide-release"],
         }
     }
 }
@@ -208,7 +211,7 @@ impl Image {
                 .into_iter()
                 .flatten()
                 .collect();
-            let config = Bytes::from(config(platform, &layers).to_string());
+            let config = Bytes::from(config(spec, platform, &layers).to_string());
             let bytes = Bytes::from(manifest(spec.media, &config, &layers).to_string());
             let mut entry = descriptor(spec.media.manifest(), &bytes);
             if let Some(fields) = entry.as_object_mut() {
@@ -322,7 +325,7 @@ fn noise(seed: &str, length: usize) -> Vec<u8> {
     bytes
 }
 
-fn config(platform: &Platform, layers: &[Layer]) -> Value {
+fn config(spec: &ImageSpec, platform: &Platform, layers: &[Layer]) -> Value {
     let history: Vec<Value> =
         layers.iter().map(|_| json!({ "created": CREATED, "created_by": "stand-in" })).collect();
     let diff_ids: Vec<&str> = layers.iter().map(|layer| layer.diff_id.as_str()).collect();
@@ -332,7 +335,7 @@ fn config(platform: &Platform, layers: &[Layer]) -> Value {
         fields.insert(
             "config".to_owned(),
             json!({
-                "Cmd": ["/bin/cat", "/etc/tide-release"],
+                "Cmd": spec.command,
                 "Env": ["PATH=/bin:/usr/bin:/sbin:/usr/sbin"],
                 "WorkingDir": "/",
             }),
