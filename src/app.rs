@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +22,7 @@ use crate::serve::control::{self, AdoptionService, ControlService, HoldService};
 use crate::serve::differ::DifferService;
 use crate::serve::listen::{ListenError, Listeners, Socket, SocketFile};
 use crate::serve::overview::{Facts, Overview};
+use crate::serve::web::{self, Phase};
 use crate::serve::{http, mirror};
 use crate::store::{Hold, Owner, Recovered, StoreError, blocking};
 use crate::upstream::{Listed, Settings, SettingsError, Timeouts, Upstreams};
@@ -43,6 +44,9 @@ pub struct App {
     control: Socket,
     /// What is answered at the control socket.
     operator: Routes,
+    overview: Overview,
+    /// What the web listener, which serves already, says that we are at.
+    phase: watch::Sender<Phase>,
     /// The content listeners serve already.
     servers: TaskTracker,
     /// The streams of writes of each containerd.
@@ -67,8 +71,12 @@ impl App {
             sockets.push(listeners.unix(&containerd.socket)?);
         }
         let control = listeners.unix(&config.control.socket)?;
+        let web = listeners.tcp(config.web.listen).await?;
         listeners.all_taken()?;
         let (servers, stop) = (TaskTracker::new(), CancellationToken::new());
+        let facts = facts(&config, &mirror, &web);
+        let (phase, phases) = watch::channel(Phase::Opening);
+        servers.spawn(web::serve(web, phases, stop.clone()));
         let mut openings = Vec::new();
         for socket in sockets {
             let (opened, opening) = oneshot::channel();
@@ -93,12 +101,24 @@ impl App {
             // Its server ends only with us.
             let _ = opened.send((service, differ.clone()));
         }
-        let overview = Overview::new(resolver.clone(), keeper.clone(), facts(&config, &mirror));
+        let overview = Overview::new(resolver.clone(), keeper.clone(), facts);
         let operator = Routes::default()
             .add_service(ControlService::new(resolver.clone(), stop.clone()).into_server())
-            .add_service(HoldService::new(overview, stop.clone()).into_server())
+            .add_service(HoldService::new(overview.clone(), stop.clone()).into_server())
             .add_service(adoption(&config, &hold, &stop).into_server());
-        Ok(Self { hold, resolver, keeper, mirror, control, operator, servers, writers, stop })
+        Ok(Self {
+            hold,
+            resolver,
+            keeper,
+            mirror,
+            control,
+            operator,
+            overview,
+            phase,
+            servers,
+            writers,
+            stop,
+        })
     }
 
     /// Serves until SIGTERM or SIGINT, then lets what runs end. Ends as well, to be started anew, where the index
@@ -110,7 +130,19 @@ impl App {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let Self { hold, resolver, keeper, mirror, control, operator, servers, writers, stop } = self;
+        let Self {
+            hold,
+            resolver,
+            keeper,
+            mirror,
+            control,
+            operator,
+            overview,
+            phase,
+            servers,
+            writers,
+            stop,
+        } = self;
         let answering = resolver.clone();
         let answer = move |request| mirror::answer(answering.clone(), request);
         servers.spawn(http::serve(mirror, answer, stop.clone()));
@@ -121,6 +153,7 @@ impl App {
             move || sweep(&hold, &stop)
         });
         let evicting = tokio::spawn(keeper.watch(stop.clone()));
+        phase.send_replace(Phase::Serving(overview.clone()));
         notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!("ready");
 
@@ -141,6 +174,7 @@ impl App {
             }
         }
         tracing::info!("stopping: what runs may end");
+        phase.send_replace(Phase::Stopping(overview));
         notify(&[sd_notify::NotifyState::Stopping]);
         if !lost {
             // Most of what is to be flushed, while everybody is still served.
@@ -334,7 +368,7 @@ fn limits(config: &Config, hold: &Hold) -> Result<Limits, StoreError> {
     Ok(Limits { max_cached_bytes: config.cache.max_size_bytes, reserve_bytes })
 }
 
-fn facts(config: &Config, mirror: &TcpListener) -> Facts {
+fn facts(config: &Config, mirror: &TcpListener, web: &TcpListener) -> Facts {
     let containerd = |containerd: &crate::config::Containerd| {
         (containerd.name.clone(), containerd.socket.display().to_string())
     };
@@ -342,7 +376,7 @@ fn facts(config: &Config, mirror: &TcpListener) -> Facts {
         data_dir: config.data_dir.clone(),
         containerds: config.containerds.iter().map(containerd).collect(),
         mirror: mirror.local_addr().unwrap_or(config.mirror.listen).to_string(),
-        web: config.web.listen.to_string(),
+        web: web.local_addr().unwrap_or(config.web.listen).to_string(),
     }
 }
 

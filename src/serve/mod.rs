@@ -8,3 +8,4 @@ pub mod http;
 pub mod listen;
 pub mod mirror;
 pub mod overview;
+pub mod web;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures_util::FutureExt as _;
+
 use crate::evict::{Keeper, Limits};
 use crate::oci::{ImageName, Reference};
 use crate::proto::v1;
@@ -58,6 +60,11 @@ impl Overview {
     /// What happened.
     pub fn record(&self) -> &Record {
         self.resolver.record()
+    }
+
+    /// Whether the index could not be written: nothing new is kept until the daemon starts anew.
+    pub fn index_lost(&self) -> bool {
+        self.hold().index_lost().now_or_never().is_some()
     }
 
     /// Everything at a glance. Waits for the disk.

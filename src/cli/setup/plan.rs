@@ -479,7 +479,9 @@ fn may_tell_podman(setup: &Setup, registries: &[&str]) -> Result<(), Failed> {
 fn same_folder(setup: &Setup, named: &Path, folder: &Path) -> bool {
     let id = |path: &Path| fs::metadata(path).ok().map(|about| (about.dev(), about.ino()));
     let there = id(&beneath(&setup.root, folder));
-    named == folder || there.is_some() && [named.to_owned(), beneath(&setup.root, named)].iter().any(|path| id(path) == there)
+    named == folder
+        || there.is_some()
+            && [named.to_owned(), beneath(&setup.root, named)].iter().any(|path| id(path) == there)
 }
 
 /// The registries with folders of their own.

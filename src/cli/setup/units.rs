@@ -124,7 +124,8 @@ impl Units {
 
 /// The service for a program that may be elsewhere, and with a configuration of its own.
 fn service_unit(program: &Path, config: Option<&Path>) -> String {
-    let program = if FOUND.iter().any(|found| Path::new(found) == program) { Path::new("tidehold") } else { program };
+    let program =
+        if FOUND.iter().any(|found| Path::new(found) == program) { Path::new("tidehold") } else { program };
     let config = config.map(|config| format!(" --config {}", config.display())).unwrap_or_default();
     SERVICE.replace(RUN, &format!("ExecStart={} serve{config}", program.display()))
 }
