@@ -119,6 +119,7 @@ pub(crate) enum Kubernetes {
 pub(crate) struct Containerd {
     version: Version,
     programs: Programs,
+    kubernetes: Kubernetes,
     snapshotter: &'static str,
     // Before the folder, so that it ends before the folder is removed.
     process: Process,
@@ -138,7 +139,7 @@ impl Containerd {
         let config = config(version, store, kubernetes, snapshotter, folder.path());
         fs::write(folder.path().join("config.toml"), config).unwrap();
         let process = launch(&programs, folder.path());
-        Self { version, programs, snapshotter, process, folder }
+        Self { version, programs, kubernetes, snapshotter, process, folder }
     }
 
     /// Ends it in good order and starts it again on the same state.
@@ -150,7 +151,7 @@ impl Containerd {
     /// Ends it in good order and starts it again on the same state with another content store.
     pub(crate) fn restart_with(&mut self, store: Store<'_>) {
         self.stop();
-        let config = config(self.version, store, self.snapshotter, self.folder.path());
+        let config = config(self.version, store, self.kubernetes, self.snapshotter, self.folder.path());
         fs::write(self.folder.path().join("config.toml"), config).unwrap();
         self.process = launch(&self.programs, self.folder.path());
     }
