@@ -1,0 +1,249 @@
+//! The pages under `docs/` say nothing that does not work: each is followed from its first command to its last, on a
+//! machine that seems to have a containerd and nothing else, before a stand-in for every registry.
+//!
+//! What a page can tell this test, in comments that nobody else sees, is in `page.rs`; how the machine is made in `world`.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a panic is how a page fails"
+)]
+
+mod page;
+#[path = "../node/programs.rs"]
+mod programs;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use libtest_mimic::{Arguments, Trial};
+use page::{Page, Use};
+use support::containerd::Version;
+use support::go::text;
+use support::hub::{Account, Hub, HubConfig, Image, ImageSpec, Private};
+use support::parts::{Available, part};
+
+/// Pages whose commands are followed elsewhere, or not yet, and why.
+const LEFT_OUT: &[(&str, &str)] = &[
+    ("README.md", "its blocks do not say yet which of them suit no such machine"),
+    ("docs/containerd.md", "its blocks are parts of files"),
+    ("docs/performance.md", "its commands are the benchmark's"),
+];
+
+/// The images that the pages speak of; all registries have all of them.
+const IMAGES: &[(&str, &str)] = &[
+    ("library/alpine", "latest"),
+    ("library/alpine", "3.20"),
+    ("library/busybox", "latest"),
+    ("library/nginx", "latest"),
+    ("library/nginx", "1.27"),
+    ("acme/app", "v3"),
+];
+
+/// An image for those who log in as `me` with the password `secret`.
+const PRIVATE: &str = "team/app";
+
+/// The most time that a page takes, in seconds.
+const WITHIN: &str = "300";
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some("stand-in") {
+        stand_in();
+        return ExitCode::SUCCESS;
+    }
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(2);
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut names: Vec<String> = fs::read_dir(root.join("docs"))
+        .expect("the folder of the pages")
+        .map(|entry| format!("docs/{}", entry.unwrap().file_name().to_str().unwrap()))
+        .filter(|name| name.ends_with(".md"))
+        .chain(["README.md".to_owned()])
+        .collect();
+    names.sort();
+    let trials = names.into_iter().flat_map(|name| [form(&name), followed(name, &arguments)]);
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// Every command that is not tried is at least one: to the shell, and to Tidehold.
+fn form(name: &str) -> Trial {
+    let page = name.to_owned();
+    Trial::test(format!("{name}: its commands and options are there"), move || {
+        let page = read(&page)?;
+        for block in page.blocks.iter().filter(|block| !matches!(block.how, Use::File(_))) {
+            let mut shell = Command::new("bash").args(["-n", "-c", &block.text]).output()?;
+            shell.stdout.clear();
+            if !shell.status.success() {
+                return Err(format!("line {}: {}", block.line, text(&shell)).into());
+            }
+            for command in commands_in(&block.text) {
+                command.check().map_err(|why| format!("line {}: {why}", block.line))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// A use of Tidehold's command line.
+struct Asked {
+    command: String,
+    options: BTreeSet<String>,
+}
+
+impl Asked {
+    fn check(&self) -> Result<(), String> {
+        let mut help = Command::new(env!("CARGO_BIN_EXE_tidehold"));
+        let output = help.args([&self.command, "--help"]).output().map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            return Err(format!("there is no `tidehold {}`", self.command));
+        }
+        let help = text(&output);
+        let words: BTreeSet<&str> = help.split([' ', ',', '\n', '[', ']', '=', '<']).collect();
+        match self.options.iter().find(|option| !words.contains(option.as_str())) {
+            Some(option) => Err(format!("`tidehold {}` has no {option}", self.command)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn commands_in(block: &str) -> Vec<Asked> {
+    let lines = block.replace("\\\n", " ");
+    let parts = lines.split(['\n', '|', ';', '&', '(', ')', '`']);
+    parts
+        .filter_map(|part| {
+            let mut words = part.split_whitespace().take_while(|word| !word.starts_with('#'));
+            words.find(|word| *word == "tidehold" || word.ends_with("/bin/tidehold"))?;
+            let command =
+                words.next().filter(|word| word.chars().all(|c| c.is_ascii_lowercase()))?.to_owned();
+            let options = words.filter(|word| word.starts_with('-') && word.len() > 1);
+            let name = |word: &str| word.split('=').next().unwrap_or(word).to_owned();
+            Some(Asked { command, options: options.map(name).collect() })
+        })
+        .collect()
+}
+
+fn followed(name: String, arguments: &Arguments) -> Trial {
+    let title = format!("{name}: what it says is so");
+    let wanted = !arguments.list && arguments.filter.as_ref().is_none_or(|filter| title.contains(filter));
+    let left_out = LEFT_OUT.iter().find(|(page, _)| *page == name).map(|(_, why)| Err((*why).to_owned()));
+    match left_out.unwrap_or_else(|| if wanted { needs() } else { Ok(()) }) {
+        Ok(()) => Trial::test(title, move || follow(&name)),
+        Err(reason) => {
+            if wanted {
+                eprintln!("skipped: {title}: {reason}");
+            }
+            Trial::test(title, move || Err(reason.into())).with_ignored_flag(true)
+        }
+    }
+}
+
+fn needs() -> Available<()> {
+    Version::V2.available()?;
+    let lacks = |_| "no ip (Debian's iproute2) to bring up a private machine's loopback".to_owned();
+    Command::new("ip").arg("-V").output().map_err(lacks)?;
+    programs::available(Version::V2)?;
+    part("skopeo").and(part("podman")).map(drop)
+}
+
+fn follow(name: &str) -> Result<(), libtest_mimic::Failed> {
+    let page = read(name)?;
+    let folder = tempfile::Builder::new().prefix("tidehold-docs-").tempdir_in("/tmp")?;
+    let installed = folder.path().join("programs");
+    install(&installed)?;
+    let script = folder.path().join("script");
+    fs::write(&script, before(&page) + &page.script(name))?;
+    let world = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/docs/world");
+    let mut command = Command::new("timeout");
+    command.args(["--kill-after=5", WITHIN, world]).args([folder.path(), &installed, &script]);
+    let output = command.env_remove("TIDEHOLD_CONFIG").output()?;
+    if output.status.success() { Ok(()) } else { Err(text(&output).into()) }
+}
+
+/// What is there before the first command of a page.
+fn before(page: &Page) -> String {
+    let own = std::env::current_exe().expect("the path of this test");
+    let node = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/docs/node.toml");
+    let mut script = format!(
+        "set -eu\nmkdir -p /run/stand-in\n'{}' stand-in >/run/stand-in/registry.log 2>&1 &\n\
+         for ((try = 0; try < 300; try++)); do grep -q ready /run/stand-in/registry.log && break; sleep 0.1; done\n",
+        own.display()
+    );
+    if page.with_tidehold {
+        script += &format!(
+            "install -D -m 0644 '{node}' /etc/containerd/config.toml\n\
+             install -d /etc/containerd/certs.d/_default\n\
+             printf '[host.\"http://127.0.0.1:789\"]\\n  capabilities = [\"pull\", \"resolve\"]\\n' \
+             >/etc/containerd/certs.d/_default/hosts.toml\nsystemctl start tidehold\n"
+        );
+    }
+    script + "systemctl start containerd\n"
+}
+
+/// Puts there what the machine is to have on its search path.
+fn install(folder: &Path) -> Result<(), libtest_mimic::Failed> {
+    fs::create_dir_all(folder)?;
+    let [containerd, runc] =
+        ["containerd-2", "runc"].map(|name| support::parts::programs(&part(name).unwrap()));
+    for place in [containerd, runc] {
+        for entry in fs::read_dir(place)? {
+            let entry = entry?;
+            symlink(entry.path(), folder.join(entry.file_name()))?;
+        }
+    }
+    for name in ["crictl", "nerdctl"] {
+        symlink(programs::program(name), folder.join(name))?;
+    }
+    symlink(env!("CARGO_BIN_EXE_tidehold"), folder.join("tidehold"))?;
+    symlink(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/docs/systemctl"), folder.join("systemctl"))?;
+    script(&folder.join("sudo"), "exec \"$@\"")?;
+    for name in ["skopeo", "podman"] {
+        let tree = part(name).unwrap();
+        let tree = tree.display();
+        let own = format!(
+            "PATH='{tree}/usr/bin:{tree}/usr/sbin':$PATH LD_LIBRARY_PATH=$(printf %s: '{tree}'/usr/lib/*-linux-gnu* \
+             '{tree}'/lib/*-linux-gnu*) exec '{tree}/usr/bin/{name}' \"$@\""
+        );
+        script(&folder.join(name), &own)?;
+    }
+    Ok(())
+}
+
+fn script(file: &PathBuf, body: &str) -> std::io::Result<()> {
+    fs::write(file, format!("#!/bin/sh\n{body}\n"))?;
+    fs::set_permissions(file, fs::Permissions::from_mode(0o755))
+}
+
+fn read(name: &str) -> Result<Page, String> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name));
+    Page::read(&text.map_err(|error| error.to_string())?)
+}
+
+/// The registry of that machine, for as long as it runs.
+fn stand_in() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let me = Account::free("me", "secret");
+    let private = Private { repository: PRIVATE.to_owned(), account: me.name.clone() };
+    let registry = "127.0.0.1:5000".parse().unwrap();
+    let hub = HubConfig { registry, accounts: vec![me], private: vec![private], ..HubConfig::default() };
+    let hub = runtime.block_on(Hub::start(hub));
+    let pause = ImageSpec { command: &["/bin/sleep", "1000000"], ..ImageSpec::default() };
+    let usual = |(repository, tag): &(&str, &str)| {
+        ((*repository).to_owned(), (*tag).to_owned(), ImageSpec::default())
+    };
+    let kept = [(PRIVATE, "latest", ImageSpec::default()), ("pause", "3.10", pause)];
+    let kept = kept.map(|(repository, tag, spec)| (repository.to_owned(), tag.to_owned(), spec));
+    for (repository, tag, spec) in IMAGES.iter().map(usual).chain(kept) {
+        let image = Image::build(&ImageSpec { marker: repository.clone(), ..spec }).unwrap();
+        hub.push(&repository, &image);
+        hub.tag(&repository, &tag, &image.digest);
+    }
+    println!("ready");
+    runtime.block_on(std::future::pending::<()>());
+}
