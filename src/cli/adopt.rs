@@ -11,6 +11,7 @@ mod put;
 mod shown;
 mod store;
 mod take;
+mod work;
 
 use std::path::PathBuf;
 

@@ -136,7 +136,8 @@ impl Files {
     /// were. What is no file is nothing that arrived.
     pub(super) fn clear_arrivals(&self, prefix: &str) -> Result<usize, StoreError> {
         let mut left = entries(&self.arriving())?;
-        left.retain(|path| name(path).starts_with(prefix) && !(path.is_dir() && !path.is_symlink()));
+        let is_folder = |path: &Path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
+        left.retain(|path| name(path).starts_with(prefix) && !is_folder(path));
         left.iter().try_for_each(|path| self.disk.remove(path))?;
         Ok(left.len())
     }

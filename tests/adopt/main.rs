@@ -5,13 +5,11 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::indexing_slicing,
     clippy::panic,
     reason = "in the helpers of tests a panic is how a test fails"
 )]
 
 #[path = "../support/mod.rs"]
-#[allow(dead_code, reason = "the other tests use the rest of it")]
 mod support;
 
 mod back;

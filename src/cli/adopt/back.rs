@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
@@ -16,7 +16,7 @@ use super::super::Failed;
 use super::super::words::{length, plain, size};
 use super::Adopt;
 use super::daemon::Daemon;
-use super::put::{PutError, Way, put};
+use super::put::{PutError, Way, is_put, put};
 use super::shown::{Shown, blobs};
 use super::store::ContentStore;
 
@@ -35,7 +35,7 @@ struct Owed {
 #[derive(Default)]
 struct Plan {
     owed: Vec<Owed>,
-    /// Are in the store, as the same files.
+    /// Are in the store, as the same files or as copies of them.
     there: u64,
     /// Relied on, not held, and not in the store either.
     lost: Vec<(String, u64)>,
@@ -136,7 +136,7 @@ async fn plan(daemon: &mut Daemon, store: &ContentStore) -> Result<Plan, Failed>
         let file = daemon.data_dir.join(&blob.file);
         let held = fs::metadata(&file).with_context(|| format!("look at {}", file.display()))?;
         match target {
-            Some(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => plan.there += 1,
+            Some(there) if is_put(&held, &there) => plan.there += 1,
             Some(_) | None => plan.owed.push(Owed { digest, size: blob.size, file }),
         }
     }

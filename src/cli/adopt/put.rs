@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use rustix::fs::{OFlags, ioctl_ficlone};
@@ -71,6 +71,7 @@ pub(super) fn put(from: &Path, to: &Path, may_copy: bool) -> Result<Way, PutErro
         Err(_) => {}
     }
     let source = opened(from)?;
+    let changed_at = source.metadata()?.modified()?;
     let target = File::options().write(true).create_new(true).mode(0o600).open(to)?;
     let filled = match ioctl_ficlone(&target, &source) {
         Ok(()) => Ok(Way::Reflink),
@@ -78,11 +79,20 @@ pub(super) fn put(from: &Path, to: &Path, may_copy: bool) -> Result<Way, PutErro
         Err(_) if !may_copy => Err(PutError::NeedsCopy),
         Err(_) => io::copy(&mut &source, &mut &target).map(|_| Way::Copy).map_err(PutError::from),
     };
+    // By which it is known later to be that file's copy.
+    let filled = filled.and_then(|way| Ok(target.set_modified(changed_at).map(|()| way)?));
     if filled.is_err() {
         // What was begun is worth nothing; whoever owns the folder clears it otherwise.
         let _ = fs::remove_file(to);
     }
     filled
+}
+
+/// Whether a file is another one, or was put there from it by [`put`]: whoever wrote to either since has changed its time.
+pub(super) fn is_put(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+    let inode = |file: &fs::Metadata| (file.dev(), file.ino());
+    let times = |file: &fs::Metadata| (file.len(), file.mtime(), file.mtime_nsec());
+    inode(one) == inode(other) || times(one) == times(other)
 }
 
 fn opened(path: &Path) -> Result<File, PutError> {
@@ -113,8 +123,6 @@ fn is_no_way(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-
     use super::*;
 
     #[test]
@@ -139,5 +147,9 @@ mod tests {
         assert!(!to.exists());
         assert_eq!(put(&from, &to, true).unwrap(), Way::Copy);
         assert_eq!(fs::read(&to).unwrap(), b"bytes");
+        let look = |path: &Path| fs::metadata(path).unwrap();
+        assert!(is_put(&look(&from), &look(&to)));
+        File::options().write(true).open(&to).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+        assert!(!is_put(&look(&from), &look(&to)));
     }
 }
