@@ -8,8 +8,8 @@ mod kept;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use prost::Message;
@@ -61,6 +61,8 @@ pub(super) struct Index {
     pins: Table,
     state: Table,
     counters: Counters,
+    /// Held for reading by each change that is counted. Whether the counters are written down as they are.
+    counting: RwLock<AtomicBool>,
 }
 
 struct Table {
@@ -95,6 +97,7 @@ impl Index {
             pins: table("pins")?,
             state: table("state")?,
             counters: Counters::default(),
+            counting: RwLock::default(),
             db,
         })
     }

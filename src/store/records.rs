@@ -161,3 +161,29 @@ pub(super) struct UseRecord {
     #[prost(message, required, tag = "1")]
     pub(super) used_at: Time,
 }
+
+/// How much was held when the hold was closed, group by group.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct CountsRecord {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) groups: Vec<CountRecord>,
+}
+
+/// How much of one group was held.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct CountRecord {
+    #[prost(message, required, tag = "1")]
+    pub(super) adopted: AmountRecord,
+    #[prost(message, required, tag = "2")]
+    pub(super) cached: AmountRecord,
+    #[prost(map = "string, message", tag = "3")]
+    pub(super) by_containerd: HashMap<String, AmountRecord>,
+}
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct AmountRecord {
+    #[prost(uint64, tag = "1")]
+    pub(super) blobs: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) bytes: u64,
+}

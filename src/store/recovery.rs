@@ -66,6 +66,9 @@ pub(super) fn open(files: &Files, now: SystemTime) -> Result<(Index, Unswept, Re
 fn reconciled(files: &Files, now: SystemTime) -> Result<(Index, Unswept, Recovered), StoreError> {
     let index = Index::open(&files.index(), files.disk().clone())?;
     files.disk().sync_folder(files.data_dir())?;
+    // Before anything is changed, so that they follow.
+    index.take_counts()?;
+    index.flush()?;
     let mut recovered = Recovered::default();
     clear_downloads(files, &mut recovered)?;
     clear_broken_ingests(files, &index, &mut recovered)?;

@@ -110,9 +110,9 @@ impl Hold {
                 }
             }
             self.inner.index.put_closed(&record)?;
-            self.inner.index.flush()?;
         }
-        Ok(())
+        self.inner.index.put_counts()?;
+        self.inner.index.flush()
     }
 
     fn unswept(&self) -> MutexGuard<'_, Unswept> {

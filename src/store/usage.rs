@@ -1,11 +1,13 @@
 //! How much is held, as counters that go along with every change, so that asking costs the same however much it is.
 //!
 //! There is a counter for each of 256 groups of digests. It is made from the index once, beside the daemon's work, and
-//! followed from then on: whoever changes an entry has its group's counter to itself while it does.
+//! followed from then on: whoever changes an entry has its group's counter to itself while it does. A clean stop writes
+//! the counters down, and the next start takes them from there.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::records::{AmountRecord, CountRecord, CountsRecord};
 use super::{Hold, StoreError};
 use crate::oci::Digest;
 
@@ -123,6 +125,49 @@ impl Counters {
         }
         usage
     }
+
+    /// To be written down; nothing where not all has been counted.
+    pub(super) fn record(&self) -> Option<CountsRecord> {
+        let groups = (0..=u8::MAX).map(|group| self.group(group).as_ref().map(CountRecord::from));
+        Some(CountsRecord { groups: groups.collect::<Option<_>>()? })
+    }
+
+    /// Takes up what was written down.
+    pub(super) fn restore(&self, record: &CountsRecord) {
+        if record.groups.len() == self.0.len() {
+            for (group, record) in (0..=u8::MAX).zip(&record.groups) {
+                *self.group(group) = Some(record.into());
+            }
+        }
+    }
+}
+
+impl From<Amount> for AmountRecord {
+    fn from(Amount { blobs, bytes }: Amount) -> Self {
+        Self { blobs, bytes }
+    }
+}
+
+impl From<AmountRecord> for Amount {
+    fn from(AmountRecord { blobs, bytes }: AmountRecord) -> Self {
+        Self { blobs, bytes }
+    }
+}
+
+impl From<&Count> for CountRecord {
+    fn from(count: &Count) -> Self {
+        let by_containerd = count.by_containerd.iter();
+        let by_containerd = by_containerd.map(|(owner, amount)| (owner.clone(), (*amount).into())).collect();
+        Self { adopted: count.adopted.into(), cached: count.cached.into(), by_containerd }
+    }
+}
+
+impl From<&CountRecord> for Count {
+    fn from(record: &CountRecord) -> Self {
+        let by_containerd = record.by_containerd.iter();
+        let by_containerd = by_containerd.map(|(owner, amount)| (owner.clone(), (*amount).into())).collect();
+        Self { adopted: record.adopted.into(), cached: record.cached.into(), by_containerd }
+    }
 }
 
 impl Hold {
@@ -136,7 +181,7 @@ impl Hold {
             if !go_on() {
                 break;
             }
-            self.inner.index.count(group)?;
+            self.inner.index.count_once(group)?;
         }
         Ok(())
     }
@@ -204,8 +249,24 @@ mod tests {
         let usage = hold.usage();
         assert_eq!((usage.adopted, usage.cached), (amount(0, 0), amount(1, 26)));
 
-        // What was followed is what would be counted anew.
-        hold.count(|| true).unwrap();
-        assert_eq!(hold.usage().cached, usage.cached);
+        // What was followed is what would be counted anew, and what is known after a restart.
+        for group in 0..=u8::MAX {
+            hold.inner.index.count(group).unwrap();
+        }
+        assert_eq!(hold.usage(), usage);
+        hold.close(clock::now()).unwrap();
+        drop(hold);
+        let hold = Hold::open(folder.path(), clock::now()).unwrap().0;
+        assert_eq!(hold.usage(), usage);
+        // Neither a crash nor a change after the stop leaves any.
+        drop(hold);
+        {
+            let hold = Hold::open(folder.path(), clock::now()).unwrap().0;
+            assert!(!hold.usage().complete);
+            hold.count(|| true).unwrap();
+            hold.close(clock::now()).unwrap();
+            hold.keep(b"after the stop", &Digest::of(b"after the stop"), clock::now()).unwrap();
+        }
+        assert!(!Hold::open(folder.path(), clock::now()).unwrap().0.usage().complete);
     }
 }

@@ -1,5 +1,8 @@
 //! The entries that keeping and evicting go by: uses, pins, what belongs to a blob, and the counters over all of them.
 
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
 use prost::Message;
 
 use super::super::StoreError;
@@ -7,6 +10,9 @@ use super::super::records::{AdoptionRecord, PinRecord, TagRecord, Time, UseRecor
 use super::super::usage::{Held, Usage};
 use super::{Index, Table, decoded, key, parsed_digest, wrapped};
 use crate::oci::{Algorithm, Digest};
+
+/// An entry of the hold as a whole.
+const COUNTS: &[u8] = b"counts";
 
 impl Index {
     pub(in crate::store) fn used_at(&self, digest: &Digest) -> Result<Option<Time>, StoreError> {
@@ -111,6 +117,11 @@ impl Index {
         digest: &Digest,
         change: impl FnOnce() -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
+        let counting = self.counting.read().unwrap_or_else(PoisonError::into_inner);
+        if counting.swap(false, Ordering::AcqRel) {
+            // They are no longer what was written.
+            self.remove(&self.state, COUNTS)?;
+        }
         let mut count = self.counters.of(digest);
         let Some(count) = count.as_mut() else {
             // The count that is made later will find it.
@@ -125,6 +136,30 @@ impl Index {
     fn standing_of(&self, digest: &Digest) -> Result<Held, StoreError> {
         let size = self.blob(digest)?.map(|record| record.size);
         Ok(Held { size, adopters: self.adopters(digest)? })
+    }
+
+    /// Counts a group where that has not been done.
+    pub(in crate::store) fn count_once(&self, group: u8) -> Result<(), StoreError> {
+        let counted = self.counters.group(group).is_some();
+        if counted { Ok(()) } else { self.count(group) }
+    }
+
+    /// Writes the counters down; what changes them afterwards removes that again.
+    pub(in crate::store) fn put_counts(&self) -> Result<(), StoreError> {
+        let counting = self.counting.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(record) = self.counters.record() else { return Ok(()) };
+        self.put(&self.state, COUNTS, &record)?;
+        counting.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes the counters up that the last stop wrote down. A crash after this leaves none.
+    pub(in crate::store) fn take_counts(&self) -> Result<(), StoreError> {
+        if let Some(record) = self.find(&self.state, COUNTS)? {
+            self.counters.restore(&record);
+            self.remove(&self.state, COUNTS)?;
+        }
+        Ok(())
     }
 
     /// Counts the blobs of one of the 256 groups. Nobody changes any of them meanwhile.

@@ -91,6 +91,7 @@ pub(super) async fn play(root: &Path, disk: &Disk, model: &Arc<Mutex<Model>>) {
     drop(world);
     let world = World::open(root, disk, model);
     world.hold.sweep(NOW, || true).unwrap();
+    world.hold.count(|| true).unwrap();
     world.hold.close(NOW).unwrap();
     world.keep(b"committed after the close");
     drop(world);
