@@ -111,6 +111,8 @@ impl Arrivals {
         now: SystemTime,
         mut go_on: impl FnMut(u64) -> bool,
     ) -> Result<Vec<Result<Kept, ArrivalError>>, StoreError> {
+        // What is found to be held, or made a blob here, is not evicted before it is adopted.
+        let _protected: Vec<_> = digests.iter().map(|digest| self.hold.protect(digest)).collect();
         let found: Vec<_> =
             digests.iter().map(|digest| self.find(digest, now, &mut go_on)).collect::<Result<_, _>>()?;
         let arrived: Vec<(&Digest, &BlobRecord)> = (digests.iter().zip(&found))
