@@ -75,6 +75,7 @@ impl Count {
         }
         self.each(before, Amount::subtract);
         self.each(after, Amount::add);
+        self.by_containerd.retain(|_, amount| *amount != Amount::default());
     }
 
     fn each(&mut self, held: &Held, change: impl Fn(&mut Amount, u64)) {
