@@ -56,8 +56,8 @@ if ! ready; then
   stop_with "the daemon did not become ready: its log is above"
 fi
 
-# Of hosts.toml alone: nothing is restarted, and should the daemon fail, pulls go on without it.
-as_root "$program" setup --mirror-only --yes --config "$TIDEHOLD_CONFIG" ||
+# By hosts.toml: nothing is restarted, and should the daemon fail, pulls go on without it.
+as_root "$program" setup --mirror-only --no-units --yes --config "$TIDEHOLD_CONFIG" ||
   stop_with "containerd could not be told of the mirror: see above"
 
 {

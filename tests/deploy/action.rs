@@ -255,7 +255,7 @@ fn the_hold_is_kept() {
     first.succeeds("github-action", &[("binary", program), ("config", &config)]);
     assert_eq!(first.output("mirror"), Some(format!("http://127.0.0.1:{}", first.port)));
     let setups = fs::read_to_string(registry.folder.path().join("setups")).unwrap();
-    assert_eq!(setups.trim(), format!("setup --mirror-only --yes --config {}", first.env["TIDEHOLD_CONFIG"]));
+    assert_eq!(setups.trim(), format!("setup --mirror-only --no-units --yes --config {}", first.env["TIDEHOLD_CONFIG"]));
     let pulled = first.mirror(&manifest);
     assert!(pulled.status.success(), "{}", text(&pulled));
     assert_eq!(digest_of(&pulled.stdout), registry.hub.first().digest);

@@ -125,7 +125,6 @@ impl Node {
         );
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        // What is run is written here, and to whoever reads the pipe waits.
         Self { folder }
     }
 
@@ -167,7 +166,7 @@ fn a_pod_undoes_its_setup() {
     let container = container("kubernetes", "node");
     let mut pod = node.command(&container).stdout(Stdio::null()).spawn().unwrap();
     await_sleep(&pod);
-    let setup = "setup --mirror-only --yes --root /host --config /etc/tidehold/config.toml";
+    let setup = "setup --mirror-only --no-units --yes --root /host --config /etc/tidehold/config.toml";
     assert_eq!(node.ran(), [setup], "the content store is left alone");
     // As the kubelet ends a container. Its `sleep` would go with the container.
     let sleep = fs::read_to_string(format!("/proc/{0}/task/{0}/children", pod.id())).unwrap();
