@@ -16,7 +16,7 @@ use crate::checks::{available, check, program};
 use crate::support::go::{Unbuilt, text};
 use crate::support::hub::{Fault, Hub, HubConfig, Kind, REPOSITORY, Rootfs, digest_of};
 use crate::support::process::{free_port, pid_of};
-use crate::{Scenario, TIDEHOLD, deploy, root, succeeded, top};
+use crate::{Scenario, TIDEHOLD, deploy, everything, root, sets_up, succeeded, top};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -43,15 +43,11 @@ fn tools() -> Result<(), Unbuilt> {
     available()
 }
 
-/// A program that sets up, and a machine where it can do so in private.
+/// And a machine where a setup can be made in private.
 fn setup() -> Result<(), Unbuilt> {
     tools()?;
     root()?;
-    let asked = Command::new(TIDEHOLD).args(["setup", "--help"]).output().expect("tidehold runs");
-    match asked.status.success() {
-        true => Ok(()),
-        false => Err(Unbuilt::NotHere("this tidehold has no setup".to_owned())),
-    }
+    sets_up()
 }
 
 fn the_workflow_is_right() {
@@ -255,7 +251,10 @@ fn the_hold_is_kept() {
     first.succeeds("github-action", &[("binary", program), ("config", &config)]);
     assert_eq!(first.output("mirror"), Some(format!("http://127.0.0.1:{}", first.port)));
     let setups = fs::read_to_string(registry.folder.path().join("setups")).unwrap();
-    assert_eq!(setups.trim(), format!("setup --mirror-only --no-units --yes --config {}", first.env["TIDEHOLD_CONFIG"]));
+    assert_eq!(
+        setups.trim(),
+        format!("setup --mirror-only --no-units --yes --config {}", first.env["TIDEHOLD_CONFIG"])
+    );
     let pulled = first.mirror(&manifest);
     assert!(pulled.status.success(), "{}", text(&pulled));
     assert_eq!(digest_of(&pulled.stdout), registry.hub.first().digest);
@@ -334,30 +333,6 @@ fn what_is_fetched_is_checked() {
         runner.succeeds("github-action/save", &[]);
     }
     assert!(program.is_file());
-}
-
-/// Everything below a folder: its kind and mode, and what is in a file or what a link says.
-fn everything(folder: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
-    let mut found = BTreeMap::new();
-    let mut open = vec![folder.to_owned()];
-    while let Some(folder) = open.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            let there = fs::symlink_metadata(&path).unwrap();
-            let bytes = match there.file_type() {
-                kind if kind.is_symlink() => {
-                    fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
-                }
-                kind if kind.is_file() => fs::read(&path).unwrap(),
-                _ => Vec::new(),
-            };
-            if there.is_dir() {
-                open.push(path.clone());
-            }
-            found.insert(path, (there.permissions().mode(), bytes));
-        }
-    }
-    found
 }
 
 fn the_machine_is_left_as_it_was() {

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
@@ -12,8 +12,9 @@ use tempfile::TempDir;
 use tidehold::config::Config;
 
 use crate::checks::{available, check};
+use crate::support::go::Unbuilt;
 use crate::support::process::pid_of;
-use crate::{Scenario, deploy, failed};
+use crate::{Scenario, TIDEHOLD, deploy, everything, failed, sets_up, succeeded};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -31,12 +32,18 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         needs: available,
         run: a_pod_undoes_its_setup,
     },
+    Scenario { name: "a node is as it was once its pod is gone", needs: setup, run: a_node_is_as_it_was },
     Scenario {
         name: "a node is cleaned only of what was undone",
         needs: available,
         run: only_what_was_undone_is_removed,
     },
 ];
+
+fn setup() -> Result<(), Unbuilt> {
+    available()?;
+    sets_up()
+}
 
 fn object(folder: &str, kind: &str) -> Value {
     let objects = check("kubernetes", &deploy(folder));
@@ -148,7 +155,7 @@ impl Node {
 }
 
 /// Returns once the shell waits for its `sleep`: by then everything before has been run.
-fn await_sleep(pod: &Child) {
+fn await_sleep(pod: &mut Child) {
     let children = format!("/proc/{0}/task/{0}/children", pod.id());
     for _ in 0..3000 {
         let child = fs::read_to_string(&children).unwrap_or_default();
@@ -156,23 +163,31 @@ fn await_sleep(pod: &Child) {
         if name.trim() == "sleep" {
             return;
         }
+        if let Some(ended) = pod.try_wait().unwrap() {
+            panic!("it has ended by itself: {ended}");
+        }
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
     panic!("it does not wait for its end");
+}
+
+/// Ends it as the kubelet does. Its `sleep`, which would go with the container, goes too.
+fn end(mut pod: Child) -> ExitStatus {
+    let sleep = fs::read_to_string(format!("/proc/{0}/task/{0}/children", pod.id())).unwrap();
+    kill(pid_of(pod.id()), Signal::SIGTERM).unwrap();
+    let ended = pod.wait().unwrap();
+    kill(pid_of(sleep.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    ended
 }
 
 fn a_pod_undoes_its_setup() {
     let node = Node::new();
     let container = container("kubernetes", "node");
     let mut pod = node.command(&container).stdout(Stdio::null()).spawn().unwrap();
-    await_sleep(&pod);
+    await_sleep(&mut pod);
     let setup = "setup --mirror-only --no-units --yes --root /host --config /etc/tidehold/config.toml";
     assert_eq!(node.ran(), [setup], "the content store is left alone");
-    // As the kubelet ends a container. Its `sleep` would go with the container.
-    let sleep = fs::read_to_string(format!("/proc/{0}/task/{0}/children", pod.id())).unwrap();
-    kill(pid_of(pod.id()), Signal::SIGTERM).unwrap();
-    let ended = pod.wait().unwrap();
-    kill(pid_of(sleep.trim().parse().unwrap()), Signal::SIGKILL).unwrap();
+    let ended = end(pod);
     assert!(ended.success(), "{ended}");
     assert_eq!(node.ran(), [setup, "setup --undo --yes --root /host --config /etc/tidehold/config.toml"]);
     // The hold is for the next pod.
@@ -185,6 +200,34 @@ fn a_pod_undoes_its_setup() {
     assert_eq!(node.ran(), [setup]);
 }
 
+/// With the program itself, on a node that has a containerd's configuration.
+fn a_node_is_as_it_was() {
+    let node = Node::new();
+    let program = node.folder.path().join("bin/tidehold");
+    fs::remove_file(&program).unwrap();
+    std::os::unix::fs::symlink(TIDEHOLD, &program).unwrap();
+    let host = node.folder.path().join("host");
+    fs::create_dir_all(host.join("etc/containerd")).unwrap();
+    // Where systemd runs, no units are to be written all the same.
+    fs::create_dir_all(host.join("run/systemd/system")).unwrap();
+    fs::write(host.join("etc/containerd/config.toml"), "version = 2 # as it came\n").unwrap();
+    let before = everything(&host);
+
+    let mut container = container("kubernetes", "node");
+    let config = deploy("kubernetes/config.toml");
+    let script = container["args"][0].as_str().unwrap();
+    container["args"][0] = script.replace("/etc/tidehold/config.toml", config.to_str().unwrap()).into();
+    let mut pod = node.command(&container).stdout(Stdio::null()).spawn().unwrap();
+    await_sleep(&mut pod);
+    let hosts = fs::read_to_string(host.join("etc/containerd/certs.d/_default/hosts.toml")).unwrap();
+    assert!(hosts.contains("\"http://127.0.0.1:789\""), "{hosts}");
+    assert!(!host.join("etc/systemd").exists(), "units were written for what is a pod");
+    let containerd = fs::read_to_string(host.join("etc/containerd/config.toml")).unwrap();
+    assert!(!containerd.contains("proxy_plugins") && containerd.contains("# as it came"), "{containerd}");
+    assert!(end(pod).success());
+    assert_eq!(everything(&host), before);
+}
+
 fn only_what_was_undone_is_removed() {
     let container = container("kubernetes/remove", "remove");
     let node = Node::new();
@@ -193,7 +236,7 @@ fn only_what_was_undone_is_removed() {
     assert!(node.folder.path().join("host/var/lib/tidehold/blobs").is_dir());
 
     fs::write(node.folder.path().join("ends"), "0").unwrap();
-    crate::succeeded(&mut node.command(&container));
+    succeeded(&mut node.command(&container));
     let undo = "setup --undo --yes --root /host";
     assert_eq!(node.ran(), [undo, undo]);
     assert!(!node.folder.path().join("host/var/lib/tidehold").exists());

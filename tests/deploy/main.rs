@@ -22,6 +22,9 @@ mod kubernetes;
 mod package;
 mod units;
 
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -88,6 +91,39 @@ fn program(name: &str) -> Result<(), Unbuilt> {
 
 fn root() -> Result<(), Unbuilt> {
     support::parts::namespaces().map_err(Unbuilt::NotHere)
+}
+
+/// That the program under test can set a node up.
+fn sets_up() -> Result<(), Unbuilt> {
+    let asked = Command::new(TIDEHOLD).args(["setup", "--help"]).output().expect("tidehold runs");
+    match asked.status.success() {
+        true => Ok(()),
+        false => Err(Unbuilt::NotHere("this tidehold has no setup".to_owned())),
+    }
+}
+
+/// Everything below a folder: its kind and mode, and what is in a file or what a link says.
+fn everything(folder: &Path) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let there = fs::symlink_metadata(&path).unwrap();
+            let bytes = match there.file_type() {
+                kind if kind.is_symlink() => {
+                    fs::read_link(&path).unwrap().into_os_string().into_encoded_bytes()
+                }
+                kind if kind.is_file() => fs::read(&path).unwrap(),
+                _ => Vec::new(),
+            };
+            if there.is_dir() {
+                open.push(path.clone());
+            }
+            found.insert(path, (there.permissions().mode(), bytes));
+        }
+    }
+    found
 }
 
 /// Runs it and answers what it said on both channels; panics where it fails.

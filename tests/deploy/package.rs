@@ -188,6 +188,13 @@ fn it_stays_while_needed() {
         assert!(debian.run(&["tidehold", "--version"]).starts_with("tidehold "));
         fs::remove_file(debian.at(path)).unwrap();
     }
+    // What setup remembers says it too, whatever it has changed.
+    let journal = debian.at("var/lib/tidehold-setup/journal.json");
+    fs::create_dir_all(journal.parent().unwrap()).unwrap();
+    fs::write(&journal, "{}").unwrap();
+    let said = failed(&mut debian.command(&["dpkg", "--remove", "tidehold"]));
+    assert!(said.contains("/var/lib/tidehold-setup"), "{said}");
+    fs::remove_file(&journal).unwrap();
     // An upgrade asks for nothing.
     fs::write(debian.at(uses[0].0), uses[0].1).unwrap();
     debian.run(&["dpkg", "--install", "/tmp/tidehold.deb"]);
