@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 use super::answers::Front;
@@ -55,6 +55,12 @@ pub struct Gauges {
     pub cached_bytes: u64,
     /// Bytes of what is being written.
     pub ingest_bytes: u64,
+    /// The most that may be cached.
+    pub cache_limit_bytes: u64,
+    /// What is free on the disk that it all is on.
+    pub disk_free_bytes: u64,
+    /// What of that is to stay free.
+    pub disk_reserve_bytes: u64,
     /// The registries to which pulls are not let through.
     pub shut: BTreeSet<String>,
 }
@@ -67,6 +73,8 @@ pub(super) struct Metrics {
     limit: IntGaugeVec,
     gate_open: IntGaugeVec,
     hold_bytes: IntGaugeVec,
+    /// The most that may be cached, what is free on the disk, what is to stay free.
+    room: [IntGauge; 3],
     /// In the order of [`Front`] and [`From`].
     bytes: [[IntCounter; 2]; 2],
     latencies: [Histogram; 4],
@@ -87,6 +95,11 @@ impl Metrics {
             let gauges = IntGaugeVec::new(Opts::new(name, help), labels).expect("a metric's name");
             register(&registry, &gauges);
             gauges
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help).expect("a metric's name");
+            register(&registry, &gauge);
+            gauge
         };
         let histogram = |name: &str, help: &str| {
             let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
@@ -131,6 +144,14 @@ impl Metrics {
                 "Bytes held: those that a containerd relies on, those that are cache, those being written.",
                 &["state"],
             ),
+            room: [
+                gauge("tidehold_cache_limit_bytes", "The most bytes that may be cached."),
+                gauge("tidehold_disk_free_bytes", "Bytes that are free on the disk of the hold."),
+                gauge(
+                    "tidehold_disk_reserve_bytes",
+                    "Bytes that are to stay free there: beyond that nothing is stored.",
+                ),
+            ],
             bytes: [Front::Mirror, Front::Content].map(|front| {
                 ["hold", "upstream"].map(|from| bytes.with_label_values(&[front.as_str(), from]))
             }),
@@ -227,7 +248,11 @@ impl Metrics {
             ("cached", gauges.cached_bytes),
             ("ingest", gauges.ingest_bytes),
         ] {
-            self.hold_bytes.with_label_values(&[state]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            self.hold_bytes.with_label_values(&[state]).set(signed(bytes));
+        }
+        let room = [gauges.cache_limit_bytes, gauges.disk_free_bytes, gauges.disk_reserve_bytes];
+        for (gauge, bytes) in self.room.iter().zip(room) {
+            gauge.set(signed(bytes));
         }
         for answered in answered {
             let labels = [&*answered.front, &*answered.kind, &*answered.standing];
@@ -245,6 +270,10 @@ impl Metrics {
         }
         if labels.contains(registry) { registry.to_owned() } else { OTHER.to_owned() }
     }
+}
+
+fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 #[expect(clippy::expect_used, reason = "each name is registered once, and a test does it")]

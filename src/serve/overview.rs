@@ -181,10 +181,14 @@ impl Overview {
         let budgets = self.record().budget(None, now).into_iter().map(|budget| budget.registry);
         let shut = budgets.filter(|registry| self.gate_of(registry).is_some()).collect();
         let usage = self.hold().usage();
+        let disk = self.disk()?;
         let gauges = Gauges {
             adopted_bytes: usage.adopted.bytes,
             cached_bytes: usage.cached.bytes,
             ingest_bytes: self.hold().ingesting()?.bytes,
+            cache_limit_bytes: disk.max_cached_bytes,
+            disk_free_bytes: disk.free_bytes,
+            disk_reserve_bytes: disk.reserve_bytes,
             shut,
         };
         Ok(self.record().metrics(&gauges, now))

@@ -1,0 +1,275 @@
+//! What the page shows, and how it goes on.
+
+use crate::bench::{ASKS_ALWAYS, Bench, images_only};
+use crate::driver::{Browser, ENTER, TAB};
+use crate::support::hub::{Fault, HubConfig, Kind};
+use crate::{Scenario, Seen, scenarios};
+
+pub(crate) const SCENARIOS: &[Scenario] = scenarios![
+    the_gauge_shows_what_the_registry_said_and_changes_with_a_pull,
+    a_shut_gate_says_why_and_until_when,
+    the_standings_of_the_day_are_counted_drawn_and_listed,
+    a_request_appears_when_it_is_sent_the_newest_first,
+    the_flight_record_is_filtered_and_held_still,
+    a_tag_is_found_sorted_and_explained,
+    all_of_it_is_reached_by_keyboard_alone,
+    what_others_say_is_text,
+    it_asks_nobody_but_its_daemon,
+    a_daemon_that_goes_and_comes_back_is_told_of,
+];
+
+const GAUGE: &str = "document.querySelector('#registries [role=meter]')";
+const ROWS: &str = "document.querySelectorAll('#requests tbody tr')";
+
+async fn the_gauge_shows_what_the_registry_said_and_changes_with_a_pull(browser: Browser) {
+    let seen = Seen::open(browser).await;
+    let Seen { browser, bench } = &seen;
+    browser.shows("!document.querySelector('#no-budget').hidden").await;
+    browser.run("window.first = true").await;
+    bench.pull("latest").await;
+    let left = |left: i64| format!("{GAUGE}?.getAttribute('aria-valuenow') === '{left}'");
+    browser.shows(&left(98)).await;
+    assert_eq!(
+        browser.text(&format!("{GAUGE}.getAttribute('aria-valuetext')")).await,
+        "98 of 100 pulls left"
+    );
+    assert_eq!(browser.text("document.title").await, "98 of 100 left at docker.io – Tidehold");
+    bench.point_latest_at(bench.hub.second());
+    bench.pull("latest").await;
+    browser.shows(&left(96)).await;
+    let lead = browser.text("document.querySelector('#lead').textContent").await;
+    assert!(lead.starts_with("Registries counted 4 pulls; without Tidehold it would have been 4"), "{lead}");
+    bench.pull("latest").await;
+    browser.shows("document.querySelector('#lead').textContent.includes('would have been 6')").await;
+    assert_eq!(browser.text("window.first").await, "true", "the page was never loaded anew");
+    seen.quiet().await;
+}
+
+async fn a_shut_gate_says_why_and_until_when(browser: Browser) {
+    let registry = HubConfig { limit: Some(2), ..images_only() };
+    let seen = Seen::of(browser, Bench::before(registry, ASKS_ALWAYS).await).await;
+    let Seen { browser, bench } = &seen;
+    bench.pull("latest").await;
+    bench.point_latest_at(bench.hub.second());
+    bench.get(&bench.manifest("latest")).await;
+    let budget = "document.querySelector('#registries').textContent";
+    browser.shows(&format!("{budget}.includes('pulls are held back')")).await;
+    browser.shows(&format!("{budget}.includes('the next is tried in')")).await;
+    browser.shows(&format!("{budget}.includes('used up')")).await;
+    browser
+        .shows(&format!("{ROWS}.length && [...{ROWS}].some((row) => row.textContent.includes('429'))"))
+        .await;
+    seen.quiet().await;
+}
+
+async fn the_standings_of_the_day_are_counted_drawn_and_listed(browser: Browser) {
+    let seen = Seen::open(browser).await;
+    let Seen { browser, bench } = &seen;
+    browser.shows("!document.querySelector('#no-answers').hidden").await;
+    bench.get(&bench.manifest("latest")).await;
+    bench.get(&bench.manifest("latest")).await;
+    bench.break_everything(Fault::Unavailable).await;
+    bench.get(&bench.manifest("latest")).await;
+    bench.get(&bench.manifest("1.0")).await;
+    for standing in ["changed", "unchanged", "stale", "refused"] {
+        let key = format!(
+            "[...document.querySelectorAll('#keys li')].some((key) => key.textContent.startsWith('{standing} 1 '))"
+        );
+        browser.shows(&key).await;
+        browser.shows(&format!("document.querySelector('#standings-plot rect.{standing}')")).await;
+    }
+    let label = browser.text("document.querySelector('#standings-plot').getAttribute('aria-label')").await;
+    assert!(label.contains("1 unchanged") && label.contains("1 stale"), "{label}");
+    let row = "[...document.querySelectorAll('#history tr')].map((row) => row.cells.length)";
+    assert!(browser.text(row).await.starts_with('9'), "a time, six standings, counted and without");
+    seen.quiet().await;
+}
+
+async fn a_request_appears_when_it_is_sent_the_newest_first(browser: Browser) {
+    let seen = Seen::open(browser).await;
+    let Seen { browser, bench } = &seen;
+    browser.shows("!document.querySelector('#no-requests').hidden").await;
+    seen.ask_as("a-client/1", &bench.manifest("latest")).await;
+    browser.shows(&format!("{ROWS}.length === 4")).await;
+    let answers = browser.text(&format!("[...{ROWS}].map((row) => row.cells[1].textContent).join()")).await;
+    assert_eq!(answers, "200 counted,200,200,401", "the GET, the HEAD, the token, the challenge");
+    let newest = browser.text(&format!("{ROWS}[0].textContent")).await;
+    assert!(
+        newest.contains("GET docker.io/library/tide@sha256:") && newest.contains("a-client/1"),
+        "{newest}"
+    );
+    assert_eq!(browser.text(&format!("{ROWS}[0].cells[5].textContent")).await, "99");
+    seen.ask_as("a-client/2", &bench.manifest("latest")).await;
+    browser.shows(&format!("{ROWS}[0].textContent.includes('a-client/2')")).await;
+    browser.shows("document.querySelector('#said').textContent.includes('new upstream request')").await;
+    seen.quiet().await;
+}
+
+async fn the_flight_record_is_filtered_and_held_still(browser: Browser) {
+    let seen = Seen::open(browser).await;
+    let Seen { browser, bench } = &seen;
+    seen.ask_as("one", &bench.manifest("latest")).await;
+    seen.ask_as("two", &bench.manifest_of("library/nothing", "latest")).await;
+    browser.shows(&format!("{ROWS}.length >= 6")).await;
+    let set = |id: &str, value: &str, event: &str| {
+        format!(
+            "const field = document.querySelector('#{id}'); field.value = '{value}'; field.dispatchEvent(new Event('{event}'))"
+        )
+    };
+    browser.run(&set("by-name", "NOTHING", "input")).await;
+    browser
+        .shows(&format!(
+            "{ROWS}.length > 0 && [...{ROWS}].every((row) => row.textContent.includes('library/nothing'))"
+        ))
+        .await;
+    browser.run(&set("by-name", "", "input")).await;
+    browser.run("document.querySelector('#by-counted').click()").await;
+    browser.shows(&format!("{ROWS}.length === 1 && {ROWS}[0].textContent.includes('counted')")).await;
+    browser.run("document.querySelector('#by-counted').click()").await;
+    browser.run(&set("by-status", "401", "change")).await;
+    browser
+        .shows(&format!(
+            "{ROWS}.length > 0 && [...{ROWS}].every((row) => row.cells[1].textContent === '401')"
+        ))
+        .await;
+    browser.run(&set("by-status", "", "change")).await;
+    browser.run(&set("by-registry", "docker.io", "change")).await;
+    browser.shows(&format!("{ROWS}.length >= 6")).await;
+
+    browser.run("document.querySelector('#pause').click()").await;
+    let before = browser.text(&format!("{ROWS}.length")).await;
+    seen.ask_as("three", &bench.manifest("latest")).await;
+    browser.shows("document.querySelector('#pause').textContent === 'Resume, 1 new'").await;
+    assert_eq!(browser.text(&format!("{ROWS}.length")).await, before);
+    browser.run("document.querySelector('#pause').click()").await;
+    browser.shows(&format!("{ROWS}[0].textContent.includes('three')")).await;
+    seen.quiet().await;
+}
+
+async fn a_tag_is_found_sorted_and_explained(browser: Browser) {
+    let seen = Seen::open(browser).await;
+    let Seen { browser, bench } = &seen;
+    browser.shows("!document.querySelector('#no-tags').hidden").await;
+    for tag in ["latest", "1.0"] {
+        bench.get(&bench.manifest(tag)).await;
+    }
+    let names = "[...document.querySelectorAll('#tags tbody button')].map((name) => name.textContent.split(':')[1]).join()";
+    browser.shows(&format!("{names} === '1.0,latest'")).await;
+    browser.run("document.querySelector('#tags-head button').click()").await;
+    browser.shows(&format!("{names} === 'latest,1.0'")).await;
+    assert_eq!(browser.text("document.querySelector('#tags-head th').ariaSort").await, "descending");
+    browser.run("document.querySelector('#tags tbody button').click()").await;
+    browser.shows("document.querySelector('.story')?.textContent.includes('What was decided')").await;
+    let story = browser.text("document.querySelector('.story').textContent").await;
+    assert!(story.contains(&bench.hub.first().digest) && story.contains("counted"), "{story}");
+    browser.run("document.querySelector('#explain-ref').value = 'never/asked'; document.querySelector('#explain button').click()").await;
+    browser.shows("document.querySelector('#explained').textContent.includes('nothing is known of docker.io/never/asked:latest')").await;
+    // Its console says that the answer was 404, which it was.
+    let console = browser.console().await;
+    assert!(console.iter().all(|line| line.contains("404")), "{console:?}");
+}
+
+async fn all_of_it_is_reached_by_keyboard_alone(browser: Browser) {
+    let seen = Seen::open(browser).await;
+    let Seen { browser, bench } = &seen;
+    for tag in ["latest", "1.0"] {
+        bench.get(&bench.manifest(tag)).await;
+    }
+    browser.shows("document.querySelectorAll('#tags tbody button').length === 2").await;
+    let focus = "document.activeElement";
+    browser.press(TAB).await;
+    assert_eq!(browser.text(&format!("{focus}.textContent")).await, "Skip to the budget");
+    browser.press(ENTER).await;
+    browser.shows("location.hash === '#budget'").await;
+    tab_to(browser, "document.activeElement.id === 'tag-filter'").await;
+    browser.press("1.0").await;
+    browser.shows("document.querySelectorAll('#tags tbody button').length === 1").await;
+    tab_to(browser, "document.activeElement.className.includes('name')").await;
+    let outline = browser.text(&format!("getComputedStyle({focus}).outlineStyle")).await;
+    assert_eq!(outline, "solid", "where the focus is can be seen");
+    browser.press(ENTER).await;
+    browser.shows("document.querySelector('.story')").await;
+    assert_eq!(browser.text(&format!("{focus}.ariaExpanded")).await, "true");
+    // What comes meanwhile does not take the focus away.
+    bench.get(&bench.manifest("latest")).await;
+    browser.shows(&format!("[...{ROWS}].length >= 6")).await;
+    browser.shows(&format!("{focus}.className.includes('name')")).await;
+    tab_to(browser, "document.activeElement.id === 'by-name'").await;
+    browser.press("no such thing").await;
+    browser.shows(&format!("{ROWS}.length === 0")).await;
+    tab_to(browser, "document.activeElement.id === 'pause'").await;
+    browser.press(ENTER).await;
+    browser.shows("document.querySelector('#pause').textContent.startsWith('Resume')").await;
+    tab_to(browser, "document.activeElement.getAttribute('href') === '/metrics'").await;
+    seen.quiet().await;
+}
+
+/// Tab after tab, until the focus is there: nothing on the way keeps it.
+async fn tab_to(browser: &Browser, there: &str) {
+    for _ in 0..60 {
+        browser.press(TAB).await;
+        if browser.text(there).await == "true" {
+            return;
+        }
+    }
+    let at = browser.text("document.activeElement.outerHTML.slice(0, 200)").await;
+    panic!("the focus never came to {there}; it is at {at}");
+}
+
+async fn what_others_say_is_text(browser: Browser) {
+    let seen = Seen::open(browser).await;
+    let Seen { browser, bench } = &seen;
+    let hostile = "<img src=x onerror='window.hostile=1'><script>window.hostile=1</script>";
+    seen.ask_as(hostile, &bench.manifest("latest")).await;
+    browser.shows(&format!("{ROWS}.length && {ROWS}[0].textContent.includes('<img src=x')")).await;
+    browser.shows("document.querySelector('#tags tbody button')").await;
+    browser.run("document.querySelector('#tags tbody button').click()").await;
+    browser.shows("document.querySelector('.story')?.textContent.includes('<script>window.hostile')").await;
+    let field = "const field = document.querySelector('#explain-ref'); field.value = '<img src=x>';";
+    browser.run(&format!("{field} document.querySelector('#explain button').click()")).await;
+    browser.shows("document.querySelector('#explained').textContent.includes('img')").await;
+    assert_eq!(browser.text("document.querySelectorAll('img, main script').length").await, "0");
+    assert_eq!(browser.text("window.hostile").await, "undefined");
+}
+
+async fn it_asks_nobody_but_its_daemon(browser: Browser) {
+    let seen = Seen::open(browser).await;
+    let Seen { browser, bench } = &seen;
+    bench.pull("latest").await;
+    browser.shows(&format!("{ROWS}.length > 0 && {GAUGE}")).await;
+    let asked = browser.run("return performance.getEntriesByType('resource').map((one) => one.name)").await;
+    let asked: Vec<_> =
+        asked.as_array().unwrap().iter().map(|url| url.as_str().unwrap().to_owned()).collect();
+    assert!(!asked.is_empty());
+    let own = format!("{}/", bench.daemon.web());
+    assert!(asked.iter().all(|url| url.starts_with(&own) || url.starts_with("data:")), "{asked:?}");
+    seen.quiet().await;
+    // And cannot: its own policy stops even a script of its own from that.
+    let elsewhere = format!("{}/v2/", bench.daemon.mirror());
+    browser
+        .run(&format!("fetch('{elsewhere}').then(() => window.went = 'out', () => window.went = 'nowhere')"))
+        .await;
+    browser.shows("window.went").await;
+    assert_eq!(browser.text("window.went").await, "nowhere");
+    let console = browser.console().await;
+    assert!(console.iter().any(|line| line.contains("Content Security Policy")), "{console:?}");
+}
+
+async fn a_daemon_that_goes_and_comes_back_is_told_of(browser: Browser) {
+    let mut seen = Seen::open(browser).await;
+    seen.bench.pull("latest").await;
+    seen.browser.shows(&format!("{GAUGE}?.getAttribute('aria-valuenow') === '98'")).await;
+    assert!(seen.bench.daemon.terminate().success());
+    let gone = "document.querySelector('#gone')";
+    seen.browser
+        .shows(&format!("!{gone}.hidden && {gone}.textContent.includes('does not answer, last seen')"))
+        .await;
+    seen.browser.shows("document.querySelector('#state').textContent.includes('not connected')").await;
+    seen.bench.daemon.start_again();
+    seen.browser.shows(&format!("{gone}.hidden")).await;
+    let before = seen.browser.text(&format!("{ROWS}.length")).await;
+    seen.ask_as("afterwards", &seen.bench.manifest("latest")).await;
+    seen.browser.shows(&format!("{ROWS}[0].textContent.includes('afterwards')")).await;
+    assert_ne!(before, "0", "what was before the restart is still there");
+    seen.bench.hub.clear(Kind::Blob).await;
+}
