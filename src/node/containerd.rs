@@ -169,7 +169,12 @@ impl Settings {
         let mut settings = Self::default();
         for (index, file) in files.iter().enumerate() {
             let table = parse(file)?;
-            let own = file_version(&table);
+            // An imported file without a version is read as the main one is.
+            let own = if index == 0 || table.contains_key("version") {
+                file_version(&table)
+            } else {
+                settings.file_version
+            };
             if index == 0 {
                 settings.file_version = own;
             }
@@ -268,10 +273,13 @@ impl Settings {
 /// The plugins whose `registry` a file of this version is read for, the strongest last.
 fn registry_plugins(version: i64, is_2: bool) -> &'static [&'static str] {
     match (version, is_2) {
-        (..=1, _) => &["cri", CRI],
-        (2, false) => &[CRI],
+        // A file without a version is of version 1, in which the full name is nobody's; 2.x reads neither there.
+        (..=1, false) => &["cri"],
+        (..=1, true) => &[],
+        // 1.6 takes one of version 3 for one of version 2, 1.7 none at all.
+        (2.., false) => &[CRI],
         (2, true) => &[CRI_IMAGES, CRI],
-        (3.., _) => &[CRI_IMAGES],
+        (3.., true) => &[CRI_IMAGES],
     }
 }
 
@@ -406,6 +414,13 @@ mod tests {
             assert_eq!(settings.hosts, "/a", "{text}");
             assert_eq!(settings.hosts_from.as_deref(), Some(Path::new("/0.toml")));
             assert!(settings.hosts_unread.is_empty());
+        }
+        let unversioned = v2.replace("version = 2\n", "");
+        for version in [V1_7, V2_1] {
+            let settings = read(&[&unversioned], version);
+            assert_eq!((settings.file_version, settings.hosts.as_str()), (1, ""), "{version}");
+            assert_eq!(settings.hosts_unread.len(), 1);
+            assert_eq!(read(&["version = 2\n", &unversioned], version).hosts, "/a");
         }
         let wrong = v2.replace('2', "3");
         let settings = read(&[&wrong], V2_1);

@@ -8,4 +8,5 @@ pub mod containerd;
 pub mod discover;
 pub mod edits;
 pub mod files;
+pub mod hosts;
 pub mod journal;

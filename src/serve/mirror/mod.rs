@@ -160,6 +160,8 @@ fn base() -> Response<Body> {
     response
         .headers_mut()
         .insert("docker-distribution-api-version", HeaderValue::from_static("registry/2.0"));
+    // Who asks whether the mirror is at its address has to tell it from any other registry.
+    response.headers_mut().insert(header::SERVER, HeaderValue::from_static("tidehold"));
     response
 }
 

@@ -1,0 +1,238 @@
+//! The daemon: does it run with a sound configuration, and does somebody answer, and is it us, behind each of its
+//! sockets?
+
+use std::path::{Path, PathBuf};
+
+use tidehold::config::Config;
+use tidehold::proto::v1::StatusResponse;
+
+use super::finding::{Finding, bad, ok, warn};
+use super::hosts::Mirror;
+use crate::cli::words;
+
+/// How one starts the daemon.
+const START: &str = "systemctl enable --now tidehold.socket tidehold.service";
+
+/// What was seen of the file of a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Door {
+    /// There is no file.
+    Missing,
+    /// There is something else.
+    NoSocket,
+    /// Nobody listens.
+    Stale,
+    /// It is not for us.
+    Denied,
+    /// Somebody listens.
+    Open {
+        /// Its rights, as `chmod` takes them.
+        mode: u32,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// Something else went wrong.
+    Failed(String),
+}
+
+/// What answered at the mirror's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Answerer {
+    /// We ourselves.
+    Ours,
+    /// Something else.
+    Other(String),
+    /// Nobody.
+    Nobody(String),
+}
+
+/// What there is to judge by.
+#[derive(Debug)]
+pub(super) struct Facts {
+    /// The configuration's file, where there is one.
+    pub(super) file: Option<PathBuf>,
+    /// What its faults are, if any; and whether there could be read anything at all.
+    pub(super) faults: Option<String>,
+    /// What holds, the defaults where it is faulty.
+    pub(super) config: Config,
+    /// The control socket.
+    pub(super) control: (PathBuf, Door),
+    /// The content sockets, by name.
+    pub(super) contents: Vec<(String, PathBuf, Door)>,
+    /// What the daemon says of itself, where it was reached.
+    pub(super) status: Option<Result<StatusResponse, String>>,
+    /// Who is at the mirror's address.
+    pub(super) mirror: Answerer,
+    /// Where that is.
+    pub(super) at: Mirror,
+}
+
+impl Facts {
+    /// Whether it could be talked to.
+    pub(super) fn answers(&self) -> bool {
+        matches!(self.status, Some(Ok(_)))
+    }
+
+    fn file(&self) -> String {
+        self.file.as_deref().unwrap_or(Path::new("/etc/tidehold/config.toml")).display().to_string()
+    }
+}
+
+/// All about the daemon itself.
+pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut findings = vec![configuration(facts)];
+    findings.extend(facts.config.warnings().into_iter().map(|warning| {
+        let (what, mend) = warning.split_once('\n').unwrap_or((&warning, ""));
+        warn("daemon.configuration", format!("{}: {what}", facts.file()), mend.trim())
+    }));
+    findings.extend(control(facts));
+    for (name, path, door) in &facts.contents {
+        findings.extend(content(facts, name, path, door));
+    }
+    findings.push(mirror(facts));
+    findings
+}
+
+fn configuration(facts: &Facts) -> Finding {
+    match (&facts.faults, &facts.file) {
+        (Some(faults), _) => bad(
+            "daemon.configuration",
+            format!("the daemon's configuration is not valid:\n{faults}"),
+            "mend these lines, then: systemctl restart tidehold",
+        ),
+        (None, Some(file)) => ok("daemon.configuration", format!("{} is valid", file.display())),
+        (None, None) => ok("daemon.configuration", "there is no configuration, so the defaults hold"),
+    }
+}
+
+fn control(facts: &Facts) -> Vec<Finding> {
+    let (path, door) = &facts.control;
+    let shown = path.display();
+    let mut findings = Vec::new();
+    match door {
+        Door::Open { .. } => {}
+        Door::Missing => {
+            findings.push(bad("daemon.down", format!("the daemon does not run: there is no {shown}"), START));
+        }
+        Door::Stale => findings.push(bad(
+            "daemon.stale-socket",
+            format!("the daemon does not run: nobody listens at {shown}, which an earlier one has left"),
+            START,
+        )),
+        other => findings.push(odd_door("the control socket", path, other)),
+    }
+    findings.extend(rights("the control socket", path, door));
+    match &facts.status {
+        None => {}
+        Some(Err(why)) => findings.push(bad(
+            "daemon.silent",
+            format!("the daemon does not answer at {shown}: {why}"),
+            "systemctl restart tidehold, and look at: journalctl -u tidehold -n 50",
+        )),
+        Some(Ok(status)) => findings.extend(answered(facts, status)),
+    }
+    findings
+}
+
+fn answered(facts: &Facts, status: &StatusResponse) -> Vec<Finding> {
+    let own = env!("CARGO_PKG_VERSION");
+    let mut findings = Vec::new();
+    if status.version == own {
+        let since = words::since(status.started_at);
+        findings
+            .push(ok("daemon.answers", format!("tidehold {own} answers, and has been running for {since}")));
+    } else {
+        findings.push(warn(
+            "daemon.version",
+            format!("the daemon is of version {}, and this command of {own}", status.version),
+            "systemctl restart tidehold",
+        ));
+    }
+    let told: Vec<_> =
+        status.containerds.iter().map(|told| (told.name.as_str(), told.socket.as_str())).collect();
+    let written = |(name, path): &(&str, &str)| {
+        facts.contents.iter().any(|(own, socket, _)| own == name && socket == Path::new(path))
+    };
+    let differs = told.len() != facts.contents.len() || !told.iter().all(written);
+    if facts.faults.is_none() && (differs || Path::new(&status.data_dir) != facts.config.data_dir) {
+        findings.push(warn(
+            "daemon.other-configuration",
+            format!("the daemon runs with something else than {} says now", facts.file()),
+            "systemctl restart tidehold, or name the daemon's own with --config",
+        ));
+    }
+    findings
+}
+
+fn content(facts: &Facts, name: &str, path: &Path, door: &Door) -> Vec<Finding> {
+    let shown = path.display();
+    let mut findings = Vec::new();
+    match door {
+        Door::Open { .. } => {}
+        // The same is said of the whole daemon already.
+        Door::Missing | Door::Stale if !facts.answers() => {}
+        Door::Missing | Door::Stale => findings.push(bad(
+            "daemon.content-socket",
+            format!("nobody listens at {shown}, the content socket of {name:?}, though the daemon runs"),
+            "systemctl restart tidehold.socket tidehold.service",
+        )),
+        other => findings.push(odd_door(&format!("the content socket of {name:?}"), path, other)),
+    }
+    findings.extend(rights(&format!("the content socket of {name:?}"), path, door));
+    findings
+}
+
+fn odd_door(what: &str, path: &Path, door: &Door) -> Finding {
+    let shown = path.display();
+    match door {
+        Door::NoSocket => bad(
+            "daemon.no-socket",
+            format!("{shown} should be {what}, and is something else"),
+            format!("mv {shown} {shown}.old; systemctl restart tidehold.socket tidehold.service"),
+        ),
+        Door::Denied => bad(
+            "daemon.denied",
+            format!("{what} ({shown}) is only for the daemon's own user"),
+            "run this as that user, or as root: sudo tidehold doctor",
+        ),
+        Door::Failed(why) => bad("daemon.socket", format!("{what} ({shown}) cannot be opened: {why}"), START),
+        Door::Missing | Door::Stale | Door::Open { .. } => {
+            ok("daemon.socket", format!("{what} is at {shown}"))
+        }
+    }
+}
+
+/// Whoever can open these can do what the node's operator can.
+fn rights(what: &str, path: &Path, door: &Door) -> Option<Finding> {
+    let Door::Open { mode, .. } = door else { return None };
+    (mode & 0o022 != 0).then(|| {
+        bad(
+            "daemon.rights",
+            format!("{what} is open to others than the daemon's user (mode {mode:03o})"),
+            format!("chmod 600 {}, and SocketMode=0600 in tidehold.socket", path.display()),
+        )
+    })
+}
+
+fn mirror(facts: &Facts) -> Finding {
+    let url = facts.at.url();
+    let port = facts.at.0.port();
+    match &facts.mirror {
+        Answerer::Ours => ok("mirror.answers", format!("the mirror answers at {url}")),
+        Answerer::Other(what) => bad(
+            "mirror.other",
+            format!("something else has the mirror's address {url}: {what}"),
+            format!(
+                "see who it is, and stop it: ss -ltnp 'sport = :{port}'\nor give the mirror another port under \
+                 [mirror] in {}",
+                facts.file()
+            ),
+        ),
+        Answerer::Nobody(why) if facts.answers() => bad(
+            "mirror.down",
+            format!("the daemon runs, and nobody answers at {url}: {why}"),
+            "systemctl restart tidehold.socket tidehold.service",
+        ),
+        Answerer::Nobody(why) => bad("mirror.down", format!("nobody answers at {url}: {why}"), START),
+    }
+}

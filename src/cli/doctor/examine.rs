@@ -1,0 +1,390 @@
+//! The whole examination: gathers facts part by part, and has each part judged.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tidehold::clock;
+use tidehold::config::{Config, LoadError};
+use tidehold::oci::{ImageName, Reference};
+use url::Url;
+
+use super::containerds::{Containerd, chosen, look_at};
+use super::daemon::{Answerer, Door};
+use super::finding::{Finding, Report, bad, warn};
+use super::hosts::{Folder, Mirror};
+use super::look::Node;
+use super::{Doctor, ask, clients, daemon, disk, hosts, logins, plugins, registries, upstream};
+use crate::cli::{DEFAULT_CONFIG, Failed};
+
+/// Where a unit of systemd may be.
+const UNITS: &[&str] = &["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+
+/// The images to ask for.
+///
+/// # Errors
+/// That one is none.
+pub(super) fn images(references: &[String]) -> Result<Vec<ImageName>, Failed> {
+    let read =
+        |text: &String| text.parse().map_err(|error| Failed::Usage(format!("--reference {text}: {error}")));
+    references.iter().map(read).collect()
+}
+
+/// Everything.
+pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
+    let node = Node { root: asked.root.clone() };
+    let mut report = Report::default();
+    let facts = daemon_facts(&node, asked.config.as_deref()).await;
+    let mirror = facts.at;
+    let sockets: Vec<_> = facts.contents.iter().map(|(name, path, _)| (name.clone(), path.clone())).collect();
+
+    let mut found = daemon::judge(&facts);
+    found.extend(disk::judge(&disk_facts(&node, &facts.config)));
+    report.add("tidehold", found);
+    report.add("registries", upstream_findings(&node, asked, images, &facts).await);
+    report.add("credentials", logins(&node, &facts.config).await);
+
+    let mut containerds = Vec::new();
+    for (socket, config) in chosen(&node, &asked.containerd, &asked.containerd_config) {
+        containerds.push(look_at(&node, socket, config).await);
+    }
+    let folders = folders(&node, asked, &containerds);
+    let mirrored = folders.iter().any(|folder| names_us(folder, mirror));
+    let used = Used { node: &node, sockets: &sockets, mirrored, mirror };
+    for containerd in &containerds {
+        report.add(containerd.title(), of_containerd(containerd, &containerds, &used));
+    }
+    if containerds.is_empty() {
+        let none = warn(
+            "containerd.none",
+            "there is no containerd where distributions put it",
+            "name its socket: tidehold doctor --containerd /run/…/containerd.sock",
+        );
+        report.add("containerd", vec![none]);
+    }
+    report
+        .add("hosts of registries", folders.iter().flat_map(|folder| hosts::judge(folder, mirror)).collect());
+    report.add("other clients", clients::judge(&client_facts(&node, &folders, mirror), mirror));
+    report
+}
+
+async fn daemon_facts(node: &Node, named: Option<&Path>) -> daemon::Facts {
+    let default = Path::new(DEFAULT_CONFIG);
+    let file = named.or_else(|| node.at(default).exists().then_some(default)).map(Path::to_owned);
+    let loaded = file.as_deref().map_or_else(|| Ok(Config::default()), |file| Config::load(&node.at(file)));
+    let (config, faults) = match loaded {
+        Ok(config) => (config, None),
+        Err(LoadError::Faulty(faults)) => (Config::default(), Some(faults.to_string())),
+        Err(error @ LoadError::Unreadable { .. }) => {
+            let why =
+                std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
+            (Config::default(), Some(format!("{error}{why}")))
+        }
+    };
+    let control = (config.control.socket.clone(), node.door(&config.control.socket).await);
+    let mut contents = Vec::new();
+    for containerd in &config.containerds {
+        let door = node.door(&containerd.socket).await;
+        contents.push((containerd.name.clone(), containerd.socket.clone(), door));
+    }
+    let status = match &control.1 {
+        Door::Open { .. } => Some(ask::status(&node.at(&control.0)).await),
+        _ => None,
+    };
+    // Port 0 is another one each time: the daemon knows.
+    let told =
+        status.as_ref().and_then(|status| status.as_ref().ok()).and_then(|status| status.mirror.parse().ok());
+    let listen = if config.mirror.listen.port() == 0 {
+        told.unwrap_or(config.mirror.listen)
+    } else {
+        config.mirror.listen
+    };
+    let at = Mirror(listen);
+    let mirror = ask::mirror(reachable(listen)).await;
+    daemon::Facts { file, faults, config, control, contents, status, mirror, at }
+}
+
+/// An address to connect to, where one is listened at that stands for all.
+fn reachable(listen: SocketAddr) -> SocketAddr {
+    let mut address = listen;
+    if listen.ip().is_unspecified() {
+        match listen {
+            SocketAddr::V4(_) => address.set_ip(std::net::Ipv4Addr::LOCALHOST.into()),
+            SocketAddr::V6(_) => address.set_ip(std::net::Ipv6Addr::LOCALHOST.into()),
+        }
+    }
+    address
+}
+
+fn disk_facts(node: &Node, config: &Config) -> disk::Facts {
+    let disk = node.disk(&config.data_dir);
+    let reserve = disk.as_ref().map_or(0, |disk| config.cache.reserve_free.bytes_of(disk.total));
+    disk::Facts { data_dir: config.data_dir.clone(), disk, reserve }
+}
+
+async fn upstream_findings(
+    node: &Node,
+    asked: &Doctor,
+    images: &[ImageName],
+    facts: &daemon::Facts,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut date = None;
+    if !asked.offline {
+        let mut seen: Vec<Url> = Vec::new();
+        for image in images {
+            let Some(url) = upstream_of(&facts.config, image.repository.registry().as_str()) else {
+                continue;
+            };
+            if seen.contains(&url) {
+                continue;
+            }
+            let ended = ask::direct(&url).await;
+            if let upstream::Ended::Answered(_, Some(said)) = &ended {
+                date = Some(*said);
+            }
+            findings.push(upstream::direct(&upstream::Direct { url: url.to_string(), ended }));
+            seen.push(url);
+        }
+    }
+    let written =
+        [facts.config.data_dir.as_path(), facts.file.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG))];
+    let written = written.into_iter().filter_map(|path| node.written(path)).max();
+    findings.push(disk::clock(clock::now(), date, written));
+    if !asked.offline && facts.mirror == Answerer::Ours {
+        for image in images {
+            findings.extend(one_image(node, facts, image).await);
+        }
+    }
+    if let Some(Ok(status)) = &facts.status {
+        findings.extend(upstream::budgets(&status.registries));
+    }
+    findings
+}
+
+async fn one_image(node: &Node, facts: &daemon::Facts, image: &ImageName) -> Vec<Finding> {
+    let registry = image.repository.registry().as_str();
+    let reference = match &image.reference {
+        Reference::Tag(tag) => tag.to_string(),
+        Reference::Digest(digest) => digest.to_string(),
+    };
+    let head = ask::head(reachable(facts.at.0), registry, image.repository.name(), &reference).await;
+    let mut findings = vec![upstream::head(&image.to_string(), &head)];
+    let has_login =
+        facts.config.registries.listed.get(registry).is_some_and(|listed| listed.credentials.is_some());
+    if has_login && facts.answers() {
+        let resolved = ask::resolve(&node.at(&facts.control.0), &image.to_string()).await;
+        findings.push(upstream::own_login(registry, &image.to_string(), &resolved));
+    }
+    findings
+}
+
+/// The registry itself.
+fn upstream_of(config: &Config, registry: &str) -> Option<Url> {
+    if let Some(listed) = config.registries.listed.get(registry) {
+        return listed.upstreams.last().cloned();
+    }
+    let host = if registry == tidehold::config::DOCKER_HUB { "registry-1.docker.io" } else { registry };
+    Url::parse(&format!("https://{host}")).ok()
+}
+
+async fn logins(node: &Node, config: &Config) -> Vec<Finding> {
+    let mut files: Vec<(PathBuf, Vec<String>)> = Vec::new();
+    for (name, registry) in &config.registries.listed {
+        let Some(path) = &registry.credentials else { continue };
+        match files.iter_mut().find(|(known, _)| known == path) {
+            Some((_, registries)) => registries.push(name.clone()),
+            None => files.push((path.clone(), vec![name.clone()])),
+        }
+    }
+    let mut findings = Vec::new();
+    for (path, registries) in files {
+        let at = node.at(&path);
+        let file = std::fs::metadata(&at).and_then(|found| {
+            let mode = std::os::unix::fs::MetadataExt::mode(&found) & 0o777;
+            Ok((mode, std::fs::read_to_string(&at)?))
+        });
+        let file = file.map_err(|error| error.to_string());
+        let named = file.as_ref().ok().and_then(|(_, text)| logins::helpers(text).ok()).unwrap_or_default();
+        let mut helpers = Vec::new();
+        for (program, server) in named {
+            let folders: Vec<PathBuf> =
+                std::env::split_paths(logins::SEARCH).map(|folder| node.at(&folder)).collect();
+            let own = std::env::var_os("PATH").unwrap_or_default();
+            let own: Vec<PathBuf> =
+                std::env::split_paths(&own).filter(|folder| folder.is_absolute()).collect();
+            let all = own.iter().chain(&folders).map(PathBuf::as_path);
+            let did = match logins::found_in(all, &program) {
+                Some(path) => ask::helper(&path, &server).await,
+                None => logins::Helper::Missing(logins::SEARCH.to_owned()),
+            };
+            helpers.push((program, did));
+        }
+        findings.extend(logins::judge(&logins::Facts { path, registries, file, helpers }));
+    }
+    findings
+}
+
+/// The folders of registries that somebody on this node reads.
+fn folders(node: &Node, asked: &Doctor, containerds: &[Containerd]) -> Vec<Folder> {
+    let mut folders: Vec<Folder> = Vec::new();
+    let mut add =
+        |path: &Path, reader: String, version| match folders.iter_mut().find(|folder| folder.path == path) {
+            Some(folder) => folder.readers.push(reader),
+            None => folders.push(node.hosts(path, reader, version)),
+        };
+    for containerd in containerds {
+        let Ok(settings) = &containerd.settings else { continue };
+        if !plugins::has_cri(containerd.plugins()) {
+            continue;
+        }
+        let all = settings.hosts_folders();
+        // Where there are several, it is the first that has a registry.
+        if let Some(first) = all.iter().find(|folder| node.has(folder)).or(all.first()) {
+            let version =
+                containerd.version.map_or_else(String::new, |version| format!(" of containerd {version}"));
+            add(Path::new(first), format!("CRI{version}"), containerd.version);
+        }
+    }
+    let version = containerds.first().and_then(|containerd| containerd.version);
+    for folder in &asked.hosts_dir {
+        add(folder, "--hosts-dir".to_owned(), version);
+    }
+    if node.has("/etc/nerdctl/nerdctl.toml") || node.has_program("nerdctl") {
+        let text = node.text("/etc/nerdctl/nerdctl.toml").unwrap_or_default();
+        let all = clients::nerdctl_folders(&text).unwrap_or_default();
+        if let Some(first) = all.iter().find(|folder| node.at(folder).is_dir()).or(all.first()) {
+            add(first, "nerdctl".to_owned(), None);
+        }
+    }
+    if folders.is_empty() {
+        let usual = Path::new(tidehold::node::containerd::HOSTS);
+        folders.push(node.hosts(
+            usual,
+            "what knows hosts.toml (nerdctl, ctr --hosts-dir)".to_owned(),
+            version,
+        ));
+    }
+    folders
+}
+
+/// What a containerd is judged with beside itself.
+struct Used<'a> {
+    node: &'a Node,
+    sockets: &'a [(String, PathBuf)],
+    mirrored: bool,
+    mirror: Mirror,
+}
+
+fn of_containerd(containerd: &Containerd, all: &[Containerd], used: &Used<'_>) -> Vec<Finding> {
+    let mut findings = containerd.judge();
+    let config = containerd.editable();
+    let kubernetes = ["/var/lib/kubelet/config.yaml", "/etc/kubernetes", "/etc/crictl.yaml"];
+    if containerd.answer.is_ok() {
+        findings.extend(plugins::judge(&plugins::Facts {
+            version: containerd.version,
+            plugins: containerd.plugins(),
+            settings: containerd.settings.as_ref().ok(),
+            config: &config,
+            ours: used.sockets,
+            mirrored: used.mirrored,
+            kubernetes: kubernetes.iter().any(|path| used.node.has(path)),
+            restart: containerd.restart,
+        }));
+    }
+    if let Ok(settings) = &containerd.settings {
+        findings.extend(registries::judge(&registries::Facts {
+            version: containerd.version,
+            files: &containerd.files,
+            settings,
+            config: &config,
+            unread: &containerd.unread,
+            cri: plugins::has_cri(containerd.plugins()),
+            restart: containerd.restart,
+        }));
+        findings.extend(shared(containerd, settings, all));
+        findings.extend(order(containerd, settings, used));
+    }
+    findings.extend(clients::proxy(&containerd.running.environment, used.mirror, containerd.restart));
+    findings
+}
+
+/// Each containerd deletes what it does not know of the store behind its socket: two must not have the same one.
+fn shared(
+    containerd: &Containerd,
+    settings: &tidehold::node::containerd::Settings,
+    all: &[Containerd],
+) -> Option<Finding> {
+    let (_, own) = settings.stores().next()?;
+    let other = all.iter().find(|other| {
+        let theirs = other.settings.as_ref().ok();
+        other.socket != containerd.socket
+            && theirs.is_some_and(|theirs| theirs.stores().any(|(_, proxy)| proxy.address == own.address))
+    })?;
+    Some(bad(
+        "containerd.shared-socket",
+        format!(
+            "it has the same content socket as the containerd at {}: each deletes what the other relies on",
+            other.socket.display()
+        ),
+        "give each its own: a second [[containerd]] with a name and a socket in the daemon's configuration, and that \
+         socket as the address of its [proxy_plugins.tidehold]",
+    ))
+}
+
+/// A containerd that starts before the sockets are there skips the images that it cannot read.
+fn order(
+    containerd: &Containerd,
+    settings: &tidehold::node::containerd::Settings,
+    used: &Used<'_>,
+) -> Option<Finding> {
+    let ours = |address: &str| used.sockets.iter().any(|(_, socket)| socket == Path::new(address));
+    if !used.node.has("/run/systemd/system") || !settings.stores().any(|(_, proxy)| ours(&proxy.address)) {
+        return None;
+    }
+    let unit = UNITS.iter().find_map(|folder| used.node.text(&format!("{folder}/tidehold.socket")))?;
+    if !used.node.has("/etc/systemd/system/sockets.target.wants/tidehold.socket") {
+        return Some(warn(
+            "daemon.boot",
+            "tidehold.socket is not enabled: after a restart of the node containerd has no content store",
+            "systemctl enable tidehold.socket tidehold.service",
+        ));
+    }
+    let service = containerd.restart.split(' ').nth(2).unwrap_or("containerd");
+    let before = unit.lines().filter_map(|line| line.strip_prefix("Before=")).collect::<String>();
+    (!before.contains(&format!("{service}.service"))).then(|| {
+        warn(
+            "daemon.order",
+            format!("nothing has the sockets made before {service} starts, which skips the images that it cannot read"),
+            format!("systemctl edit tidehold.socket, and put there:\n  [Unit]\n  Before={service}.service"),
+        )
+    })
+}
+
+fn names_us(folder: &Folder, mirror: Mirror) -> bool {
+    folder.registries.iter().any(|(_, text)| match text {
+        hosts::Text::There(text) => mirror.is_named_by(text, folder.version),
+        hosts::Text::Missing | hosts::Text::Unreadable(_) => false,
+    })
+}
+
+fn client_facts(node: &Node, folders: &[Folder], mirror: Mirror) -> clients::Facts {
+    let naming = folders.iter().filter(|folder| names_us(folder, mirror));
+    let file = "/etc/nerdctl/nerdctl.toml";
+    let has_docker = node.has_program("dockerd") || node.has("/etc/docker/daemon.json");
+    let has_podman = node.has_program("podman");
+    let drop_ins = Path::new("/etc/containers/registries.conf.d");
+    let podman = || {
+        let names = node.names(drop_ins).into_iter().map(|name| drop_ins.join(name).display().to_string());
+        let all = names.chain(["/etc/containers/registries.conf".to_owned()]);
+        all.filter_map(|path| node.text(&path)).collect()
+    };
+    let users = node.names(Path::new("/run/user")).into_iter();
+    let rootless = users.filter(|user| node.has(&format!("/run/user/{user}/containerd-rootless")));
+    clients::Facts {
+        nerdctl: node.text(file).map(|text| (PathBuf::from(file), text)),
+        folders: naming.map(|folder| folder.path.clone()).collect(),
+        docker: has_docker.then(|| node.text("/etc/docker/daemon.json").unwrap_or_default()),
+        podman: has_podman.then(podman),
+        rootless: rootless.filter_map(|user| user.parse().ok()).collect(),
+    }
+}
