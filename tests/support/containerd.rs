@@ -156,6 +156,18 @@ impl Containerd {
         self.process = launch(&self.programs, self.folder.path());
     }
 
+    /// Its configuration.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.folder.path().join("config.toml")
+    }
+
+    /// Ends it in good order and starts it again with this configuration.
+    pub(crate) fn restart_configured(&mut self, config: &str) {
+        self.stop();
+        fs::write(self.config(), config).unwrap();
+        self.process = launch(&self.programs, self.folder.path());
+    }
+
     /// Where it keeps all that it has.
     pub(crate) fn root(&self) -> PathBuf {
         self.folder.path().join("root")

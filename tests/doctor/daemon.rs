@@ -1,0 +1,123 @@
+//! What goes wrong with Tidehold itself: its daemon, its sockets, its mirror, its registries and logins.
+
+use std::fs::{self, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+
+use crate::bench::{Node, Root, examine};
+use crate::support::containerd::{Kubernetes, Version};
+use crate::support::daemon::Daemon;
+use crate::{Scenario, only};
+
+/// What version it is makes no difference here.
+const ONE: &[Version] = &[Version::V2];
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    only(ONE, "the daemon is down", down),
+    only(ONE, "the daemon died and left its sockets", stale),
+    only(ONE, "another program has the mirror's port", other_on_the_port),
+    only(ONE, "the configuration has faults", faulty),
+    only(ONE, "its sockets are open to everybody", open_to_all),
+    only(ONE, "the registry cannot be reached", unreachable),
+    only(ONE, "the credentials are missing, or for all to read, or name a helper that is not there", logins),
+];
+
+fn down(_: Version) {
+    let mut node = Node::mirror_only(Version::V2, Kubernetes::Without);
+    assert!(node.daemon.terminate().success());
+    let found = node.examine();
+    found.has("bad", "daemon.down", &["systemctl enable --now tidehold.socket"]);
+    found.has("bad", "mirror.down", &[&node.daemon.mirror()]);
+    node.daemon.start_again();
+    node.is_well();
+}
+
+fn stale(_: Version) {
+    let mut node = Node::mirror_only(Version::V2, Kubernetes::Without);
+    node.daemon.kill();
+    node.examine().has("bad", "daemon.stale-socket", &["nobody listens"]);
+    node.daemon.start_again();
+    node.is_well();
+}
+
+fn other_on_the_port(_: Version) {
+    let mut node = Node::mirror_only(Version::V2, Kubernetes::Without);
+    assert!(node.daemon.terminate().success());
+    let address = node.daemon.mirror().trim_start_matches("http://").to_owned();
+    let other = TcpListener::bind(address).unwrap();
+    let answering = std::thread::spawn(move || {
+        // One connection to see whether somebody is there, one to ask.
+        for stream in other.incoming().take(2) {
+            use std::io::{Read as _, Write as _};
+            let mut stream = stream.unwrap();
+            let mut asked = [0; 1024];
+            if stream.read(&mut asked).unwrap_or(0) > 0 {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nserver: nginx\r\ncontent-length: 0\r\n\r\n");
+            }
+        }
+    });
+    node.examine().has("bad", "mirror.other", &["nginx", "ss -ltnp"]);
+    answering.join().unwrap();
+}
+
+fn faulty(_: Version) {
+    let node = Node::mirror_only(Version::V2, Kubernetes::Without);
+    let good = fs::read_to_string(node.daemon.config()).unwrap();
+    fs::write(node.daemon.config(), format!("{good}\n[cash]\nmax_size = \"1 apple\"\n")).unwrap();
+    let found = node.examine();
+    let lines = format!("{}:", node.daemon.config().display());
+    found.has("bad", "daemon.configuration", &[&lines, "cash"]);
+    fs::write(node.daemon.config(), good).unwrap();
+    node.is_well();
+}
+
+fn open_to_all(_: Version) {
+    let node = Node::mirror_only(Version::V2, Kubernetes::Without);
+    let socket = node.daemon.content();
+    fs::set_permissions(&socket, Permissions::from_mode(0o666)).unwrap();
+    node.ails("daemon.rights", &[&format!("chmod 600 {}", socket.display())]);
+    fs::set_permissions(&socket, Permissions::from_mode(0o600)).unwrap();
+    node.is_well();
+
+    let control = node.daemon.control();
+    fs::rename(&control, control.with_extension("away")).unwrap();
+    fs::write(&control, "").unwrap();
+    node.examine().has("bad", "daemon.no-socket", &[&format!("mv {}", control.display())]);
+    fs::rename(control.with_extension("away"), &control).unwrap();
+    node.is_well();
+}
+
+fn unreachable(_: Version) {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let rules = format!("[registries.\"docker.io\"]\nupstream = \"http://{nobody}\"\n");
+    let daemon = Daemon::start(&rules);
+    let found = examine(&Root::new(), &daemon.config(), &[]);
+    found.has("bad", "upstream.unreachable", &["cannot be reached"]);
+    found.has("bad", "mirror.refused", &["tidehold explain"]);
+}
+
+fn logins(_: Version) {
+    let folder = tempfile::Builder::new().prefix("tidehold-logins-").tempdir_in("/tmp").unwrap();
+    let file = folder.path().join("logins.json");
+    let rules = format!(
+        "[registries.\"reg.test\"]\nupstream = \"https://reg.test\"\ncredentials = {:?}\n",
+        file.display().to_string()
+    );
+    let daemon = Daemon::start(&rules);
+    let root = Root::new();
+    let judged = || examine(&root, &daemon.config(), &["--offline"]);
+    judged().has("bad", "logins.file", &["reg.test", "cannot be read"]);
+    fs::write(&file, r#"{"credHelpers":{"reg.test":"tidehold-no-such"}}"#).unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    let found = judged();
+    found.has("bad", "logins.rights", &["chmod 600"]);
+    found.has("bad", "logins.helper", &["docker-credential-tidehold-no-such", "PATH"]);
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    fs::write(&file, r#"{"auths":{"reg.test":{"auth":"bWU6c2VjcmV0"}}}"#).unwrap();
+    let found = judged();
+    assert!(!found.all().iter().any(|finding| finding.level == "bad" && finding.name.starts_with("logins")));
+    assert!(!format!("{found:?}").contains("bWU6c2VjcmV0"));
+    // A socket that is in the way of nobody is none of its business.
+    drop(UnixListener::bind(folder.path().join("other.sock")).unwrap());
+}

@@ -1,0 +1,117 @@
+//! Nodes that are as they should be: nothing is found.
+
+use crate::bench::{Node, Root, examine};
+use crate::support::containerd::{Kubernetes, Version};
+use crate::support::daemon::Daemon;
+use crate::{Scenario, only, scenario};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    scenario("nothing is found on a node without Kubernetes", |version| good(version, Kubernetes::Without)),
+    scenario("nothing is found on a node with Kubernetes", |version| good(version, Kubernetes::With)),
+    scenario("nothing is found on a node that only pulls through the mirror", |version| {
+        let node = Node::mirror_only(version, Kubernetes::With);
+        node.is_well();
+        node.examine().has_ok("containerd.mirror-only");
+    }),
+    only(&[Version::V2], "nothing is asked of a registry where that is not wanted", offline),
+    only(&[Version::V2], "a person reads it in groups, with the mend beneath what is wrong", as_text),
+    only(&[Version::V1_7], "a node that was not set up is told so", not_set_up),
+    only(&[Version::V1_7], "a node without a containerd is told so", no_containerd),
+];
+
+fn good(version: Version, kubernetes: Kubernetes) {
+    let node = Node::start(version, kubernetes);
+    if kubernetes == Kubernetes::With {
+        node.root.write("/var/lib/kubelet/config.yaml", "");
+    }
+    node.root.write("/etc/nerdctl/nerdctl.toml", &format!("hosts_dir = [{:?}]\n", node.containerd.hosts()));
+    node.is_well();
+    let found = node.examine();
+    let expected = [
+        "daemon.answers",
+        "mirror.answers",
+        "mirror.head",
+        "upstream.reachable",
+        "clock",
+        "disk.room",
+        "containerd.store",
+        "containerd.metadata",
+        "hosts",
+        "clients.nerdctl",
+    ];
+    expected.into_iter().for_each(|name| found.has_ok(name));
+    if kubernetes == Kubernetes::With {
+        found.has_ok("containerd.cri");
+        found.has_ok("registries.folder");
+    }
+    if version.has_differs() {
+        found.has_ok("containerd.differ");
+    }
+    // Its own server and another name for the same address are as good.
+    let url = node.daemon.mirror();
+    node.write_hosts(
+        "docker.io",
+        &format!("server = \"https://registry-1.docker.io\"\n{}", node.hosts_toml()),
+    );
+    node.write_hosts("reg.test_5000_", &format!("server = \"{url}\"\n[host]\n"));
+    node.write_hosts("ghcr.io", &node.hosts_toml().replace("127.0.0.1", "localhost"));
+    node.is_well();
+}
+
+impl crate::bench::Found {
+    #[track_caller]
+    fn has_ok(&self, name: &str) {
+        assert!(
+            self.all().iter().any(|finding| finding.level == "ok" && finding.name == name),
+            "{name}: {self:#?}"
+        );
+    }
+}
+
+fn offline(version: Version) {
+    let node = Node::start(version, Kubernetes::Without);
+    node.hub.reset_counters();
+    node.examine_with(&["--offline"]).well();
+    let counters = node.hub.counters();
+    assert_eq!((counters.manifest_gets, counters.manifest_heads), (0, 0), "{counters:?}");
+}
+
+fn as_text(version: Version) {
+    let node = Node::start(version, Kubernetes::Without);
+    node.remove_hosts("_default");
+    let socket = node.containerd.socket();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tidehold"))
+        .args(["doctor", "--offline", "--containerd"])
+        .arg(&socket)
+        .arg("--config")
+        .arg(node.daemon.config())
+        .arg("--hosts-dir")
+        .arg(node.containerd.hosts())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(!text.contains('\u{1b}'), "colours are for terminals: {text}");
+    assert!(text.starts_with("tidehold\n"), "{text}");
+    let hosts = node.containerd.hosts();
+    assert!(
+        text.contains(&format!("{}/_default/hosts.toml (it needs no restart):\n", hosts.display())),
+        "{text}"
+    );
+    assert!(text.contains("hosts.none\n"), "{text}");
+}
+
+fn not_set_up(version: Version) {
+    let node = Node::mirror_only(version, Kubernetes::Without);
+    node.remove_hosts("_default");
+    let found = node.examine();
+    found.has("bad", "containerd.not-set-up", &["tidehold setup"]);
+    found.has("bad", "hosts.none", &["_default/hosts.toml"]);
+}
+
+fn no_containerd(_: Version) {
+    let daemon = Daemon::start("");
+    let root = Root::new();
+    let found = examine(&root, &daemon.config(), &["--offline"]);
+    found.has("warn", "containerd.none", &["--containerd"]);
+}
