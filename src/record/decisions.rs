@@ -1,7 +1,7 @@
 //! What was decided about references, and why: the last few decisions on each of the last some hundreds of them.
 //!
-//! Decisions in a row that are the same are one, with a count: a tag that is asked for a thousand times a second is one
-//! line that says so.
+//! Decisions that are the same are one, with a count, for as long as nothing happened in between: a tag that is asked for a
+//! thousand times a second, and confirmed once a second, is two lines that say so.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -81,18 +81,20 @@ impl Decisions {
     pub(super) fn put(&self, decided: Decided<'_>, now: SystemTime) -> (Told, Option<DecidedLine>) {
         let Decided { reference, ending, digest, reason, asked_by, cost, requests } = decided;
         let mut references = self.lock();
-        if let Some(last) = references.get(&reference).and_then(|entries| entries.front()) {
-            let same = last.ending == ending
-                && last.decision.digest == digest
-                && last.decision.reason == reason
-                && last.decision.cost.unwrap_or_default().counted == cost.counted;
-            if same {
-                let told = Told(Arc::clone(last));
-                drop(references);
-                told.again(now);
-                asked_by.clone_into(&mut told.0.asked_by());
-                return (told, None);
-            }
+        let same = |entry: &&Arc<Entry>| {
+            entry.ending == ending
+                && entry.decision.digest == digest
+                && entry.decision.reason == reason
+                && entry.decision.cost.unwrap_or_default().counted == cost.counted
+        };
+        if let Some(entries) = references.get(&reference)
+            && let Some(before) = entries.iter().take(uneventful(entries, &digest).max(1)).find(same)
+        {
+            let told = Told(Arc::clone(before));
+            drop(references);
+            told.again(now);
+            asked_by.clone_into(&mut told.0.asked_by());
+            return (told, None);
         }
         let decision = v1::Decision {
             first_at: Some(now.into()),
@@ -118,12 +120,15 @@ impl Decisions {
 
     pub(super) fn of(&self, reference: &str) -> Vec<v1::Decision> {
         let references = self.lock();
-        let entries = references.peek(reference).into_iter().flatten();
-        entries.map(|entry| entry.told()).collect()
+        let mut entries: Vec<_> = references.peek(reference).into_iter().flatten().collect();
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.last_at.load(Ordering::Relaxed)));
+        entries.into_iter().map(|entry| entry.told()).collect()
     }
 
     pub(super) fn standing(&self, reference: &str) -> Option<Ending> {
-        self.lock().peek(reference)?.front().map(|entry| entry.ending)
+        let references = self.lock();
+        let entries = references.peek(reference)?.iter().rev();
+        entries.max_by_key(|entry| entry.last_at.load(Ordering::Relaxed)).map(|entry| entry.ending)
     }
 
     pub(super) fn forget(&self, reference: &str) {
@@ -133,6 +138,17 @@ impl Decisions {
     fn lock(&self) -> MutexGuard<'_, References> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many of the latest decisions tell of nothing but that the same is served as ever.
+fn uneventful(entries: &VecDeque<Arc<Entry>>, digest: &str) -> usize {
+    let uneventful = |entry: &&Arc<Entry>| match entry.ending {
+        Ending::Immutable | Ending::Fresh | Ending::Unchanged | Ending::Changed => {
+            entry.decision.digest == digest
+        }
+        Ending::Stale | Ending::Refused => false,
+    };
+    entries.iter().take_while(uneventful).count()
 }
 
 fn push(references: &mut References, reference: String, ending: Ending, decision: v1::Decision) -> Told {

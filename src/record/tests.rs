@@ -60,6 +60,23 @@ fn the_same_decision_again_is_counted_and_another_one_is_put_before_it() {
 }
 
 #[test]
+fn a_tag_that_is_confirmed_again_and_again_is_two_lines_until_something_happens() {
+    let record = Record::new(at(0));
+    record.decided(decided("first", Ending::Changed), at(0));
+    for second in 1..5 {
+        record.decided(decided("fresh", Ending::Fresh), at(10 * second));
+        record.decided(decided("same", Ending::Unchanged), at(10 * second + 1));
+    }
+    record.decided(decided("down", Ending::Stale), at(60));
+    record.decided(decided("down", Ending::Stale), at(61));
+    record.decided(decided("same", Ending::Unchanged), at(62));
+    let decisions = record.decisions("docker.io/library/nginx:latest");
+    let seen: Vec<_> =
+        decisions.iter().map(|decision| (decision.standing.as_str(), decision.times)).collect();
+    assert_eq!(seen, [("unchanged", 1), ("stale", 2), ("unchanged", 4), ("fresh", 4), ("changed", 1)]);
+}
+
+#[test]
 fn what_happened_is_known_after_a_restart() {
     let folder = TempDir::new().unwrap();
     let nginx = Repository::new("docker.io".parse().unwrap(), "nginx").unwrap();
