@@ -31,6 +31,9 @@ socket = "$run/control.sock"
 [mirror]
 listen = "127.0.0.1:$port"
 
+[web]
+listen = "127.0.0.1:${TIDEHOLD_WEB_PORT:-5790}"
+
 [cache]
 max_size = "$TIDEHOLD_MAX_SIZE"
 

@@ -76,6 +76,7 @@ struct Runner {
     folder: TempDir,
     env: BTreeMap<String, String>,
     port: u16,
+    web_port: u16,
     /// Runs a step's shell out of the machine's sight, where that is asked for.
     private: Option<PathBuf>,
 }
@@ -87,7 +88,7 @@ impl Runner {
         for name in ["home", "temp"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
-        Self { folder, env: BTreeMap::new(), port: free_port(), private: None }
+        Self { folder, env: BTreeMap::new(), port: free_port(), web_port: free_port(), private: None }
     }
 
     fn at(&self, path: &str) -> PathBuf {
@@ -148,6 +149,7 @@ impl Runner {
         );
         command.env("PATH", path).env("HOME", self.at("home")).env("RUNNER_TEMP", self.at("temp"));
         command.env("GITHUB_ACTION_PATH", folder).env("TIDEHOLD_PORT", self.port.to_string());
+        command.env("TIDEHOLD_WEB_PORT", self.web_port.to_string());
         for (name, file) in
             [("ENV", "env"), ("OUTPUT", "output"), ("PATH", "path"), ("STEP_SUMMARY", "summary")]
         {

@@ -136,8 +136,10 @@ fn socket_unit(config: &Config) -> String {
     for containerd in &config.containerds {
         listen += &format!("ListenStream={}\n", containerd.socket.display());
     }
-    listen +=
-        &format!("ListenStream={}\nListenStream={}\n", config.control.socket.display(), config.mirror.listen);
+    let control = config.control.socket.display();
+    for address in [control.to_string(), config.mirror.listen.to_string(), config.web.listen.to_string()] {
+        listen += &format!("ListenStream={address}\n");
+    }
     let (mut unit, mut told) = (String::new(), false);
     for line in SOCKET.lines() {
         if !line.starts_with("ListenStream=") {
