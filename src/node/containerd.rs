@@ -446,7 +446,7 @@ mod tests {
     fn lists_grow_and_proxies_are_told_apart_by_their_names() {
         let main = "version = 2\ndisabled_plugins = [\"io.containerd.content.v1.content\"]\n\
                     [proxy_plugins]\nx = { type = \"content\", address = \"/x.sock\" }\n";
-        let more = "disabled_plugins = [\"cri\"]\n[proxy_plugins.y]\ntype = \"diff\"\n";
+        let more = "disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[proxy_plugins.y]\ntype = \"diff\"\n";
         let settings = read(&[main, more], V1_7);
         assert_eq!(settings.disabled, ["io.containerd.content.v1.content", "io.containerd.grpc.v1.cri"]);
         assert!(settings.builtin_disabled());
