@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(has_left(&[snapshots.clone(), ours.clone(), failed], root), Ok(()));
         assert!(has_left(&[snapshots.clone(), ours.clone(), own.clone()], root).is_err());
         assert!(has_left(&[snapshots.clone(), own], root).is_err());
-        assert!(has_left(&[snapshots.clone()], root).is_err());
+        assert!(has_left(std::slice::from_ref(&snapshots), root).is_err());
         assert!(has_left(&[snapshots, ours.clone()], Path::new("/other")).is_err());
         assert!(has_left(&[ours], root).is_err());
     }
