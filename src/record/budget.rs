@@ -96,7 +96,11 @@ impl Readings {
         }
         let more = self.remaining.len().saturating_sub(MOST_READINGS);
         self.remaining.drain(..more);
-        if left.at >= self.last.at {
+        // Not one that was only late; one of a clock that was set right is the latest.
+        if left.at + PACE_WITHIN < self.last.at {
+            self.remaining = VecDeque::from([(left.at, left.remaining)]);
+            self.last = left;
+        } else if left.at >= self.last.at {
             self.last = left;
         }
     }

@@ -130,8 +130,8 @@ impl Record {
     /// A client was given a manifest that it would have asked the registry for.
     pub fn given_manifest(&self, repository: &Repository, now: SystemTime) {
         self.inner.answers.given(now);
-        let (registry, name) = (repository.registry().to_string(), repository.name());
-        let ended = self.money().spending.given_now(&registry, name, now);
+        let (registry, name) = (repository.registry().as_str(), repository.name());
+        let ended = self.money().spending.given_now(registry, name, now);
         if let Some(given) = ended {
             write(self.inner.journal.get(), || Line::given(given));
         }

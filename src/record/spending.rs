@@ -8,16 +8,14 @@ use super::journal::{Given, GivenLine};
 
 /// How long a span is, and how many repositories it tells apart; what is more goes under one name.
 const SPAN: Duration = Duration::from_secs(300);
+const MOST_SPANS: u64 = SPENT_WITHIN.as_secs() / SPAN.as_secs();
 const MOST_REPOSITORIES: usize = 1024;
 const OTHERS: &str = "(others)";
-
-/// The registry and the name of a repository.
-type Place = (String, String);
 
 #[derive(Default)]
 pub(super) struct Spending {
     /// By their numbers since the epoch, the oldest first.
-    spans: VecDeque<(u64, BTreeMap<Place, Spent>)>,
+    spans: VecDeque<(u64, Places)>,
     /// The span of which it was not yet written down what was given.
     unwritten: Option<u64>,
 }
@@ -33,8 +31,43 @@ pub(super) struct Spent {
     pub(super) given: u64,
 }
 
+/// By the registry, and by the name of the repository.
+#[derive(Default)]
+struct Places {
+    registries: BTreeMap<String, BTreeMap<String, Spent>>,
+    /// How many repositories these are.
+    repositories: usize,
+}
+
+impl Places {
+    fn each(&self) -> impl Iterator<Item = (&str, &str, Spent)> {
+        self.registries.iter().flat_map(|(registry, repositories)| {
+            repositories.iter().map(|(repository, spent)| (registry.as_str(), repository.as_str(), *spent))
+        })
+    }
+
+    /// What is to be added to. What is there already is found without making anything.
+    fn of(&mut self, registry: &str, repository: &str) -> Option<&mut Spent> {
+        let known = self.registries.get(registry).is_some_and(|of| of.contains_key(repository));
+        let (registry, repository) = match known || self.repositories < MOST_REPOSITORIES {
+            true => (registry, repository),
+            false => (OTHERS, OTHERS),
+        };
+        if !self.registries.get(registry).is_some_and(|of| of.contains_key(repository)) {
+            let repositories = self.registries.entry(registry.to_owned()).or_default();
+            repositories.insert(repository.to_owned(), Spent::default());
+            self.repositories += 1;
+        }
+        self.registries.get_mut(registry).and_then(|of| of.get_mut(repository))
+    }
+}
+
 impl Spending {
     pub(super) fn sent(&mut self, registry: &str, repository: &str, counted: bool, at: SystemTime) {
+        // The clock was set back by hours: what was told of the future is no use any more.
+        if self.spans.back().is_some_and(|(newest, _)| *newest > number(at) + MOST_SPANS) {
+            self.spans.clear();
+        }
         if let Some(spent) = self.at(registry, repository, at) {
             spent.requests += 1;
             spent.counted += u64::from(counted);
@@ -71,8 +104,8 @@ impl Spending {
         let oldest = number(now.checked_sub(time).unwrap_or(UNIX_EPOCH));
         let mut sums: BTreeMap<_, Spent> = BTreeMap::new();
         for (_, places) in self.spans.iter().filter(|(number, _)| *number > oldest) {
-            for ((registry, repository), spent) in places {
-                let sum = sums.entry((registry.as_str(), repository.as_str())).or_default();
+            for (registry, repository, spent) in places.each() {
+                let sum = sums.entry((registry, repository)).or_default();
                 sum.requests += spent.requests;
                 sum.counted += spent.counted;
                 sum.given += spent.given;
@@ -85,7 +118,7 @@ impl Spending {
     fn at(&mut self, registry: &str, repository: &str, at: SystemTime) -> Option<&mut Spent> {
         let number = number(at);
         let newest = self.spans.back().map_or(number, |(newest, _)| (*newest).max(number));
-        let oldest = newest.saturating_sub(SPENT_WITHIN.as_secs() / SPAN.as_secs());
+        let oldest = newest.saturating_sub(MOST_SPANS);
         self.spans.retain(|(number, _)| *number >= oldest);
         if number < oldest {
             return None;
@@ -93,25 +126,20 @@ impl Spending {
         let place = match self.spans.binary_search_by_key(&number, |(number, _)| *number) {
             Ok(place) => place,
             Err(place) => {
-                self.spans.insert(place, (number, BTreeMap::new()));
+                self.spans.insert(place, (number, Places::default()));
                 place
             }
         };
-        let (_, places) = self.spans.get_mut(place)?;
-        let mut place = (registry.to_owned(), repository.to_owned());
-        if places.len() >= MOST_REPOSITORIES && !places.contains_key(&place) {
-            place = (OTHERS.to_owned(), OTHERS.to_owned());
-        }
-        Some(places.entry(place).or_default())
+        self.spans.get_mut(place).and_then(|(_, places)| places.of(registry, repository))
     }
 
     fn line(&self, number: u64) -> Option<GivenLine> {
         let (_, places) = self.spans.iter().find(|(this, _)| *this == number)?;
-        let given = places.iter().filter(|(_, spent)| spent.given > 0);
+        let given = places.each().filter(|(_, _, spent)| spent.given > 0);
         let to: Vec<_> = given
-            .map(|((registry, repository), spent)| Given {
-                registry: registry.clone(),
-                repository: repository.clone(),
+            .map(|(registry, repository, spent)| Given {
+                registry: registry.to_owned(),
+                repository: repository.to_owned(),
                 times: spent.given,
             })
             .collect();
@@ -144,6 +172,16 @@ mod tests {
         assert_eq!(spent(400), Some(Spent { requests: 2, counted: 1, given: 4 }));
         assert_eq!(spent(500), Some(Spent { requests: 1, counted: 0, given: 2 }));
         assert_eq!(spent(900), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_right_loses_the_future_and_counts_on() {
+        let mut spending = Spending::default();
+        spending.sent("docker.io", "a/b", true, at(100_000));
+        spending.sent("docker.io", "a/b", true, at(0));
+        spending.sent("docker.io", "a/b", false, at(1));
+        let sums = spending.within(SPENT_WITHIN, at(1));
+        assert_eq!(sums.get(&("docker.io", "a/b")), Some(&Spent { requests: 2, counted: 1, given: 0 }));
     }
 
     #[test]
