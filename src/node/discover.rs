@@ -3,11 +3,11 @@
 //!
 //! It looks and changes nothing, and asks no server: only files tell it something.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use serde::Deserialize;
 
@@ -125,17 +125,19 @@ pub fn nerdctl_hosts(root: &Path) -> io::Result<Vec<PathBuf>> {
 /// What lies in a content store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Blobs {
-    /// How many.
+    /// All of it.
     pub count: u64,
-    /// When the youngest came.
-    pub youngest: Option<SystemTime>,
+    /// What the hold has not taken over for that containerd.
+    pub not_taken: u64,
 }
 
-/// Looks through a content store's `blobs`.
+/// Looks through a content store's `blobs`, and for each at the mark by which the hold says that this containerd relies
+/// on it there.
 ///
 /// # Errors
-/// That it cannot be read.
-pub fn blobs(root: &Path, folder: &Path) -> io::Result<Blobs> {
+/// That one of the two cannot be read.
+pub fn blobs(root: &Path, folder: &Path, data_dir: &Path, containerd: &str) -> io::Result<Blobs> {
+    let marks = marks(root, data_dir, containerd)?;
     let mut blobs = Blobs::default();
     for algorithm in entries(&beneath(root, folder))? {
         let algorithm = algorithm?;
@@ -143,46 +145,22 @@ pub fn blobs(root: &Path, folder: &Path) -> io::Result<Blobs> {
             continue;
         }
         for blob in entries(&algorithm.path())? {
+            let blob = blob?;
             // One may be collected while this looks.
-            let Ok(about) = blob?.metadata() else { continue };
+            let Ok(about) = blob.metadata() else { continue };
             blobs.count += 1;
-            blobs.youngest = blobs.youngest.max(about.modified().ok());
+            let name =
+                [algorithm.file_name(), blob.file_name()].map(|name| name.to_string_lossy().into_owned());
+            let [algorithm, hex] = name;
+            blobs.not_taken += u64::from(!marks.contains(&(algorithm, hex, about.len())));
         }
     }
     Ok(blobs)
 }
 
-/// The word that all of a containerd's store was taken over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdoptedFrom {
-    /// That containerd's root.
-    pub root: PathBuf,
-    /// Nothing that came before this was left out.
-    pub at: SystemTime,
-}
-
-/// Reads that word in the hold's folder, for a containerd by its name there.
-///
-/// # Errors
-/// That it cannot be read.
-pub fn adopted_from(root: &Path, data_dir: &Path, containerd: &str) -> io::Result<Option<AdoptedFrom>> {
-    #[derive(Deserialize)]
-    struct Word {
-        root: PathBuf,
-        at: String,
-    }
-    let Some(text) = text(root, &data_dir.join("adopted-from").join(containerd))? else { return Ok(None) };
-    let word = serde_json::from_str::<Word>(&text)?;
-    let at = humantime::parse_rfc3339_weak(&word.at).map_err(io::Error::other)?;
-    Ok(Some(AdoptedFrom { root: word.root, at }))
-}
-
-/// How many blobs a containerd relies on in the hold that are not in its own store.
-///
-/// # Errors
-/// That one of the two cannot be read.
-pub fn owed(root: &Path, data_dir: &Path, containerd: &str, blobs: &Path) -> io::Result<u64> {
-    let mut owed = 0;
+/// The blobs that a containerd relies on in the hold: algorithm, hash and size.
+fn marks(root: &Path, data_dir: &Path, containerd: &str) -> io::Result<HashSet<(String, String, u64)>> {
+    let mut marks = HashSet::new();
     for mark in entries(&beneath(root, &data_dir.join("adopted").join(containerd)))? {
         let name = mark?.file_name();
         // <algorithm>-<hex>-<size>
@@ -191,12 +169,21 @@ pub fn owed(root: &Path, data_dir: &Path, containerd: &str, blobs: &Path) -> io:
             continue;
         };
         let Ok(size) = size.parse::<u64>() else { continue };
-        let there = fs::metadata(beneath(root, &blobs.join(algorithm).join(hex)));
-        if !there.is_ok_and(|there| there.len() == size) {
-            owed += 1;
-        }
+        marks.insert((algorithm.to_owned(), hex.to_owned(), size));
     }
-    Ok(owed)
+    Ok(marks)
+}
+
+/// How many blobs a containerd relies on in the hold that are not in its own store.
+///
+/// # Errors
+/// That one of the two cannot be read.
+pub fn owed(root: &Path, data_dir: &Path, containerd: &str, blobs: &Path) -> io::Result<u64> {
+    let lacks = |(algorithm, hex, size): &(String, String, u64)| {
+        let there = fs::metadata(beneath(root, &blobs.join(algorithm).join(hex)));
+        !there.is_ok_and(|there| there.len() == *size)
+    };
+    Ok(marks(root, data_dir, containerd)?.iter().filter(|mark| lacks(mark)).count() as u64)
 }
 
 /// The entries of a folder; none where it is not there.
@@ -246,22 +233,26 @@ mod tests {
     }
 
     #[test]
-    fn a_store_with_blobs_is_in_use_until_all_was_taken_over_and_given_back() {
+    fn a_store_with_blobs_is_in_use_until_all_were_taken_over_and_given_back() {
         let root = node(&[
             ("/c/blobs/sha256/aa", "x"),
-            ("/hold/adopted-from/system", "{\"root\":\"/c\",\"at\":\"2026-08-01T00:00:00.5Z\",\"blobs\":1}"),
+            ("/c/blobs/sha256/cc", "x"),
             ("/hold/adopted/system/sha256-aa-1", ""),
-            ("/hold/adopted/system/sha256-bb-2", ""),
         ]);
-        let blobs_there = blobs(root.path(), Path::new("/c/blobs")).unwrap();
-        assert_eq!(blobs_there.count, 1);
-        assert!(blobs_there.youngest.is_some());
-        assert_eq!(blobs(root.path(), Path::new("/none")).unwrap(), Blobs::default());
-        let word = adopted_from(root.path(), Path::new("/hold"), "system").unwrap().unwrap();
-        assert_eq!(word.root, Path::new("/c"));
-        assert_eq!(adopted_from(root.path(), Path::new("/hold"), "other").unwrap(), None);
-        assert_eq!(owed(root.path(), Path::new("/hold"), "system", Path::new("/c/blobs")).unwrap(), 1);
+        let at = Path::new("/c/blobs");
+        let look = || blobs(root.path(), at, Path::new("/hold"), "system").unwrap();
+        assert_eq!(look(), Blobs { count: 2, not_taken: 1 });
+        fs::write(root.path().join("hold/adopted/system/sha256-cc-1"), "").unwrap();
+        assert_eq!(look(), Blobs { count: 2, not_taken: 0 });
+        assert_eq!(
+            blobs(root.path(), Path::new("/none"), Path::new("/hold"), "system").unwrap(),
+            Blobs::default()
+        );
+
+        let owed = || owed(root.path(), Path::new("/hold"), "system", at).unwrap();
+        fs::write(root.path().join("hold/adopted/system/sha256-bb-2"), "").unwrap();
+        assert_eq!(owed(), 1);
         fs::write(root.path().join("c/blobs/sha256/bb"), "xx").unwrap();
-        assert_eq!(owed(root.path(), Path::new("/hold"), "system", Path::new("/c/blobs")).unwrap(), 0);
+        assert_eq!(owed(), 0);
     }
 }

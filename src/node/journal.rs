@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::files::{absent, beneath, real};
+use super::takeout::without;
 
 /// The record's file in its folder.
 const RECORD: &str = "journal.json";
@@ -332,7 +333,6 @@ impl Journal {
 
     /// What a file is once what was written to it is taken out and what others changed since stays; none where the two are
     /// too near to each other. The inner none is a file that was removed and is to stay so.
-    #[expect(clippy::option_option, reason = "no answer, or the answer that there is no file")]
     fn without_ours(
         &self,
         entry: &Entry,
@@ -346,7 +346,7 @@ impl Journal {
         let written = self.written(entry)?;
         let texts = [&written, now, original.unwrap_or_default()].map(|bytes| str::from_utf8(bytes).ok());
         let [Some(written), Some(now), Some(original)] = texts else { return Ok(None) };
-        let Ok(merged) = diffy::merge(written, now, original) else { return Ok(None) };
+        let Some(merged) = without(written, now, original) else { return Ok(None) };
         let is_toml = |text: &str| text.parse::<toml::Table>().is_ok();
         if entry.path.extension().is_some_and(|kind| kind == "toml") && is_toml(now) && !is_toml(&merged) {
             return Ok(None);

@@ -10,3 +10,4 @@ pub mod edits;
 pub mod files;
 pub mod hosts;
 pub mod journal;
+mod takeout;

@@ -50,6 +50,11 @@ impl Version {
         }
     }
 
+    /// The program itself.
+    pub(crate) fn program(self) -> PathBuf {
+        self.available().expect("a version that was found to be available").containerd.join("containerd")
+    }
+
     /// Whether it takes a differ from elsewhere.
     pub(crate) fn has_differs(self) -> bool {
         self >= Self::V1_7

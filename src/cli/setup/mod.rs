@@ -10,13 +10,13 @@ mod units;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, anyhow};
 use clap::Args;
 use tidehold::config::Config;
 use tidehold::node::containerd::{BUILTIN_STORE, CONFIG};
-use tidehold::node::discover::owed;
+use tidehold::node::discover::{blobs, owed};
 use tidehold::node::files::beneath;
 use tidehold::node::journal::{Journal, Swap};
 
@@ -28,7 +28,6 @@ use units::Units;
 const JOURNAL: &str = "/var/lib/tidehold-setup";
 
 #[derive(Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct Setup {
     /// Show what would be changed, and change nothing
     #[arg(long)]
@@ -253,17 +252,7 @@ impl Setup {
             return Ok(());
         }
         super::print(&format!("giving {owed} blobs back to {}", swap.root.display()))?;
-        let program = std::env::current_exe().context("find this program")?;
-        let mut command = Command::new(program);
-        command.args(["adopt", "--undo", "--containerd", &swap.containerd, "--from"]);
-        command.arg(beneath(&self.root, &swap.root));
-        if let Some(config) = &self.config {
-            command.arg("--config").arg(config);
-        }
-        if self.root != Path::new("/") {
-            command.arg("--data-dir").arg(beneath(&self.root, &swap.data_dir));
-        }
-        let ended = command.status().context("run tidehold adopt --undo")?;
+        let ended = self.adopt(swap, &["--undo"])?;
         if ended.success() && self.owed(swap)? == 0 {
             return Ok(());
         }
@@ -279,7 +268,43 @@ impl Setup {
         if plan.has_containerd {
             self.restart_containerd()?;
         }
+        if let Some(swap) = &plan.swap {
+            self.take_the_last(swap)?;
+        }
         super::print("next: tidehold doctor")
+    }
+
+    /// What containerd has pulled into its own store until it was restarted.
+    fn take_the_last(&self, swap: &Swap) -> Result<(), Failed> {
+        let folder = swap.root.join(BUILTIN_STORE).join("blobs");
+        let found = blobs(&self.root, &folder, &swap.data_dir, &swap.containerd);
+        let found = found.with_context(|| format!("look at {}", folder.display()))?;
+        if found.not_taken == 0 {
+            return Ok(());
+        }
+        super::print(&format!("taking over {} blobs that came meanwhile", found.not_taken))?;
+        if self.adopt(swap, &[])?.success() {
+            return Ok(());
+        }
+        Err(anyhow!(
+            "not all that containerd has pulled meanwhile was taken over: run `tidehold adopt` again"
+        )
+        .into())
+    }
+
+    /// Runs `tidehold adopt` for a containerd, with more options.
+    fn adopt(&self, swap: &Swap, options: &[&str]) -> Result<ExitStatus, Failed> {
+        let program = std::env::current_exe().context("find this program")?;
+        let mut command = Command::new(program);
+        command.arg("adopt").args(options).args(["--containerd", &swap.containerd, "--from"]);
+        command.arg(beneath(&self.root, &swap.root));
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
+        if self.root != Path::new("/") {
+            command.arg("--data-dir").arg(beneath(&self.root, &swap.data_dir));
+        }
+        Ok(command.status().context("run tidehold adopt")?)
     }
 
     fn restart_containerd(&self) -> Result<(), Failed> {

@@ -3,16 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, anyhow};
 use tidehold::config::{Config, Containerd};
 use tidehold::node::containerd::{BUILTIN_STORE, File, HOSTS, Settings, Version};
-use tidehold::node::discover::{
-    Client, adopted_from, blobs, distributions, has_containerd, nerdctl_hosts, program,
-};
+use tidehold::node::discover::{Client, blobs, distributions, has_containerd, nerdctl_hosts, program};
 use tidehold::node::edits::{
     Differ, Refusal, Store, Wanted, buildkit, configure, docker, has_hosts, hosts, podman,
 };
@@ -39,6 +36,8 @@ pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
     pub(super) notes: Vec<String>,
     pub(super) swap: Option<Swap>,
+    /// Whether the store that is swapped has blobs, all of which were taken over.
+    in_use: bool,
     pub(super) has_containerd: bool,
 }
 
@@ -47,7 +46,8 @@ impl Plan {
         let mirror = mirror(config)?;
         let registries = registries(setup)?;
         let has_containerd = has_containerd(&setup.root, &setup.containerd_config);
-        let mut plan = Self { changes: Vec::new(), notes: Vec::new(), swap: None, has_containerd };
+        let mut plan =
+            Self { changes: Vec::new(), notes: Vec::new(), swap: None, in_use: false, has_containerd };
         let mut folders = BTreeSet::new();
         if has_containerd {
             folders.insert(plan.containerd(setup, config)?);
@@ -64,8 +64,9 @@ impl Plan {
         }
         plan.others(setup, &registries, &mirror)?;
         if !has_containerd && plan.changes.is_empty() && folders.is_empty() {
+            let told: String = plan.notes.iter().map(|note| format!("{note}; ")).collect();
             return Err(anyhow!(
-                "no containerd was found at {}: name its configuration with --containerd-config, or the clients to tell of \
+                "{told}no containerd was found at {}: name its configuration with --containerd-config, or the clients to tell of \
                  Tidehold with --podman, --docker or --buildkit",
                 setup.root.display()
             )
@@ -86,7 +87,11 @@ impl Plan {
                 .to_owned();
         }
         if self.has_containerd {
-            next += "; systemctl restart containerd; tidehold doctor";
+            next += "; systemctl restart containerd";
+            if self.in_use {
+                next += "; tidehold adopt, for what it has pulled until then";
+            }
+            next += "; tidehold doctor";
         }
         let clients = [(setup.docker, "docker"), (setup.buildkit, "buildkit")];
         for (_, client) in clients.iter().filter(|(asked, _)| *asked) {
@@ -133,7 +138,8 @@ impl Plan {
                 )
             })?;
             if !(ours && settings.builtin_disabled()) {
-                self.swap = Some(self.may_swap(setup, config, of, &settings, &running)?);
+                let (swap, in_use) = may_swap(setup, config, of, &settings, &running)?;
+                (self.swap, self.in_use) = (Some(swap), in_use);
             }
             Some(Store { socket: &of.socket, differ: Differ::of(version, &platform, &program) })
         };
@@ -204,46 +210,6 @@ impl Plan {
             }
         }
         Ok(())
-    }
-
-    /// Whether a containerd can have another content store without losing what it has.
-    fn may_swap(
-        &self,
-        setup: &Setup,
-        config: &Config,
-        of: &Containerd,
-        settings: &Settings,
-        running: &Running,
-    ) -> Result<Swap, Failed> {
-        let store = running.store.clone().unwrap_or_else(|| settings.root.join(BUILTIN_STORE));
-        let folder = store.join("blobs");
-        let found = blobs(&setup.root, &folder).with_context(|| format!("look at {}", folder.display()))?;
-        let root = store.parent().map_or_else(|| settings.root.clone(), Path::to_owned);
-        let swap =
-            Swap { containerd: of.name.clone(), root: root.clone(), data_dir: config.data_dir.clone() };
-        if found.count == 0 {
-            return Ok(swap);
-        }
-        let word = adopted_from(&setup.root, &config.data_dir, &of.name)
-            .with_context(|| format!("look at {}", config.data_dir.display()))?;
-        let problem = match word {
-            Some(word) if !same_folder(setup, &word.root, &root) => {
-                format!("what Tidehold took over under the name {:?} was of {}", of.name, word.root.display())
-            }
-            Some(word) if found.youngest.is_some_and(|youngest| youngest > word.at) => {
-                "some of them came after Tidehold took over the others".to_owned()
-            }
-            Some(_) => return Ok(swap),
-            None => "Tidehold has not taken them over".to_owned(),
-        };
-        Err(anyhow!(
-            "containerd is in use: it has {} blobs in {}, and {problem}. With another content store it would lose them. Have \
-             them taken over with `tidehold adopt` while Tidehold runs (`tidehold setup --mirror-only --yes --restart` \
-             starts it), then run this again; or leave the content store alone with --mirror-only; nothing was changed",
-            found.count,
-            folder.display()
-        )
-        .into())
     }
 
     /// The hosts of registries, for containerd and nerdctl.
@@ -342,6 +308,35 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// That a containerd can have another content store without losing what it has, and whether it has anything.
+fn may_swap(
+    setup: &Setup,
+    config: &Config,
+    of: &Containerd,
+    settings: &Settings,
+    running: &Running,
+) -> Result<(Swap, bool), Failed> {
+    let store = running.store.clone().unwrap_or_else(|| settings.root.join(BUILTIN_STORE));
+    let folder = store.join("blobs");
+    let found = blobs(&setup.root, &folder, &config.data_dir, &of.name)
+        .with_context(|| format!("look at {}", folder.display()))?;
+    let root = store.parent().map_or_else(|| settings.root.clone(), Path::to_owned);
+    if found.not_taken == 0 {
+        let swap = Swap { containerd: of.name.clone(), root, data_dir: config.data_dir.clone() };
+        return Ok((swap, found.count > 0));
+    }
+    Err(anyhow!(
+        "containerd is in use: {} of its {} blobs in {} are not in Tidehold, and with another content store it would lose \
+         them. Have them taken over with `tidehold adopt` while Tidehold runs (`tidehold setup --mirror-only --yes \
+         --restart` starts it), then run this again; or leave the content store alone with --mirror-only; nothing was \
+         changed",
+        found.not_taken,
+        found.count,
+        folder.display()
+    )
+    .into())
 }
 
 fn refused(path: &Path, refusal: &Refusal) -> anyhow::Error {
@@ -473,15 +468,6 @@ fn may_tell_podman(setup: &Setup, registries: &[&str]) -> Result<(), Failed> {
         }
     }
     Ok(())
-}
-
-/// Whether both are one folder, of which the first may have been named as it is seen from here.
-fn same_folder(setup: &Setup, named: &Path, folder: &Path) -> bool {
-    let id = |path: &Path| fs::metadata(path).ok().map(|about| (about.dev(), about.ino()));
-    let there = id(&beneath(&setup.root, folder));
-    named == folder
-        || there.is_some()
-            && [named.to_owned(), beneath(&setup.root, named)].iter().any(|path| id(path) == there)
 }
 
 /// The registries with folders of their own.

@@ -1,6 +1,5 @@
-//! What setup prints: diffs, with colours on a terminal alone.
+//! What setup prints: diffs, whose colours `print` takes out where there is no terminal.
 
-use std::io::IsTerminal as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -13,7 +12,6 @@ pub(super) fn change(path: &Path, before: Option<&str>, after: Option<&str>) -> 
     let mut options = diffy::DiffOptions::new();
     options.set_original_filename(of(before)).set_modified_filename(of(after));
     let patch = options.create_patch(before.unwrap_or_default(), after.unwrap_or_default()).to_string();
-    let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     for line in patch.lines() {
         let colour = match line.chars().next() {
             Some('+') => "\x1b[32m",
@@ -24,7 +22,7 @@ pub(super) fn change(path: &Path, before: Option<&str>, after: Option<&str>) -> 
         // What a file has is no command to the terminal.
         let line: String =
             line.chars().map(|char| if char.is_control() && char != '\t' { '·' } else { char }).collect();
-        if coloured && !colour.is_empty() { print(&format!("{colour}{line}\x1b[0m"))? } else { print(&line)? }
+        if colour.is_empty() { print(&line)? } else { print(&format!("{colour}{line}\x1b[0m"))? }
     }
     print("")
 }

@@ -1,0 +1,240 @@
+//! What setup says of a node and writes there, and that all of it goes again.
+
+use std::fs;
+
+use crate::node::Node;
+
+pub(crate) const TESTS: &[(&str, fn())] = &[
+    ("nothing is written without a yes", nothing_without_a_yes),
+    ("a dry run shows the whole difference and writes nothing", a_dry_run),
+    ("a second run finds nothing to change", a_second_run),
+    ("a node is taken back byte for byte", taken_back),
+    ("hosts that are there stay behind the mirror", foreign_hosts),
+    ("one registry alone is asked for at the mirror where it is named", one_registry),
+    ("podman, dockerd and BuildKit are told only where that is asked for", other_clients),
+    ("the mirror's address comes from Tidehold's configuration", another_port),
+    ("an imported file that has the last word is edited in the place of the main one", imports),
+    ("what stands against a setup is said with its mend, and nothing is written", refusals),
+    ("a containerd in use keeps its content store until that was taken over", in_use),
+    ("what others changed since stays when all is taken back", changed_since),
+    ("units are written where systemd runs, and go again", units),
+    ("a node without a containerd is told so", no_containerd),
+];
+
+const CONFIG: &str = "/etc/containerd/config.toml";
+const HOSTS: &str = "/etc/containerd/certs.d/_default/hosts.toml";
+const V1_7: &[&str] = &["--yes", "--containerd-version", "1.7"];
+const DEBIAN: &str = "version = 2\n\n[plugins]\n  [plugins.\"io.containerd.internal.v1.opt\"]\n    \
+                      path = \"/var/lib/containerd/opt\" # ours\n";
+
+fn plain() -> Node {
+    Node::new(&[(CONFIG, DEBIAN)])
+}
+
+fn nothing_without_a_yes() {
+    let node = plain();
+    let before = node.all();
+    node.setup(&["--containerd-version", "1.7"])
+        .failed_with(2, &["--yes", "--dry-run", "nothing was changed"]);
+    assert_eq!(node.all(), before);
+}
+
+fn a_dry_run() {
+    let node = plain();
+    let before = node.all();
+    let ran = node.setup(&["--dry-run", "--containerd-version", "2.1"]).done();
+    ran.said(&[
+        "--- /etc/containerd/config.toml\n+++ /etc/containerd/config.toml\n",
+        "+disabled_plugins = [\"io.containerd.content.v1.content\"]\n",
+        "--- /dev/null\n+++ /etc/containerd/certs.d/_default/hosts.toml\n",
+        "2 files would be changed",
+    ]);
+    assert_eq!(node.all(), before);
+}
+
+fn a_second_run() {
+    let node = plain();
+    node.setup(V1_7).done().said(&["2 files changed", "next: ", "tidehold doctor"]);
+    let before = node.all();
+    for options in [V1_7, &["--containerd-version", "1.7"]] {
+        node.setup(options).done().said(&["nothing to change"]);
+    }
+    assert_eq!(node.all(), before);
+}
+
+fn taken_back() {
+    for text in [DEBIAN, "", "# nothing\r\n", "disabled_plugins = [\"cri\"]\n#root = \"/x\"", "version = 3\n"]
+    {
+        let node = Node::new(&[(CONFIG, text)]);
+        let before = node.all();
+        node.setup(&["--yes", "--containerd-version", "2.1", "--podman", "--docker", "--buildkit"]).done();
+        assert_ne!(node.all(), before);
+        node.setup(&["--undo"]).failed_with(2, &["--yes"]);
+        node.setup(&["--undo", "--dry-run"]).done().said(&["5 files would be restored"]);
+        node.setup(&["--undo", "--yes"]).done().said(&["5 files restored"]);
+        assert_eq!(node.all(), before, "{text}");
+        node.setup(&["--undo", "--yes"]).done().said(&["nothing to take back"]);
+    }
+}
+
+fn foreign_hosts() {
+    let hub = "/etc/containerd/certs.d/docker.io/hosts.toml";
+    let theirs = "server = \"https://registry-1.docker.io\"\n\n[host.\"https://m.test\"] # theirs\n";
+    let own = "/etc/containerd/certs.d/r.test/hosts.toml";
+    let node = Node::new(&[(CONFIG, DEBIAN), (hub, theirs), (own, "server = \"https://r.test\"\n")]);
+    let ran = node.setup(V1_7).done();
+    ran.said(&[
+        "docker.io/hosts.toml has hosts of its own",
+        "r.test has a folder of its own",
+        "--registry r.test",
+    ]);
+    let text = node.text(hub);
+    assert!(text.find("127.0.0.1:789").unwrap() < text.find("m.test").unwrap(), "{text}");
+    assert!(text.contains("# theirs"), "{text}");
+    assert_eq!(node.text(own), "server = \"https://r.test\"\n");
+}
+
+fn one_registry() {
+    let node = plain();
+    node.setup(&[V1_7, &["--registry", "index.docker.io", "--registry", "r.test:5000"]].concat()).done();
+    for registry in ["docker.io", "r.test:5000"] {
+        assert!(
+            node.text(&format!("/etc/containerd/certs.d/{registry}/hosts.toml")).contains("127.0.0.1:789")
+        );
+    }
+    assert!(!node.at(HOSTS).exists());
+    node.setup(&["--yes", "--registry", "no such"]).failed_with(2, &["--registry"]);
+}
+
+fn other_clients() {
+    let daemon = "{\n  \"debug\": true\n}\n";
+    let node = Node::new(&[("/etc/docker/daemon.json", daemon), ("/usr/bin/podman", "")]);
+    node.setup(&["--dry-run"]).failed_with(1, &["no containerd"]);
+    let ran = node.setup(&["--yes", "--docker", "--buildkit"]).done();
+    ran.said(&["found podman, which stays as it is: --podman", "2 files changed"]);
+    let json: serde_json::Value = serde_json::from_str(&node.text("/etc/docker/daemon.json")).unwrap();
+    assert_eq!(json["debug"], true);
+    assert_eq!(json["registry-mirrors"][0], "http://127.0.0.1:789");
+    node.setup(&["--yes", "--podman"]).done().said(&["1 file changed"]);
+    let text = node.text("/etc/containers/registries.conf.d/tidehold.conf");
+    assert!(text.contains("location = \"127.0.0.1:789/docker.io\""), "{text}");
+
+    let theirs = [("/etc/containers/registries.conf", "[[registry]]\nlocation = \"docker.io\"\n")];
+    Node::new(&theirs).setup(&["--yes", "--podman"]).failed_with(1, &["an entry for docker.io already"]);
+}
+
+fn another_port() {
+    let node = plain();
+    node.write(
+        "/etc/tidehold/config.toml",
+        "[mirror]\nlisten = \"0.0.0.0:1789\"\n[[containerd]]\nname = \"a\"\nsocket = \"/s/a\"\n",
+    );
+    node.setup(V1_7).done();
+    assert!(node.text(HOSTS).contains("[host.\"http://127.0.0.1:1789\"]"));
+    assert!(node.text(CONFIG).contains("address = \"/s/a\""));
+    // And moves with it.
+    node.write(
+        "/etc/tidehold/config.toml",
+        "[[containerd]]\nname = \"a\"\nsocket = \"/s/a\"\n[[containerd]]\nname = \"b\"\nsocket = \"/s/b\"\n",
+    );
+    node.setup(V1_7).failed_with(2, &["--containerd", "a, b"]);
+    node.write("/etc/tidehold/config.toml", "[mirror]\nlisten = \"nowhere\"\n");
+    node.setup(V1_7).failed_with(78, &["config.toml:2"]);
+}
+
+fn imports() {
+    let main = "version = 2\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n";
+    let more = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"/a:/b\"\n";
+    let node = Node::new(&[(CONFIG, main), ("/etc/containerd/conf.d/more.toml", more)]);
+    let before = node.all();
+    node.setup(V1_7).done();
+    assert_eq!(node.text("/etc/containerd/conf.d/more.toml"), more.replace("/a:/b", "/a"));
+    assert!(node.text("/a/_default/hosts.toml").contains("127.0.0.1:789"));
+    node.setup(V1_7).done().said(&["nothing to change"]);
+    node.setup(&["--undo", "--yes"]).done();
+    assert_eq!(node.all(), before);
+}
+
+fn refusals() {
+    let mirrors = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry.mirrors.\"docker.io\"]\nendpoint = []\n";
+    let other = "version = 2\n[proxy_plugins.other]\ntype = \"content\"\naddress = \"/o\"\n";
+    for (text, word) in [(mirrors, "registry.mirrors"), (other, "[proxy_plugins.other]"), ("a = ", "TOML")] {
+        let node = Node::new(&[(CONFIG, text)]);
+        let before = node.all();
+        node.setup(V1_7).failed_with(1, &[word]);
+        assert_eq!(node.all(), before, "{text}");
+    }
+    let node = plain();
+    node.setup(&["--yes"]).failed_with(1, &["--containerd-version"]);
+    node.setup(&["--yes", "--containerd-version", "new"]).failed_with(2, &["1.7"]);
+    node.setup(&["--yes", "--containerd-version", "1.7", "--restart"]).failed_with(1, &["--restart-with"]);
+    assert!(!node.at(HOSTS).exists());
+    // Without the content store nothing depends on the version.
+    node.setup(&["--yes", "--mirror-only"]).done();
+    assert!(!node.text(CONFIG).contains("proxy_plugins"));
+}
+
+fn in_use() {
+    let node = plain();
+    let blob = "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/aa";
+    node.write(blob, "x");
+    node.setup(V1_7).failed_with(1, &["in use", "tidehold adopt", "--mirror-only", "nothing was changed"]);
+    node.setup(&["--yes", "--mirror-only"]).done();
+    node.write("/var/lib/tidehold/adopted/system/sha256-aa-1", "");
+    node.setup(V1_7).done();
+    assert!(node.text(CONFIG).contains("[proxy_plugins.tidehold]"));
+
+    // Now containerd relies on one more, which only the hold has.
+    node.write("/var/lib/tidehold/adopted/system/sha256-bb-1", "");
+    let before = node.text(CONFIG);
+    node.setup(&["--undo", "--yes"]).failed_with(1, &["adopt --undo", "nothing was restored"]);
+    assert_eq!(node.text(CONFIG), before);
+    node.write(&blob.replace("aa", "bb"), "x");
+    node.setup(&["--undo", "--yes"]).done();
+    assert_eq!(node.text(CONFIG), DEBIAN);
+}
+
+fn changed_since() {
+    let node = plain();
+    node.setup(V1_7).done();
+    let theirs = node.text(CONFIG).replace("# ours", "# theirs");
+    node.write(CONFIG, &theirs);
+    node.setup(&["--undo", "--yes"]).done().said(&["changed by others since: that stays"]);
+    assert_eq!(node.text(CONFIG), DEBIAN.replace("# ours", "# theirs"));
+
+    node.setup(V1_7).done();
+    let address = "address = \"/run/tidehold/content.sock\"";
+    let theirs = node.text(CONFIG).replacen(address, "address = \"/elsewhere\"", 1);
+    node.write(CONFIG, &theirs);
+    let ran = node.setup(&["--undo", "--yes"]).failed_with(1, &[CONFIG, "--force", "nothing was changed"]);
+    ran.said(&["+address = \"/elsewhere\""]);
+    assert_eq!(node.text(CONFIG), theirs);
+    node.setup(&["--undo", "--yes", "--force"]).done();
+    assert_eq!(node.text(CONFIG), DEBIAN.replace("# ours", "# theirs"));
+    assert_eq!(node.text(&format!("{CONFIG}.changed")), theirs);
+}
+
+fn units() {
+    let node = plain();
+    fs::create_dir_all(node.at("/run/systemd/system")).unwrap();
+    let before = node.all();
+    node.setup(&[V1_7, &["--program", "/opt/tidehold"]].concat())
+        .done()
+        .said(&["systemctl enable --now tidehold.socket"]);
+    assert!(node.text("/etc/systemd/system/tidehold.service").contains("ExecStart=/opt/tidehold serve\n"));
+    assert!(node.text("/etc/systemd/system/tidehold.socket").contains("ListenStream=127.0.0.1:789\n"));
+    node.setup(V1_7).done().said(&["nothing to change"]);
+    node.setup(&["--undo", "--yes"]).done();
+    assert_eq!(node.all(), before);
+
+    node.write("/usr/lib/systemd/system/tidehold.service", "[Unit]\n");
+    node.setup(V1_7).done();
+    assert!(!node.at("/etc/systemd/system/tidehold.service").exists(), "a package brought them");
+}
+
+fn no_containerd() {
+    let node = Node::new(&[]);
+    node.setup(V1_7).failed_with(1, &["no containerd", "--containerd-config", "--podman"]);
+    let k3s = Node::new(&[("/var/lib/rancher/k3s/agent/etc/containerd/config.toml", "")]);
+    k3s.setup(V1_7).failed_with(1, &["found k3s", "registries.yaml"]);
+}

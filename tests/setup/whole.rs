@@ -1,0 +1,152 @@
+//! From nothing to a cached pull by one command, and back to what was before, with real containerds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::bench::{LATEST, Upstream, assert_free, parts_of, release};
+use crate::node::{Ran, tidehold};
+use crate::support::containerd::{Containerd, Store, Version};
+use crate::support::daemon::Daemon;
+
+pub(crate) const SCENARIOS: &[(&str, fn(Version))] = &[
+    ("it is set up, pulls by way of the hold, and is then as it was", from_nothing_and_back),
+    ("one in use is set up after its blobs were taken over, and keeps its images both ways", in_use),
+    ("it reads its own default configuration as it was meant once that is set up", its_own_defaults),
+];
+
+/// A containerd that knows nothing of the daemon beside it.
+struct Node {
+    containerd: Containerd,
+    daemon: Daemon,
+    upstream: Upstream,
+}
+
+impl Node {
+    fn start(version: Version) -> Self {
+        let upstream = Upstream::start();
+        let daemon = Daemon::start(&upstream.daemon_config());
+        let containerd = Containerd::start(version, Store::Builtin);
+        Self { containerd, daemon, upstream }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.containerd.root().parent().unwrap().to_owned()
+    }
+
+    fn config(&self) -> Vec<u8> {
+        fs::read(self.folder().join("config.toml")).unwrap()
+    }
+
+    fn setup(&self, options: &[&str]) -> Ran {
+        let folder = self.folder();
+        let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+        let (config, hosts, journal) = (at("config.toml"), at("certs.d"), at("journal"));
+        let own = self.daemon.config();
+        let where_it_is = [
+            "setup",
+            "--no-units",
+            "--containerd-config",
+            &config,
+            "--hosts-dir",
+            &hosts,
+            "--journal",
+            &journal,
+            "--config",
+            own.to_str().unwrap(),
+        ];
+        tidehold(&[&where_it_is, options].concat())
+    }
+
+    fn doctor(&self) {
+        let socket = self.folder().join("grpc.sock");
+        tidehold(&["doctor", "--containerd", socket.to_str().unwrap()])
+            .said(&["content store is the proxy plugin"]);
+    }
+}
+
+fn from_nothing_and_back(version: Version) {
+    let mut node = Node::start(version);
+    let before = node.config();
+    node.setup(&["--yes"]).done().said(&["2 files changed"]);
+    node.containerd.restart();
+    node.doctor();
+    let cost = node.upstream.cost_of(|| node.containerd.pull("default", LATEST));
+    assert_eq!(cost.manifest_gets, 2, "{cost:?}");
+    assert_free(&node.upstream.cost_of(|| node.containerd.pull("other", LATEST)));
+    assert_eq!(node.containerd.content("default"), parts_of(node.upstream.hub.first()));
+    assert_eq!(node.containerd.run("default", LATEST), release(node.upstream.hub.first()));
+    // It was the hold that unpacked, or gave the layer's file to who did.
+    let unpacked = if version.has_differs() { "applied a layer" } else { "from its file" };
+    assert!(node.daemon.log().contains(unpacked), "{}", node.daemon.log());
+    node.setup(&["--yes"]).done().said(&["nothing to change"]);
+
+    node.setup(&["--undo", "--yes"]).done().said(&["giving ", "2 files restored"]);
+    assert_eq!(node.config(), before);
+    assert!(!node.folder().join("certs.d").exists());
+    assert!(!node.folder().join("journal").exists());
+    node.daemon.kill();
+    node.containerd.restart();
+    assert_eq!(node.containerd.content("default"), parts_of(node.upstream.hub.first()));
+    assert_eq!(node.containerd.run("other", LATEST), release(node.upstream.hub.first()));
+}
+
+fn in_use(version: Version) {
+    let mut node = Node::start(version);
+    node.containerd.route("docker.io", &node.upstream.hub.registry_url());
+    node.containerd.pull("default", LATEST);
+    let before = node.config();
+    node.setup(&["--yes"]).failed_with(1, &["in use", "tidehold adopt"]);
+    assert_eq!(node.config(), before);
+
+    let (own, root) = (node.daemon.config(), node.containerd.root());
+    let adopt = ["adopt", "--config", own.to_str().unwrap(), "--from", root.to_str().unwrap()];
+    tidehold(&adopt).done();
+    node.setup(&["--yes"]).done();
+    node.containerd.restart();
+    node.doctor();
+    assert_eq!(node.containerd.run("default", LATEST), release(node.upstream.hub.first()));
+
+    node.setup(&["--undo", "--yes"]).done();
+    assert_eq!(node.config(), before);
+    node.daemon.kill();
+    node.containerd.restart();
+    assert_eq!(node.containerd.run("default", LATEST), release(node.upstream.hub.first()));
+}
+
+fn its_own_defaults(version: Version) {
+    let host =
+        crate::node::Node::new(&[("/etc/containerd/config.toml", &printed(version, &["config", "default"]))]);
+    let before = host.all();
+    let number = if version == Version::V2 { "2.1".to_owned() } else { version.to_string() };
+    host.setup(&["--yes", "--containerd-version", &number]).done();
+    let config = host.at("/etc/containerd/config.toml");
+    let dump = printed(version, &["--config", config.to_str().unwrap(), "config", "dump"]);
+    let read: toml::Table = dump.parse().unwrap();
+    let plugin =
+        if version == Version::V2 { "io.containerd.cri.v1.images" } else { "io.containerd.grpc.v1.cri" };
+    assert_eq!(
+        read["plugins"][plugin]["registry"]["config_path"].as_str(),
+        Some("/etc/containerd/certs.d"),
+        "{dump}"
+    );
+    assert_eq!(read["disabled_plugins"][0].as_str(), Some("io.containerd.content.v1.content"));
+    assert_eq!(read["proxy_plugins"]["tidehold"]["address"].as_str(), Some("/run/tidehold/content.sock"));
+    if version.has_differs() {
+        let differs = &read["plugins"]["io.containerd.service.v1.diff-service"]["default"];
+        assert_eq!(differs[0].as_str(), Some("tidehold-diff"), "{dump}");
+        let unpack = &read["plugins"]["io.containerd.transfer.v1.local"]["unpack_config"];
+        assert_eq!(unpack[0]["differ"].as_str(), Some("tidehold-diff"), "{dump}");
+    } else {
+        assert!(read["stream_processors"]["tidehold"]["path"].is_str(), "{dump}");
+    }
+    host.setup(&["--undo", "--yes"]).done();
+    assert_eq!(host.all(), before);
+}
+
+/// What this version's containerd prints.
+fn printed(version: Version, arguments: &[&str]) -> String {
+    let program = version.program();
+    let output = std::process::Command::new(&program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}: {output:?}", Path::new(&program).display());
+    String::from_utf8(output.stdout).unwrap()
+}
