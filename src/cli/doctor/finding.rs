@@ -5,7 +5,7 @@
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::paint::{bad as red, faint, good, odd, strong};
+use crate::cli::paint::{Painted, bad as red, faint, good, odd, strong};
 use crate::cli::words;
 
 /// How much it matters.
@@ -118,8 +118,8 @@ fn tell(finding: &Finding, lines: &mut Vec<String>) {
     };
     let mut what = finding.what.lines();
     let first = what.next().unwrap_or_default();
-    lines.push(format!("  {mark}  {}  {}", crate::cli::paint::Painted::from(first), faint(finding.name)));
-    lines.extend(what.map(|line| format!("        {}", crate::cli::paint::Painted::from(line))));
+    lines.push(format!("  {mark}  {}  {}", Painted::from(first), faint(finding.name)));
+    lines.extend(what.map(|line| format!("        {}", Painted::from(line))));
     lines.extend(finding.mend.lines().map(|line| format!("        {}", strong(line))));
 }
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use tidehold::node::containerd::Version;
-use tidehold::node::files;
 use tidehold::node::hosts::FILE;
+use tidehold::node::{discover, files};
 
 use super::daemon::Door;
 use super::disk::Disk;
@@ -36,9 +36,7 @@ impl Node {
 
     /// Whether a program is where packages put them.
     pub(super) fn has_program(&self, name: &str) -> bool {
-        ["/usr/local/bin", "/usr/bin", "/usr/sbin", "/usr/local/sbin", "/bin"]
-            .iter()
-            .any(|folder| self.has(&format!("{folder}/{name}")))
+        discover::program(&self.root, name).is_some()
     }
 
     /// The text of a file, where it can be had.
