@@ -96,7 +96,7 @@ pub(super) async fn resolve(socket: &Path, reference: &str) -> Result<(), Status
 pub(super) async fn mirror(address: SocketAddr) -> Answerer {
     let connected = tokio::time::timeout(PATIENCE, TcpStream::connect(address)).await;
     match connected {
-        Ok(Ok(_)) => {}
+        Ok(Ok(stream)) => drop(stream),
         Ok(Err(error)) => return Answerer::Nobody(error.to_string()),
         Err(_) => return Answerer::Nobody("it took too long".to_owned()),
     }

@@ -191,7 +191,7 @@ fn registry(file: &Path, name: &str, text: &str, version: Option<Version>, mirro
     let Some(host) = read.hosts.iter().find(ours).or(read.server.as_ref().filter(ours)) else {
         return missed(&file.to_string(), &read, mirror);
     };
-    let mut findings = wrong_host(&file.to_string(), host, mirror);
+    let mut findings = wrong_host(&file.to_string(), host, read.server.as_ref() == Some(host), mirror);
     if findings.iter().any(|finding| finding.level == super::finding::Level::Bad) {
         return Judged::Broken(findings);
     }
@@ -223,7 +223,9 @@ fn missed(file: &str, read: &Hosts, mirror: Mirror) -> Judged {
     }
 }
 
-fn wrong_host(file: &str, host: &Host, mirror: Mirror) -> Vec<Finding> {
+/// What keeps a host that is the mirror from being one. `alone`: it is the registry's server, so that nobody else is
+/// there for pushes either.
+fn wrong_host(file: &str, host: &Host, alone: bool, mirror: Mirror) -> Vec<Finding> {
     let mut findings = Vec::new();
     let written = &host.written;
     let url = mirror.url();
@@ -251,7 +253,7 @@ fn wrong_host(file: &str, host: &Host, mirror: Mirror) -> Vec<Finding> {
             format!("{file} does not let the mirror {}: the registry itself is asked for that", missing.join(" or ")),
             format!("write under [host.{written:?}] (it needs no restart):\n  capabilities = [\"pull\", \"resolve\"]"),
         ));
-    } else if host.capabilities.is_empty() {
+    } else if host.capabilities.is_empty() && !alone {
         findings.push(warn(
             "hosts.push",
             format!("{file} sends pushes to the mirror too, which takes none"),
