@@ -33,7 +33,7 @@ async fn full(browser: Browser) -> Seen {
     bench.break_everything(Fault::Unavailable).await;
     bench.get(&bench.manifest("latest")).await;
     browser.shows("document.querySelector('#tags tbody button') && document.querySelectorAll('#requests tbody tr').length > 5").await;
-    browser.shows("document.querySelector('#keys').textContent.includes('stale 1')").await;
+    browser.shows("document.querySelector('#keys').textContent.includes('stale 2')").await;
     browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true })").await;
     browser.run("document.querySelector('#tags tbody button').click()").await;
     browser.shows("document.querySelector('.story')").await;
