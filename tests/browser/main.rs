@@ -17,16 +17,19 @@ mod bench;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod axe;
 mod driver;
 mod page;
 mod readable;
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::process::ExitCode;
 
 use bench::Bench;
 use driver::Browser;
 use libtest_mimic::{Arguments, Trial};
+use support::parts::Available;
 
 /// What a scenario works with.
 struct Seen {
@@ -75,24 +78,34 @@ use scenarios;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let programs = driver::programs();
-    let trials = page::SCENARIOS.iter().chain(readable::SCENARIOS).map(|scenario| match &programs {
-        Ok(programs) => {
-            let programs = programs.clone();
-            Trial::test(scenario.name, move || {
-                let runtime =
-                    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-                runtime.unwrap().block_on(async {
-                    let browser = Browser::start(&programs).await;
-                    (scenario.run)(browser).await;
-                });
-                Ok(())
-            })
-        }
+    let wanted = |name: &str| {
+        !arguments.list && arguments.filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()))
+    };
+    let trials = page::SCENARIOS.iter().chain(readable::SCENARIOS).map(|one| trial(one, programs.clone()));
+    let with_axe = axe::SCENARIOS.iter().map(|one| {
+        // What is fetched is so only where it is asked for.
+        let both = programs.clone().and_then(|programs| match wanted(one.name) {
+            true => axe::script().map(|_| programs),
+            false => Ok(programs),
+        });
+        trial(one, both)
+    });
+    libtest_mimic::run(&arguments, trials.chain(with_axe).collect()).exit_code()
+}
+
+fn trial(scenario: &'static Scenario, programs: Available<PathBuf>) -> Trial {
+    match programs {
+        Ok(programs) => Trial::test(scenario.name, move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+            runtime.unwrap().block_on(async {
+                let browser = Browser::start(&programs).await;
+                (scenario.run)(browser).await;
+            });
+            Ok(())
+        }),
         Err(reason) => {
             eprintln!("skipped: {}: {reason}", scenario.name);
-            let reason = reason.clone();
             Trial::test(scenario.name, move || Err(reason.into())).with_ignored_flag(true)
         }
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    }
 }

@@ -15,7 +15,7 @@ pub(crate) const SCENARIOS: &[Scenario] = scenarios![
 ];
 
 /// A page with something in each place, all of it opened.
-async fn full(browser: Browser) -> Seen {
+pub(crate) async fn full(browser: Browser) -> Seen {
     let registry = HubConfig { limit: Some(3), ..images_only() };
     let seen = Seen::of(browser, Bench::before(registry, ASKS_ALWAYS).await).await;
     let Seen { browser, bench } = &seen;
