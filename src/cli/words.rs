@@ -22,7 +22,9 @@ pub(super) fn seconds(time: Option<prost_types::Duration>) -> u64 {
 
 /// How long something took or is ago, to the second.
 pub(super) fn length(seconds: u64) -> String {
-    humantime::format_duration(Duration::from_secs(seconds)).to_string()
+    // As the configuration has them: 30d.
+    let written = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    written.replace("days", "d").replace("day", "d")
 }
 
 /// How long ago that was; more exactly the less it is.

@@ -32,7 +32,6 @@ use support::parts::{Available, part};
 
 /// Pages whose commands are followed elsewhere, or not yet, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
-    ("README.md", "its blocks do not say yet which of them suit no such machine"),
     ("docs/containerd.md", "its blocks are parts of files"),
     ("docs/performance.md", "its commands are the benchmark's"),
 ];
@@ -68,8 +67,21 @@ fn main() -> ExitCode {
         .chain(["README.md".to_owned()])
         .collect();
     names.sort();
-    let trials = names.into_iter().flat_map(|name| [form(&name), followed(name, &arguments)]);
+    let pages = names.into_iter().flat_map(|name| [form(&name), followed(name, &arguments)]);
+    let trials = pages.chain(Version::ALL.map(|version| from_nothing(version, &arguments)));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// What the pages promise as a whole: set up by one command, of use, and taken out without a trace.
+fn from_nothing(version: Version, arguments: &Arguments) -> Trial {
+    let title =
+        format!("containerd {version}: one command sets it up, one takes it out, and nothing is left");
+    trial(
+        title,
+        arguments,
+        || needs(version),
+        move || run(version, &(before(false, true) + include_str!("from-nothing"))),
+    )
 }
 
 /// Every command that is not tried is at least one: to the shell, and to Tidehold.
@@ -131,10 +143,20 @@ fn commands_in(block: &str) -> Vec<Asked> {
 
 fn followed(name: String, arguments: &Arguments) -> Trial {
     let title = format!("{name}: what it says is so");
-    let wanted = !arguments.list && arguments.filter.as_ref().is_none_or(|filter| title.contains(filter));
     let left_out = LEFT_OUT.iter().find(|(page, _)| *page == name).map(|(_, why)| Err((*why).to_owned()));
-    match left_out.unwrap_or_else(|| if wanted { needs() } else { Ok(()) }) {
-        Ok(()) => Trial::test(title, move || follow(&name)),
+    trial(title, arguments, || left_out.unwrap_or_else(|| needs(Version::V2)), move || follow(&name))
+}
+
+/// A trial that is skipped, with the reason, where something is missing; that is looked for only where it is wanted.
+fn trial(
+    title: String,
+    arguments: &Arguments,
+    needs: impl FnOnce() -> Available<()>,
+    run: impl FnOnce() -> Result<(), libtest_mimic::Failed> + Send + 'static,
+) -> Trial {
+    let wanted = !arguments.list && arguments.filter.as_ref().is_none_or(|filter| title.contains(filter));
+    match if wanted { needs() } else { Ok(()) } {
+        Ok(()) => Trial::test(title, run),
         Err(reason) => {
             if wanted {
                 eprintln!("skipped: {title}: {reason}");
@@ -144,21 +166,26 @@ fn followed(name: String, arguments: &Arguments) -> Trial {
     }
 }
 
-fn needs() -> Available<()> {
-    Version::V2.available()?;
+fn needs(version: Version) -> Available<()> {
+    version.available()?;
     let lacks = |_| "no ip (Debian's iproute2) to bring up a private machine's loopback".to_owned();
     Command::new("ip").arg("-V").output().map_err(lacks)?;
-    programs::available(Version::V2)?;
+    programs::available(version)?;
     part("skopeo").and(part("podman")).map(drop)
 }
 
 fn follow(name: &str) -> Result<(), libtest_mimic::Failed> {
     let page = read(name)?;
+    run(Version::V2, &(before(page.with_tidehold, page.with_systemd) + &page.script(name)))
+}
+
+/// Runs a script on a machine with this containerd.
+fn run(version: Version, steps: &str) -> Result<(), libtest_mimic::Failed> {
     let folder = tempfile::Builder::new().prefix("tidehold-docs-").tempdir_in("/tmp")?;
     let installed = folder.path().join("programs");
-    install(&installed)?;
+    install(&installed, version)?;
     let script = folder.path().join("script");
-    fs::write(&script, before(&page) + &page.script(name))?;
+    fs::write(&script, steps)?;
     let world = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/docs/world");
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", WITHIN, world]).args([folder.path(), &installed, &script]);
@@ -167,31 +194,24 @@ fn follow(name: &str) -> Result<(), libtest_mimic::Failed> {
 }
 
 /// What is there before the first command of a page.
-fn before(page: &Page) -> String {
+fn before(with_tidehold: bool, with_systemd: bool) -> String {
     let own = std::env::current_exe().expect("the path of this test");
-    let node = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/docs/node.toml");
     let mut script = format!(
         "set -eu\nmkdir -p /run/stand-in\n'{}' stand-in >/run/stand-in/registry.log 2>&1 &\n\
          for ((try = 0; try < 300; try++)); do grep -q ready /run/stand-in/registry.log && break; sleep 0.1; done\n",
         own.display()
     );
-    if page.with_tidehold {
-        script += &format!(
-            "install -D -m 0644 '{node}' /etc/containerd/config.toml\n\
-             install -d /etc/containerd/certs.d/_default\n\
-             printf '[host.\"http://127.0.0.1:789\"]\\n  capabilities = [\"pull\", \"resolve\"]\\n' \
-             >/etc/containerd/certs.d/_default/hosts.toml\nsystemctl start tidehold\n"
-        );
-    }
-    script + "systemctl start containerd\n"
+    script += "mkdir -p /run/systemd/system\n";
+    script += if with_tidehold { "tidehold setup --yes --restart\n" } else { "systemctl start containerd\n" };
+    // podman and nerdctl would ask it for things that the stand-in does not do.
+    script + if with_systemd { "" } else { "rm -r /run/systemd\n" }
 }
 
 /// Puts there what the machine is to have on its search path.
-fn install(folder: &Path) -> Result<(), libtest_mimic::Failed> {
+fn install(folder: &Path, version: Version) -> Result<(), libtest_mimic::Failed> {
     fs::create_dir_all(folder)?;
-    let [containerd, runc] =
-        ["containerd-2", "runc"].map(|name| support::parts::programs(&part(name).unwrap()));
-    for place in [containerd, runc] {
+    let programs = version.available()?;
+    for place in [programs.containerd, programs.runc] {
         for entry in fs::read_dir(place)? {
             let entry = entry?;
             symlink(entry.path(), folder.join(entry.file_name()))?;

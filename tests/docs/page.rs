@@ -4,7 +4,10 @@
 //! - `<!-- file: PATH -->`: the block is what this file is to hold;
 //! - `<!-- fails -->`: its commands are there to show how they fail.
 //!
-//! And, anywhere: `<!-- on a node with Tidehold -->`: the page begins where Tidehold runs already, as containerd's store.
+//! And, anywhere:
+//!
+//! - `<!-- on a node with Tidehold -->`: the page begins where it was set up already;
+//! - `<!-- on a node with systemd -->`: the page begins where systemd seems to run.
 
 /// What is done with a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,13 +32,14 @@ pub(crate) struct Block {
 pub(crate) struct Page {
     pub(crate) blocks: Vec<Block>,
     pub(crate) with_tidehold: bool,
+    pub(crate) with_systemd: bool,
 }
 
 impl Page {
     /// # Errors
     /// In words, where a comment is not understood or a block has no end.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
-        let mut page = Self { blocks: Vec::new(), with_tidehold: false };
+        let mut page = Self { blocks: Vec::new(), with_tidehold: false, with_systemd: false };
         let mut next: Option<Use> = None;
         let mut lines = text.lines().enumerate();
         while let Some((number, line)) = lines.next() {
@@ -43,6 +47,7 @@ impl Page {
             {
                 match comment.trim() {
                     "on a node with Tidehold" => page.with_tidehold = true,
+                    "on a node with systemd" => page.with_systemd = true,
                     comment => next = Some(use_of(comment, number + 1)?),
                 }
             } else if let Some(language) = line.trim_start().strip_prefix("```") {
