@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
-use page::{Page, Use};
+use page::{Node, Page, Use};
 use support::containerd::Version;
 use support::go::text;
 use support::hub::{Account, Hub, HubConfig, Image, ImageSpec, Private};
@@ -48,6 +48,11 @@ const IMAGES: &[(&str, &str)] = &[
 
 /// An image for those who log in as `me` with the password `secret`.
 const PRIVATE: &str = "team/app";
+
+/// How a containerd comes to have an image.
+const IN_USE: &str = "systemctl start containerd\nmkdir -p former/docker.io\n\
+    echo '[host.\"http://127.0.0.1:5000\"]' >former/docker.io/hosts.toml\n\
+    ctr images pull --hosts-dir former docker.io/library/alpine:latest\n";
 
 /// The most time that a page takes, in seconds.
 const WITHIN: &str = "300";
@@ -80,15 +85,23 @@ fn from_nothing(version: Version, arguments: &Arguments) -> Trial {
         title,
         arguments,
         || needs(version),
-        move || run(version, &(before(false, true) + include_str!("from-nothing"))),
+        move || run(version, &(before(Node::Bare) + include_str!("from-nothing"))),
     )
 }
 
-/// Every command that is not tried is at least one: to the shell, and to Tidehold.
+/// Every command that is not tried is at least one, to the shell and to Tidehold; and what is linked to is there.
 fn form(name: &str) -> Trial {
-    let page = name.to_owned();
-    Trial::test(format!("{name}: its commands and options are there"), move || {
-        let page = read(&page)?;
+    let name = name.to_owned();
+    Trial::test(format!("{name}: its commands, options and links are there"), move || {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(&name);
+        let folder = folder.parent().expect("the folder of the page");
+        let written = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&name))?;
+        let links = written.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        let own = |link: &&str| !link.is_empty() && !link.contains("://");
+        if let Some(link) = links.filter(own).find(|link| !folder.join(link).exists()) {
+            return Err(format!("it links to {link}, which is not there").into());
+        }
+        let page = read(&name)?;
         for block in page.blocks.iter().filter(|block| !matches!(block.how, Use::File(_))) {
             let mut shell = Command::new("bash").args(["-n", "-c", &block.text]).output()?;
             shell.stdout.clear();
@@ -176,7 +189,7 @@ fn needs(version: Version) -> Available<()> {
 
 fn follow(name: &str) -> Result<(), libtest_mimic::Failed> {
     let page = read(name)?;
-    run(Version::V2, &(before(page.with_tidehold, page.with_systemd) + &page.script(name)))
+    run(Version::V2, &(before(page.node) + &page.script(name)))
 }
 
 /// Runs a script on a machine with this containerd.
@@ -194,7 +207,7 @@ fn run(version: Version, steps: &str) -> Result<(), libtest_mimic::Failed> {
 }
 
 /// What is there before the first command of a page.
-fn before(with_tidehold: bool, with_systemd: bool) -> String {
+fn before(node: Node) -> String {
     let own = std::env::current_exe().expect("the path of this test");
     let mut script = format!(
         "set -eu\nmkdir -p /run/stand-in\n'{}' stand-in >/run/stand-in/registry.log 2>&1 &\n\
@@ -202,9 +215,13 @@ fn before(with_tidehold: bool, with_systemd: bool) -> String {
         own.display()
     );
     script += "mkdir -p /run/systemd/system\n";
-    script += if with_tidehold { "tidehold setup --yes --restart\n" } else { "systemctl start containerd\n" };
-    // podman and nerdctl would ask it for things that the stand-in does not do.
-    script + if with_systemd { "" } else { "rm -r /run/systemd\n" }
+    // podman and nerdctl would ask systemd for things that the stand-in does not do.
+    script
+        + match node {
+            Node::Bare => "systemctl start containerd\n",
+            Node::InUse => IN_USE,
+            Node::WithTidehold => "tidehold setup --yes --restart\nrm -r /run/systemd\n",
+        }
 }
 
 /// Puts there what the machine is to have on its search path.

@@ -4,10 +4,9 @@
 //! - `<!-- file: PATH -->`: the block is what this file is to hold;
 //! - `<!-- fails -->`: its commands are there to show how they fail.
 //!
-//! And, anywhere:
-//!
-//! - `<!-- on a node with Tidehold -->`: the page begins where it was set up already;
-//! - `<!-- on a node with systemd -->`: the page begins where systemd seems to run.
+//! And, anywhere, how the node is on which the page begins: `<!-- on a node with Tidehold -->`, which was set up already;
+//! `<!-- on a node in use -->`, whose containerd has pulled an image, and knows nothing of Tidehold. Otherwise there is a
+//! containerd and nothing else.
 
 /// What is done with a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +15,14 @@ pub(crate) enum Use {
     Fails,
     File(String),
     NotRun,
+}
+
+/// What a page begins with, beside a containerd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Node {
+    Bare,
+    InUse,
+    WithTidehold,
 }
 
 /// A block that means something to the test.
@@ -31,23 +38,22 @@ pub(crate) struct Block {
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) blocks: Vec<Block>,
-    pub(crate) with_tidehold: bool,
-    pub(crate) with_systemd: bool,
+    pub(crate) node: Node,
 }
 
 impl Page {
     /// # Errors
     /// In words, where a comment is not understood or a block has no end.
     pub(crate) fn read(text: &str) -> Result<Self, String> {
-        let mut page = Self { blocks: Vec::new(), with_tidehold: false, with_systemd: false };
+        let mut page = Self { blocks: Vec::new(), node: Node::Bare };
         let mut next: Option<Use> = None;
         let mut lines = text.lines().enumerate();
         while let Some((number, line)) = lines.next() {
             if let Some(comment) = line.trim().strip_prefix("<!--").and_then(|rest| rest.strip_suffix("-->"))
             {
                 match comment.trim() {
-                    "on a node with Tidehold" => page.with_tidehold = true,
-                    "on a node with systemd" => page.with_systemd = true,
+                    "on a node with Tidehold" => page.node = Node::WithTidehold,
+                    "on a node in use" => page.node = Node::InUse,
                     comment => next = Some(use_of(comment, number + 1)?),
                 }
             } else if let Some(language) = line.trim_start().strip_prefix("```") {
