@@ -284,7 +284,9 @@ pub enum Refusal {
     #[error("{0} is not known to its registry")]
     MissingReferrers(String),
     /// The registry does not let whoever asked have it.
-    #[error("{what} is not to be had without credentials that its registry accepts for it")]
+    #[error(
+        "{what} is not to be had without credentials that its registry accepts for it: it is private, or not there"
+    )]
     Denied {
         /// What was asked for.
         what: String,

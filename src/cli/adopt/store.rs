@@ -108,6 +108,10 @@ impl ContentStore {
     /// Brings the names of all that was put into it to the disk.
     pub(super) fn sync(&self) -> io::Result<()> {
         let sync = |folder: &Path| fs::File::open(folder).and_then(|folder| folder.sync_all());
+        // Nothing was ever put into it.
+        if !self.blobs().is_dir() {
+            return Ok(());
+        }
         for algorithm in Algorithm::ALL.map(|algorithm| self.blobs().join(algorithm.name())) {
             if algorithm.is_dir() {
                 sync(&algorithm)?;

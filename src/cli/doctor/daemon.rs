@@ -11,7 +11,8 @@ use super::hosts::Mirror;
 use crate::cli::words;
 
 /// How one starts the daemon.
-const START: &str = "systemctl enable --now tidehold.socket tidehold.service";
+const START: &str =
+    "systemctl enable --now tidehold.socket tidehold.service    # no such units: tidehold setup";
 
 /// What was seen of the file of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
