@@ -86,6 +86,21 @@ fn the_system_clock_is_read_in_one_file() {
 }
 
 #[test]
+fn a_test_with_a_main_of_its_own_has_no_harness_that_would_run_none_of_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest: toml::Table = fs::read_to_string(root.join("Cargo.toml")).unwrap().parse().unwrap();
+    let tests = manifest["test"].as_array().unwrap();
+    report(tests.iter().filter_map(|test| {
+        let name = test["name"].as_str().unwrap();
+        let default = format!("tests/{name}.rs");
+        let path = test.get("path").map_or(default.as_str(), |path| path.as_str().unwrap());
+        let has_main = fs::read_to_string(root.join(path)).unwrap().contains("\nfn main()");
+        let has_harness = test.get("harness").is_none_or(|harness| harness.as_bool() != Some(false));
+        (has_main == has_harness).then(|| format!("Cargo.toml: the test {name}: harness does not fit {path}"))
+    }));
+}
+
+#[test]
 fn every_file_says_first_what_it_is_for() {
     let silent = sources().into_iter().filter(|source| !source.text.trim_start().starts_with("//!"));
     report(
