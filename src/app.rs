@@ -62,6 +62,8 @@ impl App {
     /// When a part cannot be made.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
         let record = Record::new(clock::now());
+        let listed = config.registries.listed.keys().map(String::as_str);
+        record.name(listed.chain([crate::config::DOCKER_HUB]));
         let upstreams = Upstreams::new(upstream_settings(&config)?, record.clone())?;
         // Sockets first: a second daemon finds out before it touches the first one's hold.
         let mut listeners = Listeners::from_environment()?;

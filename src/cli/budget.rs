@@ -42,7 +42,7 @@ fn registry(budget: &v1::RegistryBudget) -> String {
     let mut lines = vec![strong(registry).to_string()];
     let mut line = |name: &str, value: String| lines.push(format!("  {name:<8} {value}"));
     if budget.limits.is_empty() {
-        line("left", faint("it says nothing of a pull limit").to_string());
+        line("left", faint("it has said nothing of a pull limit lately").to_string());
     }
     for limit in &budget.limits {
         line("left", left_of(limit));

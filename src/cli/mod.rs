@@ -89,6 +89,8 @@ enum Failed {
     Configuration(String),
     /// It was asked for in a way that makes no sense.
     Usage(String),
+    /// Whoever reads what it writes has gone.
+    Unread,
 }
 
 impl From<anyhow::Error> for Failed {
@@ -120,20 +122,25 @@ pub(crate) fn run() -> ExitCode {
         Command::Generate(generate) => generate.run(),
     };
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) | Err(Failed::Unread) => ExitCode::SUCCESS,
         Err(Failed::Error(error)) => {
-            eprintln!("tidehold: {}", in_one_line(&error));
+            complain(&format!("tidehold: {}", in_one_line(&error)));
             ExitCode::FAILURE
         }
         Err(Failed::Configuration(faults)) => {
-            eprintln!("{faults}");
+            complain(&faults);
             ExitCode::from(78)
         }
         Err(Failed::Usage(faults)) => {
-            eprintln!("{faults}");
+            complain(&faults);
             ExitCode::from(2)
         }
     }
+}
+
+/// Says what is wrong, where somebody still reads it.
+fn complain(what: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{what}");
 }
 
 /// An error and what led to it, each said once: many of ours name their source in their own text already.
@@ -163,11 +170,14 @@ fn load(file: Option<&Path>) -> Result<Config, Failed> {
     })
 }
 
-/// Writes a line to standard output, with its styles where that is a terminal that may show them. Whoever read it may have
-/// gone, which is no reason to panic.
+/// Writes a line to standard output, with its styles where that is a terminal that may show them. Where whoever read it has
+/// gone, as `head` does, that is the end and no failure.
 fn print(line: &str) -> Result<(), Failed> {
-    let written = writeln!(anstream::stdout().lock(), "{line}");
-    Ok(written.context("write to standard output")?)
+    match writeln!(anstream::stdout().lock(), "{line}") {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Failed::Unread),
+        Err(error) => Err(anyhow::Error::new(error).context("write to standard output").into()),
+    }
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {

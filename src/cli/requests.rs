@@ -42,6 +42,12 @@ impl Log {
                 match requests.message().await {
                     Ok(Some(request)) if json => print(&words::json(&request)?)?,
                     Ok(Some(request)) => print(&line(&request))?,
+                    Ok(None) if follow => {
+                        return Err(anyhow::anyhow!(
+                            "the daemon has ended: start this again once it is back"
+                        )
+                        .into());
+                    }
                     Ok(None) => return Ok(()),
                     Err(status) => return Err(anyhow::anyhow!(said(&status)).into()),
                 }

@@ -47,6 +47,13 @@ impl Left {
     }
 }
 
+impl Left {
+    /// When another window has begun, of which nothing was said.
+    fn good_until(&self) -> SystemTime {
+        self.at.checked_add(self.window.unwrap_or(SPENT_WITHIN)).unwrap_or(self.at)
+    }
+}
+
 /// The limits of each registry, by whose they are.
 #[derive(Default)]
 pub(super) struct Limits(BTreeMap<String, BTreeMap<String, Readings>>);
@@ -78,7 +85,8 @@ impl Limits {
 
     fn of(&self, registry: &str, now: SystemTime) -> Vec<v1::Limit> {
         let readings = self.0.get(registry).into_iter().flat_map(BTreeMap::values);
-        let mut limits: Vec<_> = readings.map(|readings| readings.told(now)).collect();
+        let good = readings.filter(|readings| readings.last.good_until() > now);
+        let mut limits: Vec<_> = good.map(|readings| readings.told(now)).collect();
         limits.sort_by_key(|limit| std::cmp::Reverse(limit.read_at.map(|at| (at.seconds, at.nanos))));
         limits
     }
@@ -129,14 +137,14 @@ fn runs_out_at(
 ) -> Option<SystemTime> {
     let young = |at: &SystemTime| now.duration_since(*at).is_ok_and(|age| age <= PACE_WITHIN);
     let (first_at, first) = readings.iter().find(|(at, _)| young(at))?;
-    let (last_at, last) = readings.back()?;
+    let (_, last) = readings.back()?;
     let spent = u32::try_from(first - last).ok().filter(|spent| *spent > 0)?;
     let left = u32::try_from(*last).ok()?;
     // Nobody knows how it goes on from a moment's worth of pulls.
     let over = now.duration_since(*first_at).ok()?.max(PACE_OVER);
     let lasts = over.checked_mul(left)?.checked_div(spent)?;
     let window = window.unwrap_or(SPENT_WITHIN);
-    (lasts < window).then(|| last_at.checked_add(lasts)).flatten()
+    (lasts < window).then(|| now.checked_add(lasts)).flatten()
 }
 
 /// What each registry, or only this one, allows, and what was spent there. Of gates nothing is known here.
@@ -160,8 +168,10 @@ pub(super) fn told(
             counted_without: spent.given,
         });
     }
-    for registry in limits.0.keys() {
-        budgets.entry(registry).or_default();
+    for (registry, of) in &limits.0 {
+        if of.values().any(|readings| readings.last.good_until() > now) {
+            budgets.entry(registry).or_default();
+        }
     }
     let asked = budgets.into_iter().filter(|(registry, _)| only.is_none_or(|only| only == *registry));
     asked
@@ -218,6 +228,11 @@ mod tests {
         assert_eq!(limit(&[(0, 90)], 0).runs_out_at, None);
         assert_eq!(limit(&[(0, 90), (1, 20), (2, 95)], 2).runs_out_at, None, "it has come back");
         assert_eq!(limit(&[(0, 90), (10, 80)], 300).runs_out_at, None, "too long ago");
+        assert_eq!(
+            time(limit(&[(0, 90), (10, 80)], 30).runs_out_at),
+            Some(30 + 240),
+            "it has gone slower since"
+        );
         assert_eq!(limit(&[(0, 5), (10, -1)], 10).runs_out_at, None, "it has run out");
     }
 
@@ -225,7 +240,15 @@ mod tests {
     fn a_limit_is_whole_again_a_window_after_it_was_read() {
         assert_eq!(time(limit(&[(0, 90)], 1).returns_at), Some(360));
         assert_eq!(time(limit(&[(0, 100)], 1).returns_at), None, "it is whole");
-        assert_eq!(time(limit(&[(0, 90)], 361).returns_at), None, "it was long ago");
+    }
+
+    #[test]
+    fn what_was_said_of_a_window_that_is_over_is_told_no_more() {
+        let mut limits = Limits::default();
+        limits.read("docker.io", left(0, 3));
+        assert_eq!(limits.of("docker.io", at(359)).len(), 1);
+        assert_eq!(limits.of("docker.io", at(360)), []);
+        assert_eq!(told(&limits, &Spending::default(), None, at(360)), []);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The metrics, in Prometheus's text form.
 //!
-//! Registries are labels, and anybody may name one: only so many have their own, the others are `other`.
+//! Registries are labels, and anybody may name one: only those have their own that the configuration lists or that have
+//! answered, and only so many; the others are `other`.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -80,6 +81,8 @@ pub(super) struct Metrics {
     latencies: [Histogram; 4],
     all: [IntCounter; 2],
     labels: Mutex<BTreeSet<String>>,
+    /// Held while the metrics are written: what others know is put in anew each time.
+    writing: Mutex<()>,
 }
 
 impl Metrics {
@@ -169,11 +172,15 @@ impl Metrics {
                 sums("tidehold_counted", "Counted ones."),
             ],
             labels: Mutex::default(),
+            writing: Mutex::default(),
             registry,
         }
     }
 
     pub(super) fn sent(&self, request: &v1::UpstreamRequest) {
+        if request.status != 0 {
+            self.name(&request.registry);
+        }
         let registry = self.label(&request.registry);
         let status = if request.status == 0 { "none".to_owned() } else { request.status.to_string() };
         let counted = if request.counted { "true" } else { "false" };
@@ -227,11 +234,15 @@ impl Metrics {
         answered: &[v1::Answered],
         gauges: &Gauges,
     ) -> String {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.remaining.reset();
         self.limit.reset();
         self.gate_open.reset();
         for budget in budgets {
             let registry = self.label(&budget.registry);
+            if registry == OTHER {
+                continue;
+            }
             self.gate_open
                 .with_label_values(&[registry.as_str()])
                 .set(i64::from(!gauges.shut.contains(&budget.registry)));
@@ -263,11 +274,16 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
     }
 
-    fn label(&self, registry: &str) -> String {
+    /// Gives a registry a label of its own, while there are any.
+    pub(super) fn name(&self, registry: &str) {
         let mut labels = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
         if labels.len() < MOST_LABELS && !labels.contains(registry) {
             labels.insert(registry.to_owned());
         }
+    }
+
+    fn label(&self, registry: &str) -> String {
+        let labels = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
         if labels.contains(registry) { registry.to_owned() } else { OTHER.to_owned() }
     }
 }

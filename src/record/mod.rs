@@ -93,6 +93,13 @@ impl Record {
         }
     }
 
+    /// Gives these registries labels of their own in the metrics, whoever else is asked.
+    pub fn name<'a>(&self, registries: impl IntoIterator<Item = &'a str>) {
+        for registry in registries {
+            self.inner.metrics.name(registry);
+        }
+    }
+
     /// When the daemon started.
     pub fn started_at(&self) -> SystemTime {
         self.inner.started_at

@@ -55,7 +55,10 @@ where
             let request =
                 UpstreamRequest { at: Some(at.into()), host, ..told(&asked, &method, &answer, took) };
             log(&request, answer.as_ref().err());
-            asked.asker.account.spend(&record.sent(request));
+            // What may not be gone to was not asked.
+            if !matches!(answer, Err(Failure::Forbidden(_))) {
+                asked.asker.account.spend(&record.sent(request));
+            }
             answer
         }
         .boxed()

@@ -1,5 +1,8 @@
 //! `tidehold status`, `budget`, `explain` and `log`: what the daemon tells of what it did.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
 use crate::bench::{ASKS_ALWAYS, ASKS_ONCE, Bench, images_only};
@@ -164,6 +167,42 @@ async fn the_log_has_each_request_once_and_filters_them() {
     let last = tidehold(&bench, &["log", "-n", "1"]).await.done();
     assert_eq!(last.stdout.lines().count(), 1);
     assert!(last.stdout.contains("200 HEAD docker.io/library/tide:latest"), "{}", last.stdout);
+}
+
+#[tokio::test]
+async fn what_may_not_be_asked_is_no_request() {
+    let bench = Bench::before(images_only(), ASKS_ALWAYS).await;
+    bench.get(&format!("{}/v2/a/b/manifests/latest?ns=127.0.0.1:1", bench.daemon.mirror())).await;
+    assert_eq!(tidehold(&bench, &["log"]).await.done().stdout, "");
+    assert_eq!(object(&bench, &["status"]).await["upstream_requests"], 0);
+    let story = object(&bench, &["explain", "127.0.0.1:1/a/b"]).await;
+    assert_eq!(story["decisions"][0]["standing"], "refused");
+}
+
+#[tokio::test]
+async fn whoever_follows_is_told_when_the_daemon_ends_and_whoever_reads_may_leave() {
+    let mut bench = Bench::start().await;
+    bench.get(&bench.manifest("latest")).await;
+    let socket = bench.daemon.control();
+    let socket = socket.to_str().unwrap();
+    let tidehold = env!("CARGO_BIN_EXE_tidehold");
+    let script = format!("'{tidehold}' log --socket '{socket}' | head -n 1; echo ${{PIPESTATUS[0]}}");
+    let piped = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+    let (said, errors) = (String::from_utf8(piped.stdout).unwrap(), String::from_utf8(piped.stderr).unwrap());
+    assert_eq!((said.lines().count(), said.lines().last(), errors.as_str()), (2, Some("0"), ""));
+    let mut following = std::process::Command::new(tidehold)
+        .args(["log", "-f", "--socket", socket])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(following.stdout.as_mut().unwrap()).read_line(&mut first).unwrap();
+    assert!(first.contains("docker.io/library/tide"), "{first}");
+    assert!(bench.daemon.terminate().success());
+    let ended = following.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(ended.status.code() == Some(1) && said.contains("the daemon has ended"), "{said}");
 }
 
 #[tokio::test]

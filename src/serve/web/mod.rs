@@ -72,13 +72,15 @@ fn router(site: Site) -> Router {
         .route("/api/tags", get(api::tags))
         .route("/api/requests", get(api::requests))
         .route("/api/requests/live", get(live::answer))
-        .route("/metrics", get(metrics))
         .fallback(async || {
             Problem::missing("there is nothing here: the page is at /, its data at /api/status")
         })
         .layer(middleware::from_fn(guard::own_names_only));
-    // Nothing of an image is in these, and a probe may come under any name.
-    let health = Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz));
+    // Nothing of an image is in these, and who watches nodes comes under the names that these have there.
+    let health = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz));
     let all = page.merge(health).with_state(site);
     all.layer(middleware::from_fn(guard::read_only)).layer(middleware::map_response(guard::careful))
 }
