@@ -175,3 +175,34 @@ impl IntoResponse for Problem {
         (self.status, api::json(&self)).into_response()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn before_the_hold_is_open_it_is_alive_not_ready_and_has_a_page_that_waits() {
+        let (_opening, phase) = watch::channel(Phase::Opening);
+        let (followers, lists) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(1)));
+        let site = Site { phase, followers, lists, stop: CancellationToken::new() };
+        for (path, status, says) in [
+            ("/healthz", StatusCode::OK, "ok"),
+            ("/readyz", StatusCode::SERVICE_UNAVAILABLE, "the hold is being opened"),
+            ("/", StatusCode::OK, "<!doctype html>"),
+            ("/api/status", StatusCode::SERVICE_UNAVAILABLE, "the hold is being opened: try again"),
+            ("/api/requests/live", StatusCode::SERVICE_UNAVAILABLE, "the hold is being opened"),
+            ("/metrics", StatusCode::SERVICE_UNAVAILABLE, "the hold is being opened"),
+        ] {
+            let asked = Request::get(path).body(Body::empty()).unwrap();
+            let answer = router(site.clone()).oneshot(asked).await.unwrap();
+            assert_eq!(answer.status(), status, "{path}");
+            let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+            assert!(String::from_utf8_lossy(&body).contains(says), "{path}: {body:?}");
+        }
+        assert_eq!(site.followers.available_permits(), 1, "who could not follow holds no place");
+    }
+}
