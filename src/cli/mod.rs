@@ -91,6 +91,8 @@ enum Failed {
     Usage(String),
     /// Whoever reads what it writes has gone.
     Unread,
+    /// It failed, and what it printed says all of it.
+    Told,
 }
 
 impl From<anyhow::Error> for Failed {
@@ -123,6 +125,8 @@ pub(crate) fn run() -> ExitCode {
     };
     match ended {
         Ok(()) | Err(Failed::Unread) => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed::Told) => ExitCode::FAILURE,
         Err(Failed::Error(error)) => {
             complain(&format!("tidehold: {}", in_one_line(&error)));
             ExitCode::FAILURE

@@ -17,6 +17,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     only(&[Version::V2], "a person reads it in groups, with the mend beneath what is wrong", as_text),
     only(&[Version::V1_7], "a node that was not set up is told so", not_set_up),
     only(&[Version::V1_7], "a node without a containerd is told so", no_containerd),
+    only(&[Version::V1_7], "dockerd alone may be the one that pulls through the mirror", dockerd_alone),
 ];
 
 fn good(version: Version, kubernetes: Kubernetes) {
@@ -91,6 +92,7 @@ fn as_text(version: Version) {
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(!text.contains('\u{1b}'), "colours are for terminals: {text}");
     assert!(text.starts_with("tidehold\n"), "{text}");
     let hosts = node.containerd.hosts();
@@ -114,4 +116,15 @@ fn no_containerd(_: Version) {
     let root = Root::new();
     let found = examine(&root, &daemon.config(), &["--offline"]);
     found.has("warn", "containerd.none", &["--containerd"]);
+}
+
+fn dockerd_alone(version: Version) {
+    let node = Node::mirror_only(version, Kubernetes::Without);
+    node.root
+        .write("/etc/docker/daemon.json", &format!("{{\"registry-mirrors\": [{:?}]}}", node.daemon.mirror()));
+    let socket = node.containerd.socket();
+    let options = ["--containerd", socket.to_str().unwrap()];
+    let found = examine(&node.root, &node.daemon.config(), &options);
+    found.well();
+    found.has_ok("clients.docker");
 }

@@ -123,10 +123,16 @@ fn docker(text: &str, mirror: Mirror) -> Finding {
     )
 }
 
+/// Whether one of these files names the mirror.
+pub(super) fn name_us(texts: &[String], mirror: Mirror) -> bool {
+    let url = mirror.url();
+    texts.iter().any(|text| text.contains(url.trim_start_matches("http://")))
+}
+
 fn podman(texts: &[String], mirror: Mirror) -> Finding {
     let address = mirror.url();
     let address = address.trim_start_matches("http://");
-    if texts.iter().any(|text| text.contains(address)) {
+    if name_us(texts, mirror) {
         return ok("clients.podman", "podman's configuration names the mirror");
     }
     warn(

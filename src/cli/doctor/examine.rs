@@ -47,8 +47,9 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
     for (socket, config) in chosen(&node, &asked.containerd, &asked.containerd_config) {
         containerds.push(look_at(&node, socket, config).await);
     }
-    let folders = folders(&node, asked, &containerds);
-    let mirrored = folders.iter().any(|folder| names_us(folder, mirror));
+    let elsewhere = clients::name_us(&other_texts(&node), mirror);
+    let folders = folders(&node, asked, &containerds, elsewhere);
+    let mirrored = elsewhere || folders.iter().any(|folder| names_us(folder, mirror));
     let used = Used { node: &node, sockets: &sockets, mirrored, mirror };
     for containerd in &containerds {
         report.add(containerd.title(), of_containerd(containerd, &containerds, &used));
@@ -225,7 +226,7 @@ async fn logins(node: &Node, config: &Config) -> Vec<Finding> {
 }
 
 /// The folders of registries that somebody on this node reads.
-fn folders(node: &Node, asked: &Doctor, containerds: &[Containerd]) -> Vec<Folder> {
+fn folders(node: &Node, asked: &Doctor, containerds: &[Containerd], elsewhere: bool) -> Vec<Folder> {
     let mut folders: Vec<Folder> = Vec::new();
     let mut add =
         |path: &Path, reader: String, version| match folders.iter_mut().find(|folder| folder.path == path) {
@@ -256,8 +257,9 @@ fn folders(node: &Node, asked: &Doctor, containerds: &[Containerd]) -> Vec<Folde
             add(first, "nerdctl".to_owned(), None);
         }
     }
-    if folders.is_empty() {
-        let usual = Path::new(tidehold::node::containerd::HOSTS);
+    let usual = Path::new(tidehold::node::containerd::HOSTS);
+    // On a node of dockerd's or podman's alone nobody reads it.
+    if folders.is_empty() && (!elsewhere || node.at(usual).is_dir()) {
         folders.push(node.hosts(
             usual,
             "what knows hosts.toml (nerdctl, ctr --hosts-dir)".to_owned(),
@@ -372,19 +374,26 @@ fn client_facts(node: &Node, folders: &[Folder], mirror: Mirror) -> clients::Fac
     let file = "/etc/nerdctl/nerdctl.toml";
     let has_docker = node.has_program("dockerd") || node.has("/etc/docker/daemon.json");
     let has_podman = node.has_program("podman");
-    let drop_ins = Path::new("/etc/containers/registries.conf.d");
-    let podman = || {
-        let names = node.names(drop_ins).into_iter().map(|name| drop_ins.join(name).display().to_string());
-        let all = names.chain(["/etc/containers/registries.conf".to_owned()]);
-        all.filter_map(|path| node.text(&path)).collect()
-    };
     let users = node.names(Path::new("/run/user")).into_iter();
     let rootless = users.filter(|user| node.has(&format!("/run/user/{user}/containerd-rootless")));
     clients::Facts {
         nerdctl: node.text(file).map(|text| (PathBuf::from(file), text)),
         folders: naming.map(|folder| folder.path.clone()).collect(),
         docker: has_docker.then(|| node.text("/etc/docker/daemon.json").unwrap_or_default()),
-        podman: has_podman.then(podman),
+        podman: has_podman.then(|| podman_texts(node)),
         rootless: rootless.filter_map(|user| user.parse().ok()).collect(),
     }
+}
+
+fn podman_texts(node: &Node) -> Vec<String> {
+    let drop_ins = Path::new("/etc/containers/registries.conf.d");
+    let names = node.names(drop_ins).into_iter().map(|name| drop_ins.join(name).display().to_string());
+    let all = names.chain(["/etc/containers/registries.conf".to_owned()]);
+    all.filter_map(|path| node.text(&path)).collect()
+}
+
+/// The configurations of clients that read no hosts.toml.
+fn other_texts(node: &Node) -> Vec<String> {
+    let more = ["/etc/docker/daemon.json", "/etc/buildkit/buildkitd.toml"].into_iter();
+    podman_texts(node).into_iter().chain(more.filter_map(|path| node.text(path))).collect()
 }
