@@ -90,7 +90,11 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     for (name, path, door) in &facts.contents {
         findings.extend(content(facts, name, path, door));
     }
-    findings.push(mirror(facts));
+    // Where the whole daemon is away, that has been said.
+    let away = matches!(facts.control.1, Door::Missing | Door::Stale);
+    if !away || !matches!(facts.mirror, Answerer::Nobody(_)) {
+        findings.push(mirror(facts));
+    }
     findings
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
     let sockets: Vec<_> = facts.contents.iter().map(|(name, path, _)| (name.clone(), path.clone())).collect();
 
     let mut found = daemon::judge(&facts);
-    found.extend(disk::judge(&disk_facts(&node, &facts.config)));
+    found.extend(disk::judge(&disk_facts(&node, &facts.config, facts.answers())));
     report.add("tidehold", found);
     report.add("registries", upstream_findings(&node, asked, images, &facts).await);
     report.add("credentials", logins(&node, &facts.config).await);
@@ -116,10 +116,10 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
     address
 }
 
-fn disk_facts(node: &Node, config: &Config) -> disk::Facts {
+fn disk_facts(node: &Node, config: &Config, expected: bool) -> disk::Facts {
     let disk = node.disk(&config.data_dir);
     let reserve = disk.as_ref().map_or(0, |disk| config.cache.reserve_free.bytes_of(disk.total));
-    disk::Facts { data_dir: config.data_dir.clone(), disk, reserve }
+    disk::Facts { data_dir: config.data_dir.clone(), expected, disk, reserve }
 }
 
 async fn upstream_findings(
@@ -260,11 +260,7 @@ fn folders(node: &Node, asked: &Doctor, containerds: &[Containerd], elsewhere: b
     let usual = Path::new(tidehold::node::containerd::HOSTS);
     // On a node of dockerd's or podman's alone nobody reads it.
     if folders.is_empty() && (!elsewhere || node.at(usual).is_dir()) {
-        folders.push(node.hosts(
-            usual,
-            "what knows hosts.toml (nerdctl, ctr --hosts-dir)".to_owned(),
-            version,
-        ));
+        folders.push(node.hosts(usual, "nerdctl, ctr --hosts-dir".to_owned(), version));
     }
     folders
 }

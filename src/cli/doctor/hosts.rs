@@ -107,7 +107,7 @@ pub(super) fn judge(folder: &Folder, mirror: Mirror) -> Vec<Finding> {
             0,
             bad(
                 "hosts.none",
-                format!("nothing in {at}, which {readers} reads, names the mirror: pulls go past it"),
+                format!("nothing in {at} names the mirror, so pulls go past it (read by {readers})"),
                 format!(
                     "put into {} (it needs no restart):\n  {}",
                     folder.path.join(DEFAULT).join(FILE).display(),
