@@ -73,6 +73,7 @@ fn main() -> ExitCode {
         .collect();
     names.sort();
     let pages = names.into_iter().flat_map(|name| [form(&name), followed(name, &arguments)]);
+    let pages = pages.chain([Trial::test("docs/configuration.md: it has every key", every_key)]);
     let trials = pages.chain(Version::ALL.map(|version| from_nothing(version, &arguments)));
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
 }
@@ -114,6 +115,27 @@ fn form(name: &str) -> Trial {
         }
         Ok(())
     })
+}
+
+/// The packaged configuration has every key, each with its default; so has the page.
+fn every_key() -> Result<(), libtest_mimic::Failed> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/configuration.md"))?;
+    for line in fs::read_to_string(root.join("deploy/config.toml"))?.lines() {
+        let Some((key, value)) = line.trim_start_matches(['#', ' ']).split_once(" = ") else { continue };
+        if key.contains(' ') {
+            continue;
+        }
+        if !page.contains(&format!("`{key}`")) {
+            return Err(format!("there is nothing on {key}").into());
+        }
+        let default = value.split(" #").next().unwrap_or(value).trim();
+        // The others have no default.
+        if line.starts_with('#') && !line.starts_with("# ") && !page.contains(&format!("`{default}`")) {
+            return Err(format!("it does not say that {key} is {default} by default").into());
+        }
+    }
+    Ok(())
 }
 
 /// A use of Tidehold's command line.
