@@ -165,8 +165,15 @@ fn commands_in(block: &str) -> Vec<Asked> {
     let parts = lines.split(['\n', '|', ';', '&', '(', ')', '`']);
     parts
         .filter_map(|part| {
-            let mut words = part.split_whitespace().take_while(|word| !word.starts_with('#'));
-            words.find(|word| *word == "tidehold" || word.ends_with("/bin/tidehold"))?;
+            let words = part.split_whitespace().take_while(|word| !word.starts_with('#'));
+            // It may also be the name of something else, such as a name space.
+            let mut before = "sudo";
+            let mut words = words.skip_while(|word| {
+                let begins = matches!(before, "sudo" | "--") || before.contains('=');
+                before = word;
+                !(begins && (*word == "tidehold" || word.ends_with("/bin/tidehold")))
+            });
+            words.next()?;
             let command =
                 words.next().filter(|word| word.chars().all(|c| c.is_ascii_lowercase()))?.to_owned();
             let options = words.filter(|word| word.starts_with('-') && word.len() > 1);
@@ -249,8 +256,8 @@ fn before(node: Node) -> String {
 /// Puts there what the machine is to have on its search path.
 fn install(folder: &Path, version: Version) -> Result<(), libtest_mimic::Failed> {
     fs::create_dir_all(folder)?;
-    let programs = version.available()?;
-    for place in [programs.containerd, programs.runc] {
+    let containerd = version.program().parent().expect("the folder of the programs").to_owned();
+    for place in [containerd, support::parts::programs(&part("runc")?)] {
         for entry in fs::read_dir(place)? {
             let entry = entry?;
             symlink(entry.path(), folder.join(entry.file_name()))?;
