@@ -8,7 +8,10 @@ use crate::node::{Ran, tidehold};
 use crate::support::containerd::{Containerd, Store, Version};
 use crate::support::daemon::Daemon;
 
-pub(crate) const SCENARIOS: &[(&str, fn(Version))] = &[
+/// What it is called, and what it does.
+pub(crate) type Scenario = (&'static str, fn(Version));
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
     ("it is set up, pulls by way of the hold, and is then as it was", from_nothing_and_back),
     ("one in use is set up after its blobs were taken over, and keeps its images both ways", in_use),
     ("it reads its own default configuration as it was meant once that is set up", its_own_defaults),

@@ -43,8 +43,8 @@ impl Units {
 
     /// What is to be written: their paths and texts.
     pub(super) fn wanted(&self, config: &Config, setup: &Setup, program: &Path) -> Vec<(PathBuf, String)> {
-        let there = |folder: &&str| beneath(&self.root, &Path::new(folder).join("tidehold.service")).exists();
-        if self.left_alone || !self.runs() || OTHER_FOLDERS.iter().any(|folder| there(&folder)) {
+        let there = |folder: &str| beneath(&self.root, &Path::new(folder).join("tidehold.service")).exists();
+        if self.left_alone || !self.runs() || OTHER_FOLDERS.iter().any(|folder| there(folder)) {
             return Vec::new();
         }
         let folder = Path::new(FOLDER);

@@ -24,7 +24,7 @@ pub fn hosts(text: &str, mirror: &str) -> Result<String, Refusal> {
         let Some(hosts) = host.as_table_mut().filter(|table| !table.is_dotted()) else {
             return Err(odd(mirror));
         };
-        if hosts.iter().any(|(_, item)| !item.as_table().is_some_and(|table| !table.is_dotted())) {
+        if hosts.iter().any(|(_, item)| item.as_table().is_none_or(Table::is_dotted)) {
             return Err(odd(mirror));
         }
         put_first(hosts, mirror)?;
