@@ -60,10 +60,14 @@ impl Node {
         tidehold(&[&where_it_is, options].concat())
     }
 
+    /// Doctor finds nothing to mend.
     fn doctor(&self) {
-        let socket = self.folder().join("grpc.sock");
-        tidehold(&["doctor", "--containerd", socket.to_str().unwrap()])
-            .said(&["content store is the proxy plugin"]);
+        let (socket, hosts) = (self.folder().join("grpc.sock"), self.folder().join("certs.d"));
+        let (socket, hosts, own) = (socket.to_str().unwrap(), hosts.to_str().unwrap(), self.daemon.config());
+        let own = own.to_str().unwrap();
+        tidehold(&["doctor", "--offline", "--containerd", socket, "--hosts-dir", hosts, "--config", own])
+            .done()
+            .said(&["containerd.store"]);
     }
 }
 
