@@ -83,7 +83,7 @@ impl Metrics {
     /// Every label of a name, with the values that it has.
     pub(crate) fn labels(&self, name: &str) -> BTreeMap<&str, BTreeSet<&str>> {
         let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-        for ((other, labels), _) in &self.samples {
+        for (other, labels) in self.samples.keys() {
             for (label, value) in labels.iter().filter(|_| other == name) {
                 found.entry(label).or_default().insert(value);
             }
