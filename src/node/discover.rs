@@ -179,11 +179,33 @@ fn marks(root: &Path, data_dir: &Path, containerd: &str) -> io::Result<HashSet<(
 /// # Errors
 /// That one of the two cannot be read.
 pub fn owed(root: &Path, data_dir: &Path, containerd: &str, blobs: &Path) -> io::Result<u64> {
+    Ok(lacking(root, data_dir, containerd, blobs)?.len() as u64)
+}
+
+/// The digests of these.
+///
+/// # Errors
+/// That one of the two cannot be read.
+pub fn lacking(root: &Path, data_dir: &Path, containerd: &str, blobs: &Path) -> io::Result<Vec<String>> {
     let lacks = |(algorithm, hex, size): &(String, String, u64)| {
         let there = fs::metadata(beneath(root, &blobs.join(algorithm).join(hex)));
         !there.is_ok_and(|there| there.len() == *size)
     };
-    Ok(marks(root, data_dir, containerd)?.iter().filter(|mark| lacks(mark)).count() as u64)
+    let lacking = marks(root, data_dir, containerd)?.into_iter().filter(lacks);
+    Ok(lacking.map(|(algorithm, hex, _)| format!("{algorithm}:{hex}")).collect())
+}
+
+/// The containerds that rely, or have relied, on the hold: their names in Tidehold's configuration.
+///
+/// # Errors
+/// That the hold cannot be read.
+pub fn relied_on_by(root: &Path, data_dir: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in entries(&beneath(root, &data_dir.join("adopted")))? {
+        names.extend(entry?.file_name().into_string());
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// The entries of a folder; none where it is not there.

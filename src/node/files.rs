@@ -86,7 +86,7 @@ pub fn configuration(root: &Path, path: &Path) -> io::Result<Vec<File>> {
 }
 
 /// The node's paths that a pattern stands for, in the order of their names.
-fn matching(root: &Path, pattern: &str) -> Vec<PathBuf> {
+pub fn matching(root: &Path, pattern: &str) -> Vec<PathBuf> {
     if !pattern.contains('*') {
         return vec![PathBuf::from(pattern)];
     }

@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("what others changed since stays when all is taken back", changed_since),
     ("units are written where systemd runs, and go again", units),
     ("a node without a containerd is told so", no_containerd),
+    ("the hold may be removed only where nobody would miss it", may_remove),
 ];
 
 const CONFIG: &str = "/etc/containerd/config.toml";
@@ -237,4 +238,34 @@ fn no_containerd() {
     node.setup(V1_7).failed_with(1, &["no containerd", "--containerd-config", "--podman"]);
     let k3s = Node::new(&[("/var/lib/rancher/k3s/agent/etc/containerd/config.toml", "")]);
     k3s.setup(V1_7).failed_with(1, &["found k3s", "registries.yaml"]);
+}
+
+fn may_remove() {
+    let node = plain();
+    let may = || node.setup(&["--may-remove"]);
+    let before = node.all();
+    may().done();
+    assert_eq!(node.all(), before);
+    node.setup(V1_7).done();
+    may().failed_with(1, &["/var/lib/tidehold-setup", CONFIG, HOSTS, "--undo --restart"]);
+    node.setup(&["--undo", "--yes"]).done();
+    may().done();
+
+    // Set up by hand, which no journal knows of.
+    node.write("/etc/containerd/conf.d/t.toml", "[proxy_plugins.tidehold]\naddress = \"/t\"\n");
+    may().failed_with(1, &["conf.d/t.toml"]);
+    node.write("/etc/containerd/conf.d/t.toml", "# [proxy_plugins.tidehold]\n");
+    node.write("/etc/docker/daemon.json", "{\"registry-mirrors\": [\"http://127.0.0.1:789\"]}\n");
+    may().failed_with(1, &["daemon.json"]);
+    node.write("/etc/docker/daemon.json", "{\"registry-mirrors\": [\"http://127.0.0.1:7899\"]}\n");
+    may().done();
+
+    // What only the hold has.
+    node.write("/var/lib/tidehold/adopted/system/sha256-bb-1", "");
+    may().failed_with(
+        1,
+        &["1 blobs", "\"system\"", "adopt --undo --containerd system --from /var/lib/containerd"],
+    );
+    node.write("/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/bb", "x");
+    may().done();
 }

@@ -4,6 +4,7 @@
 //! anything written.
 
 mod plan;
+mod removable;
 mod running;
 mod shown;
 mod units;
@@ -38,6 +39,9 @@ pub(crate) struct Setup {
     /// With --undo: also where somebody changed a file since; what it has is kept beside it as FILE.changed
     #[arg(long, requires = "undo")]
     force: bool,
+    /// Say whether the hold and the program can be removed without anybody missing them: 0 if so, else 1 and why not
+    #[arg(long, conflicts_with_all = ["undo", "dry_run", "restart", "restart_with"])]
+    may_remove: bool,
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
@@ -93,7 +97,19 @@ pub(crate) struct Setup {
 
 impl Setup {
     pub(crate) fn run(self) -> Result<(), Failed> {
-        if self.undo { self.take_out() } else { self.put_in() }
+        match (self.may_remove, self.undo) {
+            (true, _) => self.may_be_removed(),
+            (false, true) => self.take_out(),
+            (false, false) => self.put_in(),
+        }
+    }
+
+    fn may_be_removed(&self) -> Result<(), Failed> {
+        let reasons = removable::reasons(self, &self.tidehold_config()?)?;
+        if reasons.is_empty() {
+            return super::print("nothing on this node relies on Tidehold");
+        }
+        Err(anyhow!("this node still relies on Tidehold:\n  {}", reasons.join("\n  ")).into())
     }
 
     fn put_in(&self) -> Result<(), Failed> {

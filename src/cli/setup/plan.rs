@@ -13,13 +13,13 @@ use tidehold::node::discover::{Client, blobs, distributions, has_containerd, ner
 use tidehold::node::edits::{
     Differ, Refusal, Store, Wanted, buildkit, configure, docker, has_hosts, hosts, podman,
 };
-use tidehold::node::files::{beneath, configuration, text};
+use tidehold::node::files::{beneath, text};
 use tidehold::node::journal::{Change, Swap};
 use tidehold::oci::{Platform, Registry};
 
 use super::super::Failed;
 use super::Setup;
-use super::running::{self, Running};
+use super::running::{self, Found, Running};
 use super::units::Units;
 
 /// The folder for registries without one of their own.
@@ -103,11 +103,8 @@ impl Plan {
     /// containerd's own configuration. Answers the folder with the hosts of its registries.
     fn containerd(&mut self, setup: &Setup, config: &Config) -> Result<PathBuf, Failed> {
         let main = &setup.containerd_config;
-        let mut files =
-            configuration(&setup.root, main).with_context(|| format!("read {}", main.display()))?;
-        let settings = Settings::read(&files, None).map_err(anyhow::Error::from)?;
-        let socket = beneath(&setup.root, &settings.socket);
-        let running = if socket.exists() { running::ask(&socket)? } else { None }.unwrap_or_default();
+        let Found { mut files, settings, running } = running::found(setup)?;
+        let running = running.unwrap_or_default();
         let version = version(setup, &settings, &running)?;
         let settings = Settings::read(&files, version).map_err(anyhow::Error::from)?;
         let told = version.map_or_else(|| "containerd".to_owned(), |version| format!("containerd {version}"));

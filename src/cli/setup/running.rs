@@ -1,17 +1,27 @@
-//! What a containerd that runs says of itself.
+//! The containerd of a node: what its files come to, and what it says of itself where it runs.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use containerd_client::services::v1::PluginsRequest;
+use anyhow::{Context, anyhow};
+use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::introspection_client::IntrospectionClient;
+use containerd_client::services::v1::namespaces_client::NamespacesClient;
 use containerd_client::services::v1::version_client::VersionClient;
-use tidehold::node::containerd::Version;
+use containerd_client::services::v1::{InfoRequest, ListNamespacesRequest, PluginsRequest};
+use containerd_client::with_namespace;
+use tidehold::node::containerd::{File, Settings, Version};
+use tidehold::node::files::{beneath, configuration};
+use tonic::{Code, Request};
 
 use super::super::Failed;
+use super::Setup;
 
 /// How long containerd may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long it may take to say what it relies on.
+const LONG_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A containerd that answers.
 #[derive(Debug, Default)]
@@ -19,6 +29,28 @@ pub(super) struct Running {
     pub(super) version: Option<Version>,
     /// Where its builtin content store is, if that is in use.
     pub(super) store: Option<PathBuf>,
+    /// Its content stores that are proxies: their names, and their addresses where it tells them.
+    pub(super) proxies: Vec<(String, String)>,
+}
+
+/// What is known of the node's containerd.
+pub(super) struct Found {
+    /// All files of its configuration, in order.
+    pub(super) files: Vec<File>,
+    /// What they come to, as this version reads them where it is known.
+    pub(super) settings: Settings,
+    /// What it says, where it answers.
+    pub(super) running: Option<Running>,
+}
+
+/// Reads its files and asks it.
+pub(super) fn found(setup: &Setup) -> Result<Found, Failed> {
+    let main = &setup.containerd_config;
+    let files = configuration(&setup.root, main).with_context(|| format!("read {}", main.display()))?;
+    let settings = Settings::read(&files, None).map_err(anyhow::Error::from)?;
+    let socket = beneath(&setup.root, &settings.socket);
+    let running = if socket.exists() { ask(&socket)? } else { None };
+    Ok(Found { files, settings, running })
 }
 
 /// Asks the one at a socket. None where nobody answers in time.
@@ -37,5 +69,43 @@ async fn look(socket: &Path) -> anyhow::Result<Running> {
         plugin.r#type == "io.containerd.content.v1" && plugin.id == "content" && plugin.init_err.is_none()
     });
     let store = builtin.and_then(|plugin| plugin.exports.get("root")).map(PathBuf::from);
-    Ok(Running { version: Version::parse(&version.version), store })
+    let proxies = plugins.iter().filter(|plugin| {
+        plugin.r#type == "io.containerd.content.v1" && plugin.id != "content" && plugin.init_err.is_none()
+    });
+    let proxies =
+        proxies.map(|plugin| (plugin.id.clone(), plugin.exports.get("address").cloned().unwrap_or_default()));
+    Ok(Running { version: Version::parse(&version.version), store, proxies: proxies.collect() })
+}
+
+/// How many of these blobs the containerd at a socket relies on, by its own database.
+pub(super) fn relied_on(socket: &Path, digests: &[String]) -> Result<usize, Failed> {
+    if digests.is_empty() {
+        return Ok(0);
+    }
+    let counted = super::super::runtime()?
+        .block_on(async { tokio::time::timeout(LONG_PATIENCE, count(socket, digests)).await });
+    let counted = counted.map_err(|_| anyhow!("containerd does not answer in time"))?;
+    Ok(counted.context("ask containerd what it relies on")?)
+}
+
+async fn count(socket: &Path, digests: &[String]) -> anyhow::Result<usize> {
+    let channel = containerd_client::connect(socket).await?;
+    let listed = NamespacesClient::new(channel.clone()).list(ListNamespacesRequest::default()).await?;
+    let namespaces: Vec<String> = listed.into_inner().namespaces.into_iter().map(|one| one.name).collect();
+    let mut content = ContentClient::new(channel);
+    let mut relied_on = 0;
+    for digest in digests {
+        for namespace in &namespaces {
+            let request = with_namespace!(InfoRequest { digest: digest.clone() }, namespace);
+            match content.info(request).await {
+                Ok(_) => {
+                    relied_on += 1;
+                    break;
+                }
+                Err(status) if status.code() == Code::NotFound => {}
+                Err(status) => return Err(status.into()),
+            }
+        }
+    }
+    Ok(relied_on)
 }
