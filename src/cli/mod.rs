@@ -125,7 +125,6 @@ pub(crate) fn run() -> ExitCode {
     };
     match ended {
         Ok(()) | Err(Failed::Unread) => ExitCode::SUCCESS,
-        Ok(()) => ExitCode::SUCCESS,
         Err(Failed::Told) => ExitCode::FAILURE,
         Err(Failed::Error(error)) => {
             complain(&format!("tidehold: {}", in_one_line(&error)));
