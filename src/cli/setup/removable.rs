@@ -2,7 +2,6 @@
 //!
 //! For the scripts of packages: it changes nothing, and what it cannot read stands against it as well.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
