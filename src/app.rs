@@ -1,6 +1,8 @@
 //! The composition: a configuration becomes parts, parts become listeners, and at the end everything drains.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
@@ -20,7 +22,7 @@ use crate::resolve::{Access, Ages, Fetch, Freshness, Resolver};
 use crate::serve::content::{self, ContentService, Pending};
 use crate::serve::control::{self, AdoptionService, ControlService, HoldService};
 use crate::serve::differ::DifferService;
-use crate::serve::listen::{ListenError, Listeners, Socket, SocketFile};
+use crate::serve::listen::{self, ListenError, Listeners, Socket, SocketFile};
 use crate::serve::overview::{Facts, Overview};
 use crate::serve::web::{self, Phase};
 use crate::serve::{http, mirror};
@@ -67,18 +69,21 @@ impl App {
         let upstreams = Upstreams::new(upstream_settings(&config)?, record.clone())?;
         // Sockets first: a second daemon finds out before it touches the first one's hold.
         let mut listeners = Listeners::from_environment()?;
+        let sockets = config.containerds.iter().map(|containerd| containerd.socket.as_path());
+        let sockets: Vec<_> = sockets.chain([config.control.socket.as_path()]).collect();
+        listeners.close_unknown(&sockets, &[config.mirror.listen, config.web.listen]);
         let mirror = listeners.tcp(config.mirror.listen).await?;
         let mut sockets = Vec::new();
         for containerd in &config.containerds {
             sockets.push(listeners.unix(&containerd.socket)?);
         }
         let control = listeners.unix(&config.control.socket)?;
-        let web = listeners.tcp(config.web.listen).await?;
-        listeners.all_taken()?;
+        let web = listeners.tcp(config.web.listen).await;
         let (servers, stop) = (TaskTracker::new(), CancellationToken::new());
-        let facts = facts(&config, &mirror, &web);
+        let web_at = Arc::new(OnceLock::new());
+        let facts = facts(&config, &mirror, Arc::clone(&web_at));
         let (phase, phases) = watch::channel(Phase::Opening);
-        servers.spawn(web::serve(web, phases, stop.clone()));
+        servers.spawn(serve_web(web, config.web.listen, web_at, phases, stop.clone()));
         let mut openings = Vec::new();
         for socket in sockets {
             let (opened, opening) = oneshot::channel();
@@ -227,6 +232,27 @@ async fn serve_content(socket: Socket, opening: oneshot::Receiver<Fronts>, stop:
     content::serve(listener, content, beside, stopped(stop, file)).await;
 }
 
+/// Serves the status page, as soon as its address can be had: nobody's containers wait for a page.
+async fn serve_web(
+    first: Result<TcpListener, ListenError>,
+    address: SocketAddr,
+    at: Arc<OnceLock<SocketAddr>>,
+    phases: watch::Receiver<Phase>,
+    stop: CancellationToken,
+) {
+    let listener = match first {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            tracing::error!(%error, "there is no status page and there are no metrics until its address is free");
+            stop.run_until_cancelled(listen::once_free(address)).await
+        }
+    };
+    if let Some(listener) = listener {
+        let _ = at.set(listener.local_addr().unwrap_or(address));
+        web::serve(listener, phases, stop).await;
+    }
+}
+
 async fn serve_control(socket: Socket, operator: Routes, stop: CancellationToken) {
     let Socket { listener, file } = socket;
     let served = control::server()
@@ -370,7 +396,7 @@ fn limits(config: &Config, hold: &Hold) -> Result<Limits, StoreError> {
     Ok(Limits { max_cached_bytes: config.cache.max_size_bytes, reserve_bytes })
 }
 
-fn facts(config: &Config, mirror: &TcpListener, web: &TcpListener) -> Facts {
+fn facts(config: &Config, mirror: &TcpListener, web: Arc<OnceLock<SocketAddr>>) -> Facts {
     let containerd = |containerd: &crate::config::Containerd| {
         (containerd.name.clone(), containerd.socket.display().to_string())
     };
@@ -378,7 +404,7 @@ fn facts(config: &Config, mirror: &TcpListener, web: &TcpListener) -> Facts {
         data_dir: config.data_dir.clone(),
         containerds: config.containerds.iter().map(containerd).collect(),
         mirror: mirror.local_addr().unwrap_or(config.mirror.listen).to_string(),
-        web: web.local_addr().unwrap_or(config.web.listen).to_string(),
+        web,
     }
 }
 

@@ -34,7 +34,13 @@ fn as_text(status: &v1::StatusResponse) -> String {
         vec![format!("{} {version}, running for {}", strong("tidehold"), words::since(*started_at))];
     let mut line = |name: &str, value: String| lines.push(format!("  {name:<11} {value}"));
     line("mirror", mirror.clone());
-    line("status page", format!("http://{web}/"));
+    line(
+        "status page",
+        match web.as_str() {
+            "" => odd("none: its address could not be had, and the log says why").to_string(),
+            address => format!("http://{address}/"),
+        },
+    );
     line(
         "hold",
         format!("{data_dir}, {} of {} free", words::size(disk.free_bytes), words::size(disk.total_bytes)),

@@ -3,16 +3,24 @@
 //! A socket that was handed over outlives the daemon: whoever connects while it restarts waits in the socket's
 //! queue and is answered by the next one. The file of a socket that was made here goes when its daemon stops to
 //! listen, or never comes to: containerd waits for a missing socket and gives up on one where nobody answers.
+//!
+//! The configuration says where we listen. What was handed over beside that is told of and closed: it is no reason to
+//! leave containerd without its content store.
 
+use std::fmt;
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::{self, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{self as unix_net, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use listenfd::ListenFd;
 use tokio::net::{TcpListener, UnixListener};
+
+/// How often it is tried to have an address that somebody else has.
+const TRY_EVERY: Duration = Duration::from_secs(2);
 
 /// The listeners of this daemon: each as it was handed over, or else made.
 pub struct Listeners {
@@ -75,18 +83,30 @@ impl Listeners {
         Ok(Self { inherited: inherited.collect::<Result<_, _>>()? })
     }
 
+    /// Closes what was handed over and is none of these, and says so: a socket unit is at odds with the configuration.
+    /// To be called first: what stays open keeps its address from being had.
+    pub fn close_unknown(&mut self, sockets: &[&Path], addresses: &[SocketAddr]) {
+        let known = |inherited: &Inherited| {
+            sockets.iter().any(|path| inherited.is_at_path(path))
+                || addresses.iter().any(|address| inherited.is_at(*address))
+        };
+        let (known, unknown): (Vec<_>, Vec<_>) = self.inherited.drain(..).partition(known);
+        self.inherited = known;
+        for inherited in unknown {
+            tracing::warn!(
+                "the service manager handed over a socket at {inherited}, which the configuration does not name: nobody \
+                 is answered there. Change the socket unit and the configuration together: systemctl edit shows and \
+                 changes ListenStream= of tidehold.socket and tidehold-web.socket"
+            );
+        }
+    }
+
     /// The listener of a unix socket.
     ///
     /// # Errors
     /// When it cannot be had.
     pub fn unix(&mut self, path: &Path) -> Result<Socket, ListenError> {
-        let is_it = |inherited: &Inherited| match inherited {
-            Inherited::Unix(socket) => {
-                socket.local_addr().is_ok_and(|address| address.as_pathname() == Some(path))
-            }
-            Inherited::Tcp(_) => false,
-        };
-        match self.take(is_it) {
+        match self.take(|inherited| inherited.is_at_path(path)) {
             Some(Inherited::Unix(socket)) => {
                 let listener = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
                 let listener =
@@ -102,11 +122,7 @@ impl Listeners {
     /// # Errors
     /// When it cannot be had.
     pub async fn tcp(&mut self, address: SocketAddr) -> Result<TcpListener, ListenError> {
-        let is_it = |inherited: &Inherited| match inherited {
-            Inherited::Tcp(socket) => socket.local_addr().is_ok_and(|local| local == address),
-            Inherited::Unix(_) => false,
-        };
-        match self.take(is_it) {
+        match self.take(|inherited| inherited.is_at(address)) {
             Some(Inherited::Tcp(socket)) => {
                 let listener = socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket));
                 listener.map_err(|source| ListenError::Tcp { address, source })
@@ -119,20 +135,42 @@ impl Listeners {
         let index = self.inherited.iter().position(is_it)?;
         Some(self.inherited.swap_remove(index))
     }
+}
 
-    /// To be called when every listener was taken: what is left is a unit file at odds with the configuration, and
-    /// clients at that socket would wait for ever.
-    ///
-    /// # Errors
-    /// When something is left.
-    pub fn all_taken(self) -> Result<(), ListenError> {
-        let shown = |inherited: &Inherited| match inherited {
-            Inherited::Unix(socket) => format!("{:?}", socket.local_addr()),
-            Inherited::Tcp(socket) => format!("{:?}", socket.local_addr()),
+impl Inherited {
+    fn is_at(&self, address: SocketAddr) -> bool {
+        match self {
+            Self::Tcp(socket) => socket.local_addr().is_ok_and(|local| local == address),
+            Self::Unix(_) => false,
+        }
+    }
+
+    /// By the same name, or by another way to the same folder, as `/var/run` is one to `/run`.
+    fn is_at_path(&self, path: &Path) -> bool {
+        let Self::Unix(socket) = self else { return false };
+        let Ok(address) = socket.local_addr() else { return false };
+        let same = |at: &Path| {
+            let folder = |path: &Path| path.parent().and_then(|folder| fs::canonicalize(folder).ok());
+            at == path
+                || (at.file_name() == path.file_name()
+                    && folder(at).is_some_and(|at| folder(path).is_some_and(|other| at == other)))
         };
-        match self.inherited.first() {
-            None => Ok(()),
-            Some(left) => Err(ListenError::Unknown(shown(left))),
+        address.as_pathname().is_some_and(same)
+    }
+}
+
+impl fmt::Display for Inherited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unnamed = "an address that is not known";
+        match self {
+            Self::Tcp(socket) => match socket.local_addr() {
+                Ok(address) => address.fmt(f),
+                Err(_) => f.write_str(unnamed),
+            },
+            Self::Unix(socket) => match socket.local_addr().ok().as_ref().and_then(|at| at.as_pathname()) {
+                Some(path) => path.display().fmt(f),
+                None => f.write_str(unnamed),
+            },
         }
     }
 }
@@ -162,8 +200,30 @@ fn unix(path: &Path) -> Result<Socket, ListenError> {
     Ok(Socket { listener, file: Some(file) })
 }
 
-async fn tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|source| ListenError::Tcp { address, source })
+/// Listens on a TCP address.
+///
+/// # Errors
+/// When it cannot be had.
+pub async fn tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => ListenError::Taken(address),
+        io::ErrorKind::PermissionDenied => ListenError::Denied(address),
+        _ => ListenError::Tcp { address, source },
+    })
+}
+
+/// Listens on a TCP address as soon as it can be had.
+pub async fn once_free(address: SocketAddr) -> TcpListener {
+    loop {
+        tokio::time::sleep(TRY_EVERY).await;
+        match tcp(address).await {
+            Ok(listener) => {
+                tracing::info!(%address, "listening after all");
+                break listener;
+            }
+            Err(error) => tracing::debug!(%error, "still not listening"),
+        }
+    }
 }
 
 /// Why a listener could not be had.
@@ -172,9 +232,18 @@ pub enum ListenError {
     /// Something else than a listening stream socket was handed over.
     #[error("the service manager handed over what is no listening stream socket: {0}")]
     HandedOver(#[source] io::Error),
-    /// A socket was handed over that the configuration does not know.
-    #[error("the service manager handed over a socket at {0}, which no listener of the configuration has")]
-    Unknown(String),
+    /// Somebody else has the address.
+    #[error(
+        "listen on {0}: somebody else does (`ss -ltnp` says who); end that, or give this listener another address in the \
+         configuration"
+    )]
+    Taken(SocketAddr),
+    /// The address is not for us to take.
+    #[error(
+        "listen on {0}: that is not allowed; a port below 1024 takes root's rights, which under systemd the socket unit \
+         has: name the address there too (systemctl edit tidehold.socket), or take a port from 1024 on"
+    )]
+    Denied(SocketAddr),
     /// Another daemon answers there.
     #[error("{0} is in use: another daemon answers there; stop it, or give this one another socket")]
     InUse(PathBuf),
@@ -241,5 +310,41 @@ mod tests {
         fs::write(&path, "somebody's").unwrap();
         assert!(matches!(listen(&path), Err(ListenError::NoSocket(_))));
         assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's");
+    }
+
+    #[tokio::test]
+    async fn what_was_handed_over_is_taken_by_its_address_and_the_rest_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("content.sock"), folder.path().join("other.sock"));
+        let bound = || net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (wished, moved) = (bound(), bound());
+        let [address, unknown] = [&wished, &moved].map(|socket| socket.local_addr().unwrap());
+        let unix = |path| Inherited::Unix(unix_net::UnixListener::bind(path).unwrap());
+        let inherited = vec![unix(&other), Inherited::Tcp(moved), unix(&path), Inherited::Tcp(wished)];
+        let said: Vec<_> = inherited.iter().map(ToString::to_string).collect();
+        let paths = [&other, &path].map(|path| path.display().to_string());
+        let [first, last] = paths;
+        assert_eq!(said, [first, unknown.to_string(), last, address.to_string()]);
+
+        let mut listeners = Listeners { inherited };
+        // Another name of the same folder.
+        let linked = folder.path().join("linked");
+        std::os::unix::fs::symlink(folder.path(), &linked).unwrap();
+        let path = linked.join("content.sock");
+        listeners.close_unknown(&[&path], &[address]);
+        assert!(net::TcpStream::connect(unknown).is_err(), "who connects there would wait");
+        assert!(UnixStream::connect(&other).is_err());
+        assert!(listeners.unix(&path).unwrap().file.is_none(), "it was made anew");
+        assert_eq!(listeners.tcp(address).await.unwrap().local_addr().unwrap(), address);
+        // Whatever was not handed over is made here.
+        assert_eq!(listeners.tcp(unknown).await.unwrap().local_addr().unwrap(), unknown);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_somebody_has_is_said_to_be_taken() {
+        let somebody = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = somebody.local_addr().unwrap();
+        let failed = tcp(address).await.unwrap_err();
+        assert!(matches!(failed, ListenError::Taken(_)) && failed.to_string().contains(&address.to_string()));
     }
 }

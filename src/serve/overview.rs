@@ -2,8 +2,9 @@
 //!
 //! Puts together what the hold, the record and the gates know, and changes nothing.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use futures_util::FutureExt as _;
@@ -24,8 +25,8 @@ pub struct Facts {
     pub containerds: Vec<(String, String)>,
     /// Where the mirror listens.
     pub mirror: String,
-    /// Where the status page is.
-    pub web: String,
+    /// Where the status page is, once it is anywhere.
+    pub web: Arc<OnceLock<SocketAddr>>,
 }
 
 /// What is told. Cheap to clone.
@@ -92,7 +93,7 @@ impl Overview {
             upstream_counted: sums.counted,
             counted_without: sums.counted_without,
             mirror: mirror.clone(),
-            web: web.clone(),
+            web: web.get().map(ToString::to_string).unwrap_or_default(),
         })
     }
 

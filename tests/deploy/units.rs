@@ -66,12 +66,13 @@ fn systemd_finds_nothing_wrong() {
         let name = if target.ends_with(".slice") { target.to_owned() } else { format!("{target}.target") };
         fs::write(units.join(name), "[Unit]\nDefaultDependencies=no\n").unwrap();
     }
-    for name in ["tidehold.service", "tidehold.socket"] {
+    let ours = ["tidehold.service", "tidehold.socket", "tidehold-web.socket"];
+    for name in ours {
         fs::copy(deploy("systemd").join(name), units.join(name)).unwrap();
     }
     let mut verify = Command::new("systemd-analyze");
     verify.arg("verify").arg(format!("--root={}", machine.path().display()));
-    verify.args(["--man=no", "tidehold.service", "tidehold.socket"]);
+    verify.arg("--man=no").args(ours);
     let said = succeeded(&mut verify);
     let about_ours: Vec<&str> = said.lines().filter(|line| line.contains("tidehold")).collect();
     assert!(about_ours.is_empty(), "{about_ours:#?}");
@@ -93,10 +94,18 @@ fn sockets_are_the_configured() {
     let (mirror, web) = (config.mirror.listen.to_string(), config.web.listen.to_string());
     let sockets = config.containerds.iter().map(|containerd| containerd.socket.to_str().unwrap());
     let configured: BTreeSet<&str> =
-        sockets.chain([config.control.socket.to_str().unwrap(), &mirror, &web]).collect();
-    // It refuses to start with one more, and at one less nobody waits while it restarts.
+        sockets.chain([config.control.socket.to_str().unwrap(), mirror.as_str()]).collect();
+    // At one more nobody is answered, and at one less nobody waits while it restarts.
     assert_eq!(given, configured);
     assert_eq!(values(&socket, "SocketMode"), ["0600"]);
+    // A unit has all its sockets or none: a port that somebody else has must not take containerd's content store away.
+    let page = unit("tidehold-web.socket");
+    assert_eq!(values(&page, "ListenStream"), [web]);
+    assert_eq!(values(&page, "Service"), ["tidehold.service"]);
+    let service = unit("tidehold.service");
+    assert_eq!(values(&service, "Sockets"), ["tidehold.socket tidehold-web.socket"]);
+    assert_eq!(values(&service, "Requires"), ["tidehold.socket"]);
+    assert_eq!(values(&service, "Wants"), ["tidehold-web.socket"]);
 }
 
 fn it_may_do_what_a_layer_asks_for() {

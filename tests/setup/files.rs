@@ -224,6 +224,7 @@ fn units() {
         .said(&["systemctl enable --now tidehold.socket"]);
     assert!(node.text("/etc/systemd/system/tidehold.service").contains("ExecStart=/opt/tidehold serve\n"));
     assert!(node.text("/etc/systemd/system/tidehold.socket").contains("ListenStream=127.0.0.1:789\n"));
+    assert!(node.text("/etc/systemd/system/tidehold-web.socket").contains("ListenStream=127.0.0.1:7890\n"));
     node.setup(V1_7).done().said(&["nothing to change"]);
     node.setup(&["--undo", "--yes"]).done();
     assert_eq!(node.all(), before);

@@ -26,16 +26,16 @@ pub(crate) enum Door<'a> {
 /// The sockets, for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Activation {
-    mirror: TcpListener,
+    addresses: Vec<TcpListener>,
     sockets: Vec<(String, UnixListener)>,
 }
 
 impl Activation {
-    /// Listens on the mirror's port and on each named socket.
-    pub(crate) fn listen(mirror_port: u16, sockets: impl Iterator<Item = (String, PathBuf)>) -> Self {
+    /// Listens on these ports, the mirror's first, and on each named socket.
+    pub(crate) fn listen(ports: &[u16], sockets: impl Iterator<Item = (String, PathBuf)>) -> Self {
         let unix = |path| UnixListener::bind(path).expect("a socket's path that is free");
         Self {
-            mirror: TcpListener::bind(("127.0.0.1", mirror_port)).expect("a port that is free"),
+            addresses: ports.iter().map(|port| TcpListener::bind(("127.0.0.1", *port)).unwrap()).collect(),
             sockets: sockets.map(|(name, path)| (name, unix(path))).collect(),
         }
     }
@@ -46,7 +46,7 @@ impl Activation {
         let mut command = Command::new("sh");
         command.args(["-c", r#"LISTEN_PID=$$ exec "$0" "$@""#, program]);
         let sockets = self.sockets.iter().map(|(_, socket)| socket.as_fd());
-        let sockets: Vec<_> = std::iter::once(self.mirror.as_fd()).chain(sockets).collect();
+        let sockets: Vec<_> = self.addresses.iter().map(AsFd::as_fd).chain(sockets).collect();
         command.env("LISTEN_FDS", sockets.len().to_string());
         let own = |socket: BorrowedFd<'_>| -> OwnedFd { socket.try_clone_to_owned().unwrap() };
         let mappings =
@@ -58,7 +58,7 @@ impl Activation {
     /// Returns once somebody has connected that no daemon has taken in yet.
     pub(crate) fn await_connection(&self, door: Door<'_>) {
         let socket = match door {
-            Door::Mirror => self.mirror.as_fd(),
+            Door::Mirror => self.addresses[0].as_fd(),
             Door::Content(wished) => {
                 let found = self.sockets.iter().find(|(name, _)| name == wished);
                 found.expect("a containerd of this daemon").1.as_fd()

@@ -149,11 +149,13 @@ pub(crate) struct Plan<'a> {
     pub(crate) rest: &'a str,
     /// Whether its sockets are held for it, as systemd does, and outlive it.
     pub(crate) activated: bool,
+    /// A port and a socket that are handed over too, of which the configuration says nothing.
+    pub(crate) beside: Option<(u16, &'a str)>,
 }
 
 impl Default for Plan<'_> {
     fn default() -> Self {
-        Self { containerds: &["node"], of_each: "", rest: "", activated: false }
+        Self { containerds: &["node"], of_each: "", rest: "", activated: false, beside: None }
     }
 }
 
@@ -166,7 +168,10 @@ impl Plan<'_> {
             .unwrap();
         let activation = self.activated.then(|| {
             let socket = |name: &&str| ((*name).to_owned(), folder.path().join(format!("{name}.sock")));
-            Activation::listen(mirror_port, self.containerds.iter().chain(&["control"]).map(socket))
+            let ports: Vec<_> = [mirror_port].into_iter().chain(self.beside.map(|(port, _)| port)).collect();
+            let more = self.beside.map(|(_, name)| name);
+            let names = self.containerds.iter().chain(&["control"]).chain(more.iter());
+            Activation::listen(&ports, names.map(socket))
         });
         Daemon {
             process: launch(folder.path(), activation.as_ref()),

@@ -13,6 +13,8 @@ use super::{Setup, shown};
 const SERVICE: &str = include_str!("../../../deploy/systemd/tidehold.service");
 const SOCKET: &str = include_str!("../../../deploy/systemd/tidehold.socket");
 
+const WEB_SOCKET: &str = include_str!("../../../deploy/systemd/tidehold-web.socket");
+
 /// Where administrators put units.
 const FOLDER: &str = "/etc/systemd/system";
 
@@ -51,10 +53,12 @@ impl Units {
         vec![
             (folder.join("tidehold.service"), service_unit(program, setup.config.as_deref())),
             (folder.join("tidehold.socket"), socket_unit(config)),
+            (folder.join("tidehold-web.socket"), listening(WEB_SOCKET, &[config.web.listen.to_string()])),
         ]
     }
 
-    /// Starts Tidehold, now and whenever the node starts.
+    /// Starts Tidehold, now and whenever the node starts; its service brings the status page's socket, where that can be
+    /// had.
     pub(super) fn start(&self) -> Result<(), Failed> {
         if self.elsewhere() {
             return Ok(());
@@ -76,7 +80,7 @@ impl Units {
         if self.elsewhere() {
             return Ok(());
         }
-        self.systemctl(&["stop", "tidehold.socket", "tidehold.service"])?;
+        self.systemctl(&["stop", "tidehold.socket", "tidehold-web.socket", "tidehold.service"])?;
         self.systemctl(&["daemon-reload"])
     }
 
@@ -130,18 +134,19 @@ fn service_unit(program: &Path, config: Option<&Path>) -> String {
     SERVICE.replace(RUN, &format!("ExecStart={} serve{config}", program.display()))
 }
 
-/// The sockets that the configuration names.
+/// The sockets that the configuration names, but for the status page's.
 fn socket_unit(config: &Config) -> String {
-    let mut listen = String::new();
-    for containerd in &config.containerds {
-        listen += &format!("ListenStream={}\n", containerd.socket.display());
-    }
-    let control = config.control.socket.display();
-    for address in [control.to_string(), config.mirror.listen.to_string(), config.web.listen.to_string()] {
-        listen += &format!("ListenStream={address}\n");
-    }
+    let sockets = config.containerds.iter().map(|containerd| &containerd.socket);
+    let sockets = sockets.chain([&config.control.socket]).map(|socket| socket.display().to_string());
+    let addresses: Vec<_> = sockets.chain([config.mirror.listen.to_string()]).collect();
+    listening(SOCKET, &addresses)
+}
+
+/// A unit that listens at these addresses, in the place of its own.
+fn listening(template: &str, addresses: &[String]) -> String {
+    let listen: String = addresses.iter().map(|address| format!("ListenStream={address}\n")).collect();
     let (mut unit, mut told) = (String::new(), false);
-    for line in SOCKET.lines() {
+    for line in template.lines() {
         if !line.starts_with("ListenStream=") {
             unit += line;
             unit.push('\n');
@@ -160,6 +165,8 @@ mod tests {
     #[test]
     fn the_unit_has_the_sockets_of_the_configuration() {
         assert_eq!(socket_unit(&Config::default()), SOCKET);
+        let web = Config::default().web.listen.to_string();
+        assert_eq!(listening(WEB_SOCKET, &[web]), WEB_SOCKET);
         let other = Config::parse("[mirror]\nlisten = \"127.0.0.1:1789\"\n", "x").unwrap();
         let unit = socket_unit(&other);
         assert!(unit.contains("ListenStream=127.0.0.1:1789\n"), "{unit}");
