@@ -38,6 +38,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         needs: available,
         run: only_what_was_undone_is_removed,
     },
+    Scenario {
+        name: "a hold that a containerd relies on is never cleaned away",
+        needs: setup,
+        run: a_live_hold_is_left_alone,
+    },
 ];
 
 fn setup() -> Result<(), Unbuilt> {
@@ -237,8 +242,35 @@ fn only_what_was_undone_is_removed() {
 
     fs::write(node.folder.path().join("ends"), "0").unwrap();
     succeeded(&mut node.command(&container));
-    let undo = "setup --undo --yes --root /host";
-    assert_eq!(node.ran(), [undo, undo]);
+    let (undo, asked) = ("setup --undo --yes --root /host", "setup --may-remove --root /host");
+    assert_eq!(node.ran(), [undo, undo, asked]);
     assert!(!node.folder.path().join("host/var/lib/tidehold").exists());
     assert!(node.folder.path().join("host/var/lib").is_dir());
+}
+
+/// With the program itself: what was set up by hand setup cannot undo.
+fn a_live_hold_is_left_alone() {
+    let container = container("kubernetes/remove", "remove");
+    let node = Node::new();
+    let program = node.folder.path().join("bin/tidehold");
+    fs::remove_file(&program).unwrap();
+    std::os::unix::fs::symlink(TIDEHOLD, &program).unwrap();
+    let host = node.folder.path().join("host");
+    fs::create_dir_all(host.join("etc/containerd")).unwrap();
+    let config = host.join("etc/containerd/config.toml");
+    let by_hand = "version = 2\n[proxy_plugins.tidehold]\ntype = \"content\"\naddress = \"/run/tidehold/content.sock\"\n";
+    fs::write(&config, by_hand).unwrap();
+    let said = failed(&mut node.command(&container));
+    assert!(said.contains("/etc/containerd/config.toml"), "{said}");
+    // Nor what is only here, though nothing names us any more.
+    fs::write(&config, "version = 2\n").unwrap();
+    let mark = host.join(format!("var/lib/tidehold/adopted/system/sha256-{}-3", "ab".repeat(32)));
+    fs::create_dir_all(mark.parent().unwrap()).unwrap();
+    fs::write(&mark, "").unwrap();
+    let said = failed(&mut node.command(&container));
+    assert!(said.contains("system"), "{said}");
+    assert!(host.join("var/lib/tidehold/blobs").is_dir());
+    fs::remove_file(&mark).unwrap();
+    succeeded(&mut node.command(&container));
+    assert!(!host.join("var/lib/tidehold").exists());
 }

@@ -32,6 +32,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: it_stays_while_needed,
     },
     Scenario {
+        name: "the package stays while images are in the hold alone",
+        needs: debian,
+        run: it_stays_while_images_are_owed,
+    },
+    Scenario {
         name: "the package's configuration says every default",
         needs: nothing,
         run: it_says_every_default,
@@ -142,6 +147,7 @@ fn it_leaves_no_trace() {
         ("etc/tidehold/config.toml", 0o644),
         ("usr/lib/systemd/system/tidehold.service", 0o644),
         ("usr/lib/systemd/system/tidehold.socket", 0o644),
+        ("usr/lib/systemd/system/tidehold-web.socket", 0o644),
         ("usr/share/man/man1/tidehold.1.gz", 0o644),
         ("usr/share/man/man1/tidehold-serve.1.gz", 0o644),
         ("usr/share/bash-completion/completions/tidehold", 0o644),
@@ -151,7 +157,11 @@ fn it_leaves_no_trace() {
         let there = fs::symlink_metadata(debian.at(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
         assert_eq!((there.permissions().mode() & 0o7777, there.uid(), there.gid()), (mode, 0, 0), "{path}");
     }
-    for enabled in ["sockets.target.wants/tidehold.socket", "multi-user.target.wants/tidehold.service"] {
+    for enabled in [
+        "sockets.target.wants/tidehold.socket",
+        "sockets.target.wants/tidehold-web.socket",
+        "multi-user.target.wants/tidehold.service",
+    ] {
         let link = debian.at("etc/systemd/system").join(enabled);
         assert!(fs::symlink_metadata(&link).is_ok(), "{} is not enabled", link.display());
     }
@@ -189,9 +199,10 @@ fn it_stays_while_needed() {
         fs::remove_file(debian.at(path)).unwrap();
     }
     // What setup remembers says it too, whatever it has changed.
+    let journaled = r#"{"entries":[{"path":"/etc/x","original":null,"written":["00"],"copy":0}],"folders":[],"swaps":[]}"#;
     let journal = debian.at("var/lib/tidehold-setup/journal.json");
     fs::create_dir_all(journal.parent().unwrap()).unwrap();
-    fs::write(&journal, "{}").unwrap();
+    fs::write(&journal, journaled).unwrap();
     let said = failed(&mut debian.command(&["dpkg", "--remove", "tidehold"]));
     assert!(said.contains("/var/lib/tidehold-setup"), "{said}");
     fs::remove_file(&journal).unwrap();
@@ -211,6 +222,38 @@ fn it_stays_while_needed() {
     fs::remove_file(debian.at(uses[0].0)).unwrap();
     debian.run(&["dpkg", "--purge", "tidehold"]);
     assert!(!debian.at("var/lib/tidehold").exists());
+}
+
+/// Nothing names Tidehold any more, and images are in the hold alone, as after an undo without a restart.
+fn it_stays_while_images_are_owed() {
+    let debian = Debian::new();
+    debian.run(&["dpkg", "--install", "/tmp/tidehold.deb"]);
+    let hex = "ab".repeat(32);
+    let mark = debian.at(&format!("var/lib/tidehold/adopted/node/sha256-{hex}-3"));
+    fs::create_dir_all(mark.parent().unwrap()).unwrap();
+    fs::write(&mark, "").unwrap();
+    fs::create_dir_all(debian.at("etc/containerd")).unwrap();
+    fs::write(debian.at("etc/containerd/config.toml"), "version = 2\n").unwrap();
+    for how in ["--remove", "--purge"] {
+        let said = failed(&mut debian.command(&["dpkg", how, "tidehold"]));
+        assert!(said.contains("setup --undo --restart") && said.contains("node"), "{said}");
+        assert!(mark.exists() && debian.run(&["tidehold", "--version"]).starts_with("tidehold "));
+    }
+    // Forced out with the program that could tell.
+    fs::write(debian.at("usr/bin/tidehold"), "#!/bin/sh\n").unwrap();
+    debian.run(&["dpkg", "--remove", "tidehold"]);
+    fs::remove_file(debian.at("var/lib/tidehold/.may-be-purged")).unwrap();
+    let said = failed(&mut debian.command(&["dpkg", "--purge", "tidehold"]));
+    assert!(said.contains("/var/lib/tidehold alone"), "{said}");
+    assert!(mark.exists(), "what a containerd relies on was removed");
+
+    // Once containerd has it in its own store, all may go.
+    debian.run(&["dpkg", "--install", "/tmp/tidehold.deb"]);
+    let own = debian.at("var/lib/containerd/io.containerd.content.v1.content/blobs/sha256").join(&hex);
+    fs::create_dir_all(own.parent().unwrap()).unwrap();
+    fs::write(&own, "abc").unwrap();
+    debian.run(&["dpkg", "--purge", "tidehold"]);
+    assert!(!debian.at("var/lib/tidehold").exists() && own.exists());
 }
 
 fn it_says_every_default() {
