@@ -30,6 +30,16 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: the_hold_is_kept,
     },
     Scenario { name: "the action says what it was not given", needs: tools, run: what_is_missing_is_said },
+    Scenario {
+        name: "the action goes on where containerd cannot be told",
+        needs: tools,
+        run: a_containerd_that_cannot_be_told,
+    },
+    Scenario {
+        name: "each leg of a matrix saves what it holds",
+        needs: available,
+        run: each_leg_has_its_key,
+    },
     Scenario { name: "the action checks what it fetches", needs: tools, run: what_is_fetched_is_checked },
     Scenario {
         name: "the action sets a machine up and leaves it as it was",
@@ -305,6 +315,41 @@ fn what_is_missing_is_said() {
     runner.next_job();
     runner.succeeds("github-action/save", &[]);
     assert_eq!(runner.output("key"), None);
+}
+
+fn a_containerd_that_cannot_be_told() {
+    let registry = Registry::start();
+    let program = recorder(registry.folder.path());
+    let script = fs::read_to_string(&program).unwrap() + "echo 'no containerd here' >&2; exit 1\n";
+    fs::write(&program, script).unwrap();
+    let mut runner = Runner::new();
+    let inputs = [("binary", program.to_str().unwrap()), ("config", &registry.config())];
+    let said = runner.succeeds("github-action", &inputs);
+    assert!(said.contains("::warning") && said.contains("no containerd here"), "{said}");
+    // Clients that are told by hand have it.
+    let pulled = runner.mirror(&format!("docker.io/{REPOSITORY}/manifests/latest"));
+    assert!(pulled.status.success(), "{}", text(&pulled));
+    runner.succeeds("github-action/save", &[]);
+}
+
+/// A cache is written once under a name: of legs with the same one, all but the first would save nothing.
+fn each_leg_has_its_key() {
+    let metadata = check("yaml", &deploy("github-action").join("action.yml"));
+    let steps = metadata["runs"]["steps"].as_array().unwrap();
+    let named = |id: &str| steps.iter().find(|step| step["id"] == id).unwrap_or_else(|| panic!("no {id}"));
+    let restored = named("restore")["with"]["key"].as_str().unwrap().replace("}}-${{", ",");
+    let restored = restored.trim_matches(['$', '{', '}']);
+    let parts = |list: &str| list.split(',').map(|part| part.trim().to_owned()).collect::<Vec<_>>();
+    let saved = named("start")["env"]["TIDEHOLD_CACHE_KEY"].as_str().unwrap();
+    let (_, saved) = saved.split_once("format(").expect("the same name, put together");
+    let mut saved = parts(saved.split_once(')').unwrap().0);
+    let format = saved.remove(0);
+    let places: Vec<_> = (0..saved.len()).map(|place| format!("{{{place}}}")).collect();
+    assert_eq!(format.trim_matches('\''), places.join("-"));
+    assert_eq!(saved, parts(restored));
+    for part in ["runner.os", "runner.arch", "github.job", "strategy.job-index"] {
+        assert!(saved.iter().any(|named| named == part), "{part}: {saved:?}");
+    }
 }
 
 fn what_is_fetched_is_checked() {
