@@ -1,8 +1,9 @@
 //! The folders and files of the hold, and the order in which they become durable.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,6 +15,21 @@ use crate::oci::{Algorithm, Digest};
 
 /// How much has to fit on the disk before it is said to have room, in bytes: some segments of the index.
 const ROOM_BYTES: usize = 4 << 20;
+
+/// What is ours in the data folder, and what a file system of its own has there.
+const OURS: [&str; 11] = [
+    "adopted",
+    "adopted-from",
+    "arriving",
+    "blobs",
+    "entering",
+    "index",
+    "ingest",
+    "lists",
+    "lock",
+    "lost+found",
+    "record",
+];
 
 /// The paths below the data folder:
 ///
@@ -45,6 +61,7 @@ pub(super) struct Files {
 impl Files {
     pub(super) fn open(data_dir: &Path, disk: Disk) -> Result<Self, StoreError> {
         disk.make_folder(data_dir)?;
+        make_private(data_dir);
         let files = Self {
             data_dir: data_dir.to_owned(),
             blobs: data_dir.join("blobs"),
@@ -378,15 +395,84 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     listing.map(|entry| entry.map(|entry| entry.path()).map_err(StoreError::io("list", folder))).collect()
 }
 
+/// Shuts others out of a data folder that was there before us: blobs may be private images. One with files of others in it
+/// is theirs too and stays as it is.
+fn make_private(data_dir: &Path) {
+    let Ok(mode) = fs::metadata(data_dir).map(|folder| folder.permissions().mode()) else { return };
+    if mode & 0o077 == 0 {
+        return;
+    }
+    let shown = data_dir.display();
+    let foreign = |path: &PathBuf| {
+        let name = name(path);
+        let ours = OURS.contains(&name) || name.starts_with("index.damaged-") || name.starts_with('.');
+        !ours
+    };
+    match entries(data_dir).map(|entries| entries.into_iter().find(foreign)) {
+        Ok(Some(other)) => tracing::warn!(
+            other = %other.display(),
+            "others can look into the data folder {shown}, where private images may be, and something else is in it: give the \
+             hold a folder of its own (data_dir)"
+        ),
+        Ok(None) => {
+            if let Err(error) = fs::set_permissions(data_dir, Permissions::from_mode(mode & 0o700)) {
+                tracing::warn!(%error, "others can look into {shown}, where private images may be: chmod 0700 {shown}");
+            }
+        }
+        Err(_) => {}
+    }
+}
+
 /// One daemon at a time: two would take each other's files for rubbish.
 fn lock(data_dir: &Path) -> Result<File, StoreError> {
     let path = data_dir.join("lock");
     let mut options = File::options();
-    let file = options.write(true).create(true).truncate(false).open(&path);
+    // Whoever can open it can hold the lock, and keep the daemon from starting.
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.map_err(StoreError::io("open", &path))?;
+    if let Err(error) = file.set_permissions(Permissions::from_mode(0o600)) {
+        tracing::warn!(path = %path.display(), %error, "the lock cannot be made the daemon's user's alone");
+    }
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse(data_dir.to_owned())),
         Err(TryLockError::Error(error)) => Err(StoreError::io("lock", &path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn nobody_else_can_look_into_the_hold_or_hold_its_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        fs::create_dir(&data).unwrap();
+        fs::write(data.join("lock"), "").unwrap();
+        // As an earlier version, or an administrator, may have left it.
+        fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(data.join("lock"), Permissions::from_mode(0o644)).unwrap();
+        for _ in 0..2 {
+            drop(Files::open(&data, Disk::default()).unwrap());
+            assert_eq!((mode(&data), mode(&data.join("lock"))), (0o700, 0o600));
+        }
+        // Whatever a hold has is known to be ours.
+        fs::set_permissions(&data, Permissions::from_mode(0o755)).unwrap();
+        drop(Files::open(&data, Disk::default()).unwrap());
+        assert_eq!(mode(&data), 0o700);
+    }
+
+    #[test]
+    fn a_folder_that_others_use_too_stays_open_to_them() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        fs::write(folder.path().join("somebody's"), "").unwrap();
+        drop(Files::open(folder.path(), Disk::default()).unwrap());
+        assert_eq!((mode(folder.path()), mode(&folder.path().join("lock"))), (0o755, 0o600));
     }
 }
