@@ -48,8 +48,10 @@ pub struct Pruned {
     pub removed_bytes: u64,
     /// What is cached after that, in bytes.
     pub cached_bytes: u64,
-    /// By how many bytes the bounds are missed, since what is left is pinned or in use.
+    /// By how many bytes the bounds are missed, since what is left is pinned or in use, or would free nothing.
     pub kept_bytes: u64,
+    /// What stays cached in files that another store has too, in bytes.
+    pub shared_bytes: u64,
 }
 
 /// Whoever keeps and evicts. Cheap to clone.
@@ -151,7 +153,15 @@ impl Inner {
     fn act(&self, bounds: &Bounds, dry_run: bool, now: SystemTime) -> Result<Pruned, StoreError> {
         let _alone = self.alone();
         let plan = plan(&picture(&self.hold, &self.parts, now)?, bounds, now);
-        let Plan { mut removals, removed_bytes, mut cached_bytes, mut kept_bytes, unlisted } = plan;
+        let Plan {
+            mut removals,
+            removed_bytes,
+            mut cached_bytes,
+            mut kept_bytes,
+            shared_bytes,
+            unlisted,
+            ..
+        } = plan;
         if !dry_run {
             let digests: Vec<_> = removals.iter().map(|removal| removal.digest.clone()).collect();
             let removed = self.hold.remove_cached(&digests)?;
@@ -164,7 +174,7 @@ impl Inner {
             kept_bytes += stayed;
         }
         let removed_bytes = removals.iter().map(|removal| removal.size).sum();
-        Ok(Pruned { removed: removals, removed_bytes, cached_bytes, kept_bytes })
+        Ok(Pruned { removed: removals, removed_bytes, cached_bytes, kept_bytes, shared_bytes })
     }
 }
 
@@ -283,6 +293,29 @@ pub(super) mod tests {
         world.hold().point_tag(&named.repository, tag, &entry).unwrap();
         world.keeper.prune(&to(0), at(1000)).unwrap();
         assert!(world.holds(&moved) && !world.holds(&pinned) && !world.holds(&pinned_layer));
+    }
+
+    #[test]
+    fn what_another_store_has_too_stays_where_only_the_disk_is_full() {
+        let world = World::new(Limits { max_cached_bytes: u64::MAX, reserve_bytes: u64::MAX });
+        let [taken_over, layer, shared] = world.push("taken-over:1", 10);
+        let elsewhere = tempfile::tempdir().unwrap();
+        let config = Digest::of(b"{}");
+        for (number, digest) in [&taken_over, &layer, &shared, &config].into_iter().enumerate() {
+            let other = elsewhere.path().join(number.to_string());
+            std::fs::hard_link(world.hold().path_of(digest), other).unwrap();
+        }
+        let [fetched, its_layer, _] = world.push("fetched:1", 20);
+        let evict = |now| world.keeper.evict(world.keeper.excess().unwrap(), now).unwrap();
+        let evicted = evict(at(1000));
+        assert!(!world.holds(&fetched) && !world.holds(&its_layer));
+        let stays = [&taken_over, &layer, &shared];
+        assert!(stays.iter().all(|digest| world.holds(digest)), "{evicted:?}");
+        assert_eq!((evicted.shared_bytes, evicted.kept_bytes), (evicted.cached_bytes, evicted.cached_bytes));
+        // Once the other store has let go of it, it is cache like any other.
+        elsewhere.close().unwrap();
+        assert_eq!(evict(at(2000)).cached_bytes, 0);
+        assert!(stays.iter().all(|digest| !world.holds(digest)));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What is to be removed, as a pure function.
 //!
 //! It goes through images and single blobs from the least recently used on. Each blob is counted by the images that need
-//! it, and leaves with the last of them.
+//! it, and leaves with the last of them. Where only the disk calls for it, what frees nothing stays: a file that another
+//! store has too takes no room of its own.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -66,8 +67,13 @@ pub(super) struct Plan {
     pub(super) removed_bytes: u64,
     /// What is cached after that, in bytes.
     pub(super) cached_bytes: u64,
-    /// By how many bytes the bounds are missed: so much more would have to leave, and is pinned or in use.
+    /// By how many bytes the bounds are missed: so much more would have to leave, and is pinned, in use, or would free
+    /// nothing.
     pub(super) kept_bytes: u64,
+    /// What of the removed bytes the disk has back.
+    pub(super) freed_bytes: u64,
+    /// What stays cached in files that another store has too, in bytes.
+    pub(super) shared_bytes: u64,
     /// What only manifests list that leave.
     pub(super) unlisted: Vec<Digest>,
 }
@@ -81,14 +87,18 @@ enum Piece<'a> {
 /// Says what to remove.
 pub(super) fn plan(picture: &Picture, bounds: &Bounds, now: SystemTime) -> Plan {
     let before: u64 = picture.cached.iter().map(|blob| blob.size).sum();
-    let wanted = before.saturating_sub(bounds.most_bytes.unwrap_or(u64::MAX)).max(bounds.free_bytes);
+    let over = before.saturating_sub(bounds.most_bytes.unwrap_or(u64::MAX));
     let unused_since = bounds.unused_for.and_then(|time| now.checked_sub(time));
     let mut going =
         Going::new(picture, now.checked_sub(bounds.spare_for).filter(|_| !bounds.spare_for.is_zero()));
     for (used_at, piece) in going.in_order(picture) {
         let unused = unused_since.is_some_and(|since| used_at < since);
-        if going.plan.removed_bytes >= wanted && !unused {
+        let fits = going.plan.removed_bytes >= over;
+        if fits && going.plan.freed_bytes >= bounds.free_bytes && !unused {
             break;
+        }
+        if fits && !unused && going.frees_nothing(&piece) {
+            continue;
         }
         match piece {
             Piece::Image(image) => going.take_image(image),
@@ -97,7 +107,11 @@ pub(super) fn plan(picture: &Picture, bounds: &Bounds, now: SystemTime) -> Plan 
     }
     let mut plan = going.plan;
     plan.cached_bytes = before.saturating_sub(plan.removed_bytes);
-    plan.kept_bytes = wanted.saturating_sub(plan.removed_bytes).min(plan.cached_bytes);
+    let over = over.saturating_sub(plan.removed_bytes);
+    let not_freed = bounds.free_bytes.saturating_sub(plan.freed_bytes);
+    plan.kept_bytes = over.max(not_freed).min(plan.cached_bytes);
+    let shared = picture.cached.iter().filter(|blob| blob.shared).map(|blob| blob.size).sum::<u64>();
+    plan.shared_bytes = shared.saturating_sub(plan.removed_bytes - plan.freed_bytes);
     plan
 }
 
@@ -149,6 +163,17 @@ impl<'a> Going<'a> {
         *part == image.root || self.needed.get(part) == Some(&1)
     }
 
+    /// Whether the disk would have nothing back of it, were it to leave now.
+    fn frees_nothing(&self, piece: &Piece<'_>) -> bool {
+        match piece {
+            Piece::Blob(blob) => blob.shared,
+            Piece::Image(image) => {
+                let own = image.parts.iter().filter(|part| self.needed.get(part) == Some(&1));
+                own.filter_map(|part| self.cached.get(part)).all(|blob| blob.shared)
+            }
+        }
+    }
+
     /// An image of which something of its own is kept stays whole.
     fn take_image(&mut self, image: &'a Image) {
         if image.parts.iter().any(|part| self.is_own(image, part) && self.kept.contains(part)) {
@@ -170,8 +195,11 @@ impl<'a> Going<'a> {
 
     fn take(&mut self, digest: &Digest, reference: &Arc<str>) {
         let Some(blob) = self.cached.get(digest).filter(|_| !self.kept.contains(digest)) else { return };
-        let Cached { digest, size, used_at } = (*blob).clone();
+        let Cached { digest, size, used_at, shared } = (*blob).clone();
         self.plan.removed_bytes += size;
+        if !shared {
+            self.plan.freed_bytes += size;
+        }
         self.plan.removals.push(Removal { digest, size, used_at, reference: Arc::clone(reference) });
     }
 }
@@ -196,7 +224,7 @@ mod tests {
 
     /// Of 100 bytes.
     fn blob(name: &str, used_at: u64) -> Cached {
-        Cached { digest: digest(name), size: 100, used_at: at(used_at) }
+        Cached { digest: digest(name), size: 100, used_at: at(used_at), shared: false }
     }
 
     fn image(name: &str, parts: &[&str]) -> Image {
@@ -257,6 +285,35 @@ mod tests {
     }
 
     #[test]
+    fn for_room_on_the_disk_nothing_leaves_that_frees_none() {
+        let names = ["adopted", "its layer", "new", "base", "top", "loose"];
+        let shared = |name, used_at| Cached { shared: true, ..blob(name, used_at) };
+        let picture = Picture {
+            cached: vec![
+                shared("adopted", 10),
+                shared("its layer", 10),
+                shared("loose", 20),
+                blob("new", 30),
+                shared("base", 30),
+                blob("top", 30),
+            ],
+            images: vec![image("adopted", &["its layer"]), image("new", &["base", "top"])],
+            ..Picture::default()
+        };
+        let free = |free_bytes| Bounds { free_bytes, ..Bounds::default() };
+        // An image that frees something leaves whole.
+        assert_eq!(removed(&picture, &free(1), &names), ["new", "base", "top"]);
+        let all = plan(&picture, &free(1000), at(NOW));
+        assert_eq!((all.removed_bytes, all.freed_bytes, all.cached_bytes), (300, 200, 300));
+        assert_eq!((all.kept_bytes, all.shared_bytes), (300, 300));
+        // Whoever wants less to be cached, or what is old to go, means all alike.
+        let both = Bounds { free_bytes: 200, ..down_to(500) };
+        assert_eq!(removed(&picture, &both, &names), ["adopted", "its layer", "new", "base", "top"]);
+        let unused = Bounds { unused_for: Some(Duration::from_secs(NOW - 25)), ..Bounds::default() };
+        assert_eq!(removed(&picture, &unused, &names), ["adopted", "its layer", "loose"]);
+    }
+
+    #[test]
     fn of_an_image_whose_manifest_is_relied_on_the_rest_may_leave_and_stays_listed() {
         let picture = Picture {
             cached: vec![blob("layer", 10)],
@@ -269,15 +326,19 @@ mod tests {
 
     /// Names of blobs; which of them are cached, their sizes and uses; images over them; what is in use.
     fn pictures() -> impl Strategy<Value = Picture> {
-        let cached = prop::collection::btree_map(0..24_u8, (1..50_u64, 0..NOW), 0..20);
+        let cached = prop::collection::btree_map(0..24_u8, (1..50_u64, 0..NOW, any::<bool>()), 0..20);
         let images =
             prop::collection::vec((0..24_u8, prop::collection::btree_set(0..24_u8, 0..8), any::<u8>()), 0..8);
         let in_use = prop::collection::btree_set(0..24_u8, 0..3);
         (cached, images, in_use).prop_map(|(cached, images, in_use)| {
             let of = |number: u8| Digest::of(&[number]);
             let cached = cached.into_iter();
-            let cached =
-                cached.map(|(number, (size, used))| Cached { digest: of(number), size, used_at: at(used) });
+            let cached = cached.map(|(number, (size, used, shared))| Cached {
+                digest: of(number),
+                size,
+                used_at: at(used),
+                shared,
+            });
             let images = images.into_iter().map(|(root, parts, dice)| Image {
                 reference: root.to_string().into(),
                 root: of(root),
@@ -324,6 +385,14 @@ mod tests {
             let bytes: u64 = plan.removals.iter().map(|removal| removal.size).sum();
             let all: u64 = picture.cached.iter().map(|blob| blob.size).sum();
             prop_assert_eq!((plan.removed_bytes, plan.cached_bytes), (bytes, all - bytes));
+            let frees = |removal: &&Removal| {
+                picture.cached.iter().any(|blob| blob.digest == removal.digest && !blob.shared)
+            };
+            let freed: u64 = plan.removals.iter().filter(frees).map(|removal| removal.size).sum();
+            prop_assert_eq!(plan.freed_bytes, freed);
+            if bounds.most_bytes.is_none() && bounds.unused_for.is_none() {
+                prop_assert!(plan.removals.is_empty() || freed > 0, "what left freed nothing");
+            }
         }
 
         #[test]

@@ -101,9 +101,20 @@ impl Watch {
             return;
         }
         // What was just used is evicted a few seconds later, which is no news.
-        let lasting = missing_bytes > 0 && excess.cached_bytes == 0;
+        let shared_bytes = evicted.shared_bytes;
+        let lasting = missing_bytes > 0 && (excess.cached_bytes == 0 || shared_bytes > 0);
         if lasting && self.told_at.is_none_or(|told_at| now.duration_since(told_at) >= TELL_EVERY) {
             self.told_at = Some(now);
+            if shared_bytes > 0 {
+                tracing::warn!(
+                    missing_bytes,
+                    shared_bytes,
+                    "less of the disk is free than [cache] reserve_free wants, and what is cached shares its files with the \
+                     store that it was taken over from, so that evicting it frees nothing: `tidehold adopt --clear` \
+                     removes what that store does not need any more"
+                );
+                return;
+            }
             tracing::warn!(
                 missing_bytes,
                 "less of the disk is free than [cache] reserve_free wants, and nothing is cached that could leave: what \

@@ -5,6 +5,7 @@
 //! back by as much, which is no harm.
 
 use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -48,6 +49,9 @@ pub struct Cached {
     pub size: u64,
     /// When it was last of use, or came.
     pub used_at: SystemTime,
+    /// Whether its file has another name beside ours, as what was taken over from another store has while that keeps it:
+    /// removing it frees nothing.
+    pub shared: bool,
 }
 
 impl Hold {
@@ -102,7 +106,8 @@ impl Hold {
         Ok([told, noted].into_iter().flatten().chain([blob.committed_at]).max())
     }
 
-    /// All blobs that no containerd relies on, and when each was last of use. *Blocking*: takes some microseconds a blob.
+    /// All blobs that no containerd relies on, and when each was last of use. *Blocking*: takes some microseconds a blob, one
+    /// of them for its file.
     ///
     /// # Errors
     /// When the index cannot be read.
@@ -114,7 +119,10 @@ impl Hold {
                 if let (Some(size), []) = (held.size, held.adopters.as_slice())
                     && let Some(used_at) = self.used_at(digest)?
                 {
-                    cached.push(Cached { digest: digest.clone(), size, used_at });
+                    // A file that is gone frees nothing either, and its entry may go.
+                    let file = std::fs::symlink_metadata(self.inner.files.blob(digest));
+                    let shared = file.is_ok_and(|file| file.nlink() > 1);
+                    cached.push(Cached { digest: digest.clone(), size, used_at, shared });
                 }
                 Ok(())
             })?;
@@ -175,6 +183,9 @@ mod tests {
         hold.adopt(&system, &digest, at(0)).unwrap();
         assert_eq!(hold.cached(at(50)).unwrap(), []);
         hold.release(&system, &digest).unwrap();
-        assert_eq!(hold.cached(at(100)).unwrap(), [Cached { digest, size: 4, used_at: at(100) }]);
+        assert_eq!(
+            hold.cached(at(100)).unwrap(),
+            [Cached { digest, size: 4, used_at: at(100), shared: false }]
+        );
     }
 }
