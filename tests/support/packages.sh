@@ -8,23 +8,16 @@
 # Source it, then:
 #   install_prerequisites      installs what the build and the tests lack; asks apt only if something is missing
 #   fetch_parts                fills the cache; quick and without the network once it is full
-<<<<<<< HEAD
 #   install_for_deploy         installs what the tests of deploy/ run and most machines lack; goes on without what
 #                              cannot be had
-#   fetch_parts_and_clients    the same, and what only the tests run: clients of registries, a small Debian
-=======
-#   fetch_parts_and_clients    the same, and what only the tests run: clients of registries, and a browser
->>>>>>> b413e87 (Show the hold's status on a page of its own, with metrics and health beside it)
+#   fetch_parts_and_clients    the same, and what only the tests run: clients of registries, a browser, a small Debian
 #   fetch_parts_and_peers      the parts, and the servers that only the benchmark compares with
 #   parts_cache                prints the cache folder
 #   newest_containerd          prints the folder of the newest containerd that was had
 #
 # The cache holds one folder for each part (containerd-1.6, containerd-1.7, containerd-2, runc,
-<<<<<<< HEAD
-# docker-registry, skopeo, podman, nginx, chroot) with the package's tree in it, and NAME.missing, with the reason in words, for
-=======
-# docker-registry, skopeo, podman, chromedriver with its Chromium, nginx) with the package's tree in it, and NAME.missing, with the reason in words, for
->>>>>>> b413e87 (Show the hold's status on a page of its own, with metrics and health beside it)
+# docker-registry, skopeo, podman, chromedriver with its Chromium, nginx, chroot) with the package's tree in it, and
+# NAME.missing, with the reason in words, for
 # each part that could not be had.
 
 parts_cache() {
@@ -107,12 +100,9 @@ install_for_deploy() {
 # A client is linked to libraries that a machine without it lacks: its tree has those too.
 readonly PARTS="containerd-1.6 containerd-1.7 containerd-2 runc docker-registry"
 readonly CLIENTS="skopeo podman"
-<<<<<<< HEAD
 # A small Debian or Ubuntu of this machine's own release, to install a package in.
 readonly SYSTEMS="chroot"
-=======
 readonly BROWSER="chromedriver"
->>>>>>> b413e87 (Show the hold's status on a page of its own, with metrics and health beside it)
 readonly PEERS="nginx"
 
 fetch_parts() {
@@ -121,11 +111,7 @@ fetch_parts() {
 }
 
 fetch_parts_and_clients() {
-<<<<<<< HEAD
-  WANTED="$PARTS $CLIENTS $SYSTEMS"
-=======
-  WANTED="$PARTS $CLIENTS $BROWSER"
->>>>>>> b413e87 (Show the hold's status on a page of its own, with metrics and health beside it)
+  WANTED="$PARTS $CLIENTS $SYSTEMS $BROWSER"
   fetch_wanted
 }
 
