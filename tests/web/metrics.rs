@@ -1,6 +1,6 @@
 //! The metrics: their names, and that they move as what happens does.
 
-use crate::bench::{ASKS_ALWAYS, Bench, blobs_of, images_only, pull};
+use crate::bench::{ASKS_ALWAYS, Bench, blobs_of, images_only, pull, until};
 use crate::exposition::Metrics;
 use crate::support::hub::client::Client;
 use crate::support::hub::{Fault, HubConfig, Kind};
@@ -27,13 +27,26 @@ pub(crate) async fn busy() -> Bench {
     bench
 }
 
+/// The metrics, once so many bytes were given in all: the last of them is counted a moment after it has left.
+async fn scrape_given(bench: &Bench, bytes: u64) -> Metrics {
+    let mut metrics = scrape(bench).await;
+    until(async || {
+        metrics = scrape(bench).await;
+        metrics.sum("tidehold_bytes_total", &[("front", "mirror")]) >= bytes as f64
+    })
+    .await;
+    metrics
+}
+
 #[tokio::test]
 async fn a_pull_counts_what_the_registry_counts_and_where_the_bytes_came_from() {
     let bench = Bench::start().await;
     let before = scrape(&bench).await;
     assert_eq!(before.sum("tidehold_upstream_requests_total", &[]), 0.0);
     bench.pull("latest").await;
-    let cold = scrape(&bench).await;
+    let own = bench.hub.first().own();
+    let bytes: u64 = blobs_of(own).iter().map(|digest| bench.file_of(digest).metadata().unwrap().len()).sum();
+    let cold = scrape_given(&bench, bytes).await;
     let hub = bench.hub.counters();
     assert_eq!(hub.manifest_gets, 2);
     let upstream = |wished: &[(&str, &str)]| cold.sum("tidehold_upstream_requests_total", wished);
@@ -47,8 +60,6 @@ async fn a_pull_counts_what_the_registry_counts_and_where_the_bytes_came_from() 
         1.0
     );
     assert_eq!(upstream(&[("kind", "token")]), hub.token_requests as f64);
-    let own = bench.hub.first().own();
-    let bytes: u64 = blobs_of(own).iter().map(|digest| bench.file_of(digest).metadata().unwrap().len()).sum();
     let given = |of: &Metrics, from| of.sum("tidehold_bytes_total", &[("front", "mirror"), ("from", from)]);
     assert_eq!((given(&cold, "upstream"), given(&cold, "hold")), (bytes as f64, 0.0));
     assert!(cold.sum("tidehold_hold_bytes", &[("state", "cached")]) >= bytes as f64);
@@ -59,7 +70,7 @@ async fn a_pull_counts_what_the_registry_counts_and_where_the_bytes_came_from() 
     assert_eq!(cold.sum("tidehold_blob_first_byte_seconds_count", &[]), blobs_of(own).len() as f64);
 
     pull(&Client::new(), &bench.daemon.mirror(), "latest").await;
-    let warm = scrape(&bench).await;
+    let warm = scrape_given(&bench, 2 * bytes).await;
     assert_eq!(warm.sum("tidehold_upstream_requests_total", &[("counted", "true")]), 2.0);
     assert_eq!((given(&warm, "upstream"), given(&warm, "hold")), (bytes as f64, bytes as f64));
     assert!(
