@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::Deserialize;
 
@@ -131,12 +132,18 @@ pub struct Blobs {
     pub not_taken: u64,
 }
 
-/// Looks through a content store's `blobs`, and for each at the mark by which the hold says that this containerd relies
-/// on it there.
+/// Looks through a content store's `blobs`, or those that came since some time, and for each at the mark by which the
+/// hold says that this containerd relies on it there.
 ///
 /// # Errors
 /// That one of the two cannot be read.
-pub fn blobs(root: &Path, folder: &Path, data_dir: &Path, containerd: &str) -> io::Result<Blobs> {
+pub fn blobs(
+    root: &Path,
+    folder: &Path,
+    data_dir: &Path,
+    containerd: &str,
+    since: Option<SystemTime>,
+) -> io::Result<Blobs> {
     let marks = marks(root, data_dir, containerd)?;
     let mut blobs = Blobs::default();
     for algorithm in entries(&beneath(root, folder))? {
@@ -148,6 +155,9 @@ pub fn blobs(root: &Path, folder: &Path, data_dir: &Path, containerd: &str) -> i
             let blob = blob?;
             // One may be collected while this looks.
             let Ok(about) = blob.metadata() else { continue };
+            if since.is_some_and(|since| about.modified().is_ok_and(|modified| modified < since)) {
+                continue;
+            }
             blobs.count += 1;
             let name =
                 [algorithm.file_name(), blob.file_name()].map(|name| name.to_string_lossy().into_owned());
@@ -219,6 +229,8 @@ fn entries(folder: &Path) -> io::Result<impl Iterator<Item = io::Result<fs::DirE
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn node(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -262,12 +274,18 @@ mod tests {
             ("/hold/adopted/system/sha256-aa-1", ""),
         ]);
         let at = Path::new("/c/blobs");
-        let look = || blobs(root.path(), at, Path::new("/hold"), "system").unwrap();
+        let look = || blobs(root.path(), at, Path::new("/hold"), "system", None).unwrap();
         assert_eq!(look(), Blobs { count: 2, not_taken: 1 });
         fs::write(root.path().join("hold/adopted/system/sha256-cc-1"), "").unwrap();
         assert_eq!(look(), Blobs { count: 2, not_taken: 0 });
+        let old = SystemTime::UNIX_EPOCH;
+        let cc = fs::File::options().write(true).open(root.path().join("c/blobs/sha256/cc")).unwrap();
+        cc.set_modified(old).unwrap();
+        let since = Some(old + Duration::from_secs(1));
+        let later = blobs(root.path(), at, Path::new("/hold"), "other", since).unwrap();
+        assert_eq!(later, Blobs { count: 1, not_taken: 1 });
         assert_eq!(
-            blobs(root.path(), Path::new("/none"), Path::new("/hold"), "system").unwrap(),
+            blobs(root.path(), Path::new("/none"), Path::new("/hold"), "system", None).unwrap(),
             Blobs::default()
         );
 

@@ -5,107 +5,34 @@
 //! back by the next one: each file is then as it was, as it was written, or neither, and the last means that somebody else
 //! changed it since. Such a change is never lost: it is carried over where that can be done line by line, and otherwise
 //! the file is left alone.
+//!
+//! Once the files are restored, the record still names each content store that was swapped until its containerd was
+//! seen without it. The folder may be somebody else's: nothing in it is touched but what was put there.
+
+mod parts;
+mod write;
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::fs::{self, File, Permissions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::files::{absent, beneath, real};
 use super::takeout::without;
+pub use parts::{Change, Conflict, JournalError, Restoration, Swap};
+use write::{NEW, NEW_FILE, OWN_FILE, beside, remove, sync_folder, write};
 
 /// The record's file in its folder.
 const RECORD: &str = "journal.json";
 
-/// The mode of a file that is made.
-const NEW_FILE: u32 = 0o644;
-
-/// A file's new content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// Its path on the node.
-    pub path: PathBuf,
-    /// What it has now; none where there is no such file.
-    pub before: Option<String>,
-    /// What it is to have.
-    pub after: String,
-}
-
-/// What happens to a file when it is taken back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restoration {
-    /// Its path on the node.
-    pub path: PathBuf,
-    /// What it has now; none where there is no such file.
-    pub now: Option<Vec<u8>>,
-    /// What it will have; none where it will be removed.
-    pub then: Option<Vec<u8>>,
-    /// Whether somebody changed it since, which is carried over.
-    pub merged: bool,
-}
-
-/// A file that somebody changed since, so that it cannot be taken back without losing that.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Conflict {
-    /// Its path on the node.
-    pub path: PathBuf,
-    /// What was written.
-    pub written: Vec<u8>,
-    /// What it has now; none where it was removed.
-    pub now: Option<Vec<u8>>,
-}
-
-/// A content store that was put in the place of a containerd's own.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Swap {
-    /// The name that it has in Tidehold's configuration.
-    pub containerd: String,
-    /// Where that containerd keeps things.
-    pub root: PathBuf,
-    /// The hold.
-    pub data_dir: PathBuf,
-}
-
-/// Why the journal cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum JournalError {
-    /// A file or folder could not be read or written.
-    #[error("{doing} {}: {source}", path.display())]
-    Io {
-        /// In a few words.
-        doing: &'static str,
-        /// The path on the node.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The record is not one.
-    #[error("{} is damaged ({source}): the originals are beside it, put them back by hand", path.display())]
-    Damaged {
-        /// The path on the node.
-        path: PathBuf,
-        /// What the parser said.
-        source: serde_json::Error,
-    },
-    /// A file was changed by others since, and what they changed is what is to be written anew.
-    #[error(
-        "{} was changed since the last setup, too near to what that wrote: run tidehold setup --undo first",
-        .0.display()
-    )]
-    Changed(PathBuf),
-    /// A file is not what it was when the changes were shown.
-    #[error("{} has changed this very moment: run this again", .0.display())]
-    Moved(PathBuf),
-    /// Another run has it.
-    #[error("another tidehold setup is running")]
-    Busy,
-}
+/// The kinds of copies in the folder.
+const ORIGINAL: &str = "original";
+const WRITTEN: &str = "written";
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Record {
@@ -113,6 +40,15 @@ struct Record {
     /// The folders that were made, the outer ones first.
     folders: Vec<PathBuf>,
     swaps: BTreeSet<Swap>,
+    /// The swaps of which the files are restored, and whose containerds may still run on the hold.
+    #[serde(default)]
+    leaving: BTreeSet<Swap>,
+    /// Whether units of systemd were among the files that are restored.
+    #[serde(default)]
+    had_units: bool,
+    /// Whether the folder was made for this.
+    #[serde(default)]
+    made: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -141,33 +77,77 @@ pub struct Journal {
     root: PathBuf,
     folder: PathBuf,
     record: Record,
+    /// The record's file as it was read.
+    read: Option<Vec<u8>>,
+    /// Held from the first change on.
+    lock: Option<File>,
 }
 
 impl Journal {
-    /// Opens the one in a folder of the node; there may be none yet.
+    /// Opens the one in a folder of the node; there may be none yet. Others may change it until it is locked.
     ///
     /// # Errors
     /// That it cannot be read.
     pub fn open(root: &Path, folder: &Path) -> Result<Self, JournalError> {
-        let path = folder.join(RECORD);
-        let record = match fs::read(beneath(root, &path)) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|source| JournalError::Damaged { path, source })?
-            }
-            Err(error) if absent(&error) => Record::default(),
-            Err(source) => return Err(JournalError::Io { doing: "read", path, source }),
-        };
-        Ok(Self { root: root.to_owned(), folder: folder.to_owned(), record })
+        let (root, folder) = (root.to_owned(), folder.to_owned());
+        let mut journal = Self { root, folder, record: Record::default(), read: None, lock: None };
+        journal.read = journal.read_record()?;
+        if let Some(bytes) = &journal.read {
+            let path = journal.folder.join(RECORD);
+            journal.record =
+                serde_json::from_slice(bytes).map_err(|source| JournalError::Damaged { path, source })?;
+        }
+        Ok(journal)
     }
 
-    /// Whether nothing was changed.
+    /// Keeps every other run out until this one has ended.
+    ///
+    /// # Errors
+    /// That another one has it, or has changed it since it was opened.
+    pub fn lock(&mut self) -> Result<(), JournalError> {
+        if self.lock.is_some() {
+            return Ok(());
+        }
+        let at = self.at(&self.folder);
+        let lock = match File::open(&at) {
+            Ok(lock) => lock,
+            Err(error) if absent(&error) && self.read.is_none() => return Ok(()),
+            Err(error) if absent(&error) => return Err(JournalError::Stale),
+            Err(error) => return Err(failed("open", &self.folder)(error)),
+        };
+        lock.try_lock().map_err(|_| JournalError::Busy)?;
+        // The one that was locked may have been removed just before.
+        let same = |there: fs::Metadata| lock.metadata().is_ok_and(|own| own.ino() == there.ino());
+        if !fs::metadata(&at).is_ok_and(same) || self.read_record()? != self.read {
+            return Err(JournalError::Stale);
+        }
+        self.lock = Some(lock);
+        Ok(())
+    }
+
+    /// Whether nothing is left to be taken back.
     pub fn is_empty(&self) -> bool {
-        self.record.entries.is_empty()
+        self.record.entries.is_empty() && self.record.leaving.is_empty() && !self.record.had_units
+    }
+
+    /// Whether the files are restored, and only what runs is left: containerds on the hold, and units.
+    pub fn is_restored(&self) -> bool {
+        self.record.entries.is_empty() && !self.is_empty()
+    }
+
+    /// When something was last changed.
+    pub fn changed(&self) -> Option<SystemTime> {
+        fs::metadata(self.at(&self.folder.join(RECORD))).ok()?.modified().ok()
     }
 
     /// The content stores that were swapped.
     pub fn swaps(&self) -> impl Iterator<Item = &Swap> {
-        self.record.swaps.iter()
+        self.record.swaps.union(&self.record.leaving)
+    }
+
+    /// Whether units of systemd were among the files that are restored.
+    pub fn had_units(&self) -> bool {
+        self.record.had_units
     }
 
     /// The files that were changed.
@@ -183,15 +163,21 @@ impl Journal {
         if changes.is_empty() {
             return Ok(());
         }
-        let folder = self.at(&self.folder);
-        fs::create_dir_all(&folder).map_err(failed("make", &self.folder))?;
-        fs::set_permissions(&folder, Permissions::from_mode(0o700)).map_err(failed("make", &self.folder))?;
-        let lock = File::open(&folder).map_err(failed("open", &self.folder))?;
-        lock.try_lock().map_err(|_| JournalError::Busy)?;
+        self.make_folder()?;
+        self.lock()?;
+        if self.read.is_none() {
+            // So that whoever takes this back knows whose the folder is.
+            self.save()?;
+        }
         for change in changes {
             self.note(change)?;
         }
-        self.record.swaps.extend(swap);
+        if let Some(swap) = swap {
+            let other = |known: &Swap| known.containerd != swap.containerd;
+            self.record.leaving.retain(other);
+            self.record.swaps.retain(other);
+            self.record.swaps.insert(swap);
+        }
         self.save()?;
         for folder in &self.record.folders {
             fs::create_dir_all(self.at(folder)).map_err(failed("make", folder))?;
@@ -200,7 +186,8 @@ impl Journal {
             let entry = self.record.entries.iter().find(|entry| entry.path == change.path);
             let rights = entry.and_then(|entry| entry.original.as_ref());
             let at = real(&self.root, &change.path).map_err(failed("read", &change.path))?;
-            write(&at, change.after.as_bytes(), rights, false).map_err(failed("write", &change.path))?;
+            write(&at, change.after.as_bytes(), rights, NEW_FILE, false)
+                .map_err(failed("write", &change.path))?;
         }
         Ok(())
     }
@@ -234,11 +221,17 @@ impl Journal {
         Ok((restorations, conflicts))
     }
 
-    /// Takes everything back, and then the record itself.
+    /// Takes all files back. The record stays, for the containerds that may still run on the hold, until it is closed.
     ///
     /// # Errors
     /// That a file could not be written. What was done till then is found done by the next run.
-    pub fn undo(self, restorations: &[Restoration], force: bool) -> Result<(), JournalError> {
+    pub fn restore(
+        &mut self,
+        restorations: &[Restoration],
+        force: bool,
+        had_units: bool,
+    ) -> Result<(), JournalError> {
+        self.lock()?;
         for restoration in restorations {
             let path = &restoration.path;
             if self.now(path)? != restoration.now {
@@ -250,12 +243,12 @@ impl Journal {
             if let Some(now) =
                 restoration.now.as_ref().filter(|now| force && !restoration.merged && !ours(now))
             {
-                write(&beside(&at, ".changed"), now, None, false).map_err(failed("write", path))?;
+                write(&beside(&at, ".changed"), now, None, NEW_FILE, false).map_err(failed("write", path))?;
             }
             let rights = entry.and_then(|entry| entry.original.as_ref());
             match &restoration.then {
                 Some(then) => {
-                    write(&at, then, rights, !restoration.merged).map_err(failed("write", path))?;
+                    write(&at, then, rights, NEW_FILE, !restoration.merged).map_err(failed("write", path))?;
                 }
                 None => remove(&at).map_err(failed("remove", path))?,
             }
@@ -275,9 +268,66 @@ impl Journal {
                 }
             }
         }
-        let record = self.folder.join(RECORD);
-        remove(&self.at(&record)).map_err(failed("remove", &record))?;
-        fs::remove_dir_all(self.at(&self.folder)).map_err(failed("remove", &self.folder))
+        let swaps = std::mem::take(&mut self.record.swaps);
+        self.record.leaving.extend(swaps);
+        self.record.had_units |= had_units;
+        self.record.folders.clear();
+        self.record.entries.clear();
+        self.save()
+    }
+
+    /// Removes the record, and all else that was put into its folder, once nothing is left to be taken back.
+    ///
+    /// # Errors
+    /// That it could not be removed.
+    pub fn close(mut self) -> Result<(), JournalError> {
+        self.lock()?;
+        if self.lock.is_none() {
+            return Ok(());
+        }
+        let folder = self.at(&self.folder);
+        let names = fs::read_dir(&folder).map_err(failed("read", &self.folder))?.flatten();
+        let names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        // The record is the last, so that a run which is cut short here is gone on with.
+        let (record, others): (Vec<_>, Vec<_>) =
+            names.into_iter().filter(|name| is_own(name)).partition(|name| name == RECORD);
+        for name in others.into_iter().chain(record) {
+            let path = self.folder.join(name);
+            remove(&self.at(&path)).map_err(failed("remove", &path))?;
+        }
+        if !self.record.made {
+            return Ok(());
+        }
+        match fs::remove_dir(&folder) {
+            Ok(()) => Ok(()),
+            Err(error) if absent(&error) || error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            Err(error) => Err(failed("remove", &self.folder)(error)),
+        }
+    }
+
+    fn read_record(&self) -> Result<Option<Vec<u8>>, JournalError> {
+        let path = self.folder.join(RECORD);
+        match fs::read(self.at(&path)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if absent(&error) => Ok(None),
+            Err(source) => Err(JournalError::Io { doing: "read", path, source }),
+        }
+    }
+
+    /// Makes the folder for root's eyes alone; one that is there stays as it is.
+    fn make_folder(&mut self) -> Result<(), JournalError> {
+        let folder = self.at(&self.folder);
+        if let Some(above) = folder.parent() {
+            fs::create_dir_all(above).map_err(failed("make", &self.folder))?;
+        }
+        match DirBuilder::new().mode(0o700).create(&folder) {
+            Ok(()) => {
+                self.record.made = true;
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(failed("make", &self.folder)(error)),
+        }
     }
 
     /// Enters a change into the record, with copies of what the file was and will be.
@@ -298,7 +348,7 @@ impl Journal {
         };
         if known.is_none() {
             if let Some(now) = &now {
-                self.keep(&copy_name("original", entry.copy), now)?;
+                self.keep(&copy_name(ORIGINAL, entry.copy), now)?;
             }
             self.note_folders(&change.path);
         } else {
@@ -313,11 +363,11 @@ impl Journal {
                         Some(rights) => Some(rights),
                         None => self.rights(&change.path)?,
                     };
-                    self.keep(&copy_name("original", entry.copy), &merged)?;
+                    self.keep(&copy_name(ORIGINAL, entry.copy), &merged)?;
                 }
             }
         }
-        self.keep(&copy_name("written", entry.copy), change.after.as_bytes())?;
+        self.keep(&copy_name(WRITTEN, entry.copy), change.after.as_bytes())?;
         entry.written.push(hash(change.after.as_bytes()));
         self.record.entries.push(entry);
         Ok(())
@@ -354,11 +404,12 @@ impl Journal {
         Ok(Some((!merged.trim().is_empty() || entry.original.is_some()).then(|| merged.into_bytes())))
     }
 
-    fn save(&self) -> Result<(), JournalError> {
+    fn save(&mut self) -> Result<(), JournalError> {
         let path = self.folder.join(RECORD);
         let bytes = serde_json::to_vec_pretty(&self.record)
             .map_err(|source| JournalError::Damaged { path: path.clone(), source })?;
         self.keep(RECORD, &bytes)?;
+        self.read = Some(bytes);
         // The folder's own name is durable too.
         let above = self.at(&self.folder).parent().map(Path::to_owned);
         above.map_or(Ok(()), |above| sync_folder(&above)).map_err(failed("sync", &path))
@@ -367,18 +418,18 @@ impl Journal {
     /// Writes a file of the journal's own.
     fn keep(&self, name: &str, bytes: &[u8]) -> Result<(), JournalError> {
         let path = self.folder.join(name);
-        write(&self.at(&path), bytes, None, false).map_err(failed("write", &path))
+        write(&self.at(&path), bytes, None, OWN_FILE, false).map_err(failed("write", &path))
     }
 
     fn original(&self, entry: &Entry) -> Result<Option<Vec<u8>>, JournalError> {
         if entry.original.is_none() {
             return Ok(None);
         }
-        self.kept(&copy_name("original", entry.copy)).map(Some)
+        self.kept(&copy_name(ORIGINAL, entry.copy)).map(Some)
     }
 
     fn written(&self, entry: &Entry) -> Result<Vec<u8>, JournalError> {
-        self.kept(&copy_name("written", entry.copy))
+        self.kept(&copy_name(WRITTEN, entry.copy))
     }
 
     fn kept(&self, name: &str) -> Result<Vec<u8>, JournalError> {
@@ -415,44 +466,12 @@ impl Journal {
     }
 }
 
-/// What a file is called while it is written.
-const NEW: &str = ".tidehold-new";
-
-/// Writes a file whole or not at all, durably, with the rights it had. A new one is readable by all.
-fn write(at: &Path, bytes: &[u8], rights: Option<&Original>, dated: bool) -> io::Result<()> {
-    let new = beside(at, NEW);
-    remove(&new)?;
-    let mut file = File::options().write(true).create_new(true).open(&new)?;
-    file.write_all(bytes)?;
-    if let Some(rights) = rights {
-        chown(&new, Some(rights.uid), Some(rights.gid))?;
-    }
-    file.set_permissions(Permissions::from_mode(rights.map_or(NEW_FILE, |rights| rights.mode)))?;
-    if let Some(rights) = rights.filter(|_| dated) {
-        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_nanos(rights.modified))?;
-    }
-    file.sync_all()?;
-    fs::rename(&new, at)?;
-    at.parent().map_or(Ok(()), sync_folder)
-}
-
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
-}
-
-/// The path with something added to its name.
-fn beside(at: &Path, ending: &str) -> PathBuf {
-    let mut name = at.file_name().map(OsString::from).unwrap_or_default();
-    name.push(ending);
-    at.with_file_name(name)
-}
-
-fn remove(at: &Path) -> io::Result<()> {
-    match fs::remove_file(at) {
-        Ok(()) => at.parent().map_or(Ok(()), sync_folder),
-        Err(error) if absent(&error) => Ok(()),
-        Err(error) => Err(error),
-    }
+/// Whether a name in the folder is one that is given here.
+fn is_own(name: &str) -> bool {
+    let name = name.strip_suffix(NEW).unwrap_or(name);
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let copy = name.split_once('.').filter(|(number, _)| is_number(number));
+    name == RECORD || copy.is_some_and(|(_, kind)| kind == ORIGINAL || kind == WRITTEN)
 }
 
 fn copy_name(kind: &str, copy: u32) -> String {

@@ -14,6 +14,7 @@ pub(crate) type Scenario = (&'static str, fn(Version));
 pub(crate) const SCENARIOS: &[Scenario] = &[
     ("it is set up, pulls by way of the hold, and is then as it was", from_nothing_and_back),
     ("one in use is set up after its blobs were taken over, and keeps its images both ways", in_use),
+    ("what it pulled between setup and its restart is taken over before that", pulled_before_the_restart),
     ("it reads its own default configuration as it was meant once that is set up", its_own_defaults),
 ];
 
@@ -60,14 +61,11 @@ impl Node {
         tidehold(&[&where_it_is, options].concat())
     }
 
-    /// Doctor finds nothing to mend.
-    fn doctor(&self) {
+    fn doctor(&self) -> Ran {
         let (socket, hosts) = (self.folder().join("grpc.sock"), self.folder().join("certs.d"));
         let (socket, hosts, own) = (socket.to_str().unwrap(), hosts.to_str().unwrap(), self.daemon.config());
         let own = own.to_str().unwrap();
         tidehold(&["doctor", "--offline", "--containerd", socket, "--hosts-dir", hosts, "--config", own])
-            .done()
-            .said(&["containerd.store"]);
     }
 }
 
@@ -76,7 +74,7 @@ fn from_nothing_and_back(version: Version) {
     let before = node.config();
     node.setup(&["--yes"]).done().said(&["2 files changed"]);
     node.containerd.restart();
-    node.doctor();
+    node.doctor().done().said(&["containerd.store"]);
     let cost = node.upstream.cost_of(|| node.containerd.pull("default", LATEST));
     assert_eq!(cost.manifest_gets, 2, "{cost:?}");
     assert_free(&node.upstream.cost_of(|| node.containerd.pull("other", LATEST)));
@@ -87,12 +85,26 @@ fn from_nothing_and_back(version: Version) {
     assert!(node.daemon.log().contains(unpacked), "{}", node.daemon.log());
     node.setup(&["--yes"]).done().said(&["nothing to change"]);
 
-    node.setup(&["--undo", "--yes"]).done().said(&["giving ", "2 files restored"]);
+    let next = "systemctl restart containerd, and then tidehold setup --undo again";
+    node.setup(&["--undo", "--yes"]).done().said(&["giving ", "2 files restored", next]);
     assert_eq!(node.config(), before);
     assert!(!node.folder().join("certs.d").exists());
-    assert!(!node.folder().join("journal").exists());
-    node.daemon.kill();
+    // It still runs on the hold, which alone has what it pulls now.
+    node.containerd.route("docker.io", &node.upstream.hub.registry_url());
+    let late = node.upstream.push("late", 1000);
+    node.containerd.pull("late", &late.reference);
+    node.setup(&["--may-remove"]).failed_with(1, &["still to be taken back", "still runs with Tidehold"]);
+    node.setup(&["--undo", "--yes"]).done().said(&["the files are restored", next]);
     node.containerd.restart();
+    node.daemon.kill();
+    node.setup(&["--may-remove"]).failed_with(1, &["still to be taken back"]);
+    node.setup(&["--undo", "--yes"]).done();
+    assert!(!node.folder().join("journal").exists());
+    node.setup(&["--may-remove"]).done();
+    assert_eq!(node.containerd.run("late", &late.reference), release(&late.image));
+    // What it removes from now on is no loss that the hold has to answer for.
+    node.containerd.remove_images("late");
+    node.setup(&["--may-remove"]).done();
     assert_eq!(node.containerd.content("default"), parts_of(node.upstream.hub.first()));
     assert_eq!(node.containerd.run("other", LATEST), release(node.upstream.hub.first()));
 }
@@ -110,12 +122,31 @@ fn in_use(version: Version) {
     tidehold(&adopt).done();
     node.setup(&["--yes"]).done();
     node.containerd.restart();
-    node.doctor();
+    node.doctor().done().said(&["containerd.store"]);
     assert_eq!(node.containerd.run("default", LATEST), release(node.upstream.hub.first()));
 
     node.setup(&["--undo", "--yes"]).done();
     assert_eq!(node.config(), before);
     node.daemon.kill();
+    node.containerd.restart();
+    assert_eq!(node.containerd.run("default", LATEST), release(node.upstream.hub.first()));
+}
+
+fn pulled_before_the_restart(version: Version) {
+    let mut node = Node::start(version);
+    node.setup(&["--yes"]).done();
+    node.containerd.pull("default", LATEST);
+    let told = node.doctor();
+    assert!(
+        told.stdout.contains("are not in Tidehold") && told.stdout.contains("tidehold adopt"),
+        "{told:?}"
+    );
+    node.setup(&["--yes", "--restart-with", "false"]).failed_with(1, &["in use", "tidehold adopt"]);
+    let own = node.daemon.config();
+    let root = node.containerd.root();
+    let adopt = ["adopt", "--config", own.to_str().unwrap(), "--from", root.to_str().unwrap()];
+    tidehold(&adopt).done();
+    node.setup(&["--yes"]).done().said(&["nothing to change"]);
     node.containerd.restart();
     assert_eq!(node.containerd.run("default", LATEST), release(node.upstream.hub.first()));
 }

@@ -7,6 +7,7 @@ mod plan;
 mod removable;
 mod running;
 mod shown;
+mod undo;
 mod units;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
@@ -17,7 +18,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use tidehold::config::Config;
 use tidehold::node::containerd::{BUILTIN_STORE, CONFIG};
-use tidehold::node::discover::{blobs, owed};
+use tidehold::node::discover::blobs;
 use tidehold::node::files::beneath;
 use tidehold::node::journal::{Journal, Swap};
 
@@ -144,72 +145,6 @@ impl Setup {
         }
     }
 
-    fn take_out(&self) -> Result<(), Failed> {
-        self.can_restart()?;
-        let journal = Journal::open(&self.root, &self.journal).context("read what was changed")?;
-        if journal.is_empty() {
-            return super::print("nothing to take back: no setup has changed anything here");
-        }
-        let (restorations, conflicts) = journal.undo_plan(self.force).context("look at what was changed")?;
-        for conflict in &conflicts {
-            super::print(&format!("{} was changed since setup wrote it:", conflict.path.display()))?;
-            shown::bytes(&conflict.path, Some(&conflict.written), conflict.now.as_deref())?;
-        }
-        if let Some(first) = conflicts.first() {
-            return Err(anyhow!(
-                "{} cannot be taken back without losing that change: take it out yourself and run this again, or \
-                 restore the file as it was before setup with --force, which keeps what it has now as {}.changed; nothing \
-                 was changed",
-                first.path.display(),
-                first.path.display()
-            )
-            .into());
-        }
-        for restoration in &restorations {
-            if restoration.merged {
-                let path = restoration.path.display();
-                super::print(&format!(
-                    "{path} was changed by others since: that stays, what is Tidehold's goes"
-                ))?;
-            }
-            shown::bytes(&restoration.path, restoration.now.as_deref(), restoration.then.as_deref())?;
-        }
-        let swaps: Vec<Swap> = journal.swaps().cloned().collect();
-        let said = format!("{} would be restored", shown::files(restorations.len()));
-        if self.dry_run {
-            for swap in &swaps {
-                let owed = self.owed(swap)?;
-                if owed > 0 {
-                    super::print(&format!(
-                        "{owed} blobs would be given back to {} first",
-                        swap.root.display()
-                    ))?;
-                }
-            }
-            return super::print(&said);
-        }
-        self.confirm(&format!("restore {}", shown::files(restorations.len())))?;
-        let units = Units::of(self);
-        let wrote_units = journal.paths().any(Units::is_one);
-        for swap in &swaps {
-            self.give_back(swap)?;
-        }
-        if wrote_units {
-            units.disable()?;
-        }
-        journal.undo(&restorations, self.force).context("restore")?;
-        super::print(&format!("{} restored", shown::files(restorations.len())))?;
-        if !self.wants_restart() {
-            return super::print("next: systemctl restart containerd, and then stop tidehold");
-        }
-        self.restart_containerd()?;
-        // What it pulled until just now.
-        for swap in &swaps {
-            self.give_back(swap)?;
-        }
-        if wrote_units { units.stop() } else { Ok(()) }
-    }
-
     fn tidehold_config(&self) -> Result<Config, Failed> {
         match &self.config {
             Some(file) => super::load(Some(file)),
@@ -254,33 +189,12 @@ impl Setup {
         }
     }
 
-    /// How many blobs a containerd relies on that are not in its own store.
-    fn owed(&self, swap: &Swap) -> Result<u64, Failed> {
-        let blobs = swap.root.join(BUILTIN_STORE).join("blobs");
-        let owed = owed(&self.root, &swap.data_dir, &swap.containerd, &blobs);
-        Ok(owed.with_context(|| format!("look at {}", swap.data_dir.display()))?)
-    }
-
-    /// Has all that a containerd relies on in its own store again, which it is about to use again.
-    fn give_back(&self, swap: &Swap) -> Result<(), Failed> {
-        let owed = self.owed(swap)?;
-        if owed == 0 {
-            return Ok(());
-        }
-        super::print(&format!("giving {owed} blobs back to {}", swap.root.display()))?;
-        let ended = self.adopt(swap, &["--undo"])?;
-        if ended.success() && self.owed(swap)? == 0 {
-            return Ok(());
-        }
-        Err(anyhow!(
-            "containerd relies on {owed} blobs that only Tidehold has, and would lose them: run `tidehold adopt --undo` \
-             until it succeeds, and then this again; nothing was restored"
-        )
-        .into())
-    }
-
     fn start(&self, plan: &Plan) -> Result<(), Failed> {
         Units::of(self).start()?;
+        if let Some(swap) = &plan.swap {
+            // It may have pulled since it was looked at.
+            self.take_the_last(swap)?;
+        }
         if plan.has_containerd {
             self.restart_containerd()?;
         }
@@ -293,7 +207,7 @@ impl Setup {
     /// What containerd has pulled into its own store until it was restarted.
     fn take_the_last(&self, swap: &Swap) -> Result<(), Failed> {
         let folder = swap.root.join(BUILTIN_STORE).join("blobs");
-        let found = blobs(&self.root, &folder, &swap.data_dir, &swap.containerd);
+        let found = blobs(&self.root, &folder, &swap.data_dir, &swap.containerd, None);
         let found = found.with_context(|| format!("look at {}", folder.display()))?;
         if found.not_taken == 0 {
             return Ok(());

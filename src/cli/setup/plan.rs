@@ -5,6 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
 use tidehold::config::{Config, Containerd};
@@ -14,7 +15,7 @@ use tidehold::node::edits::{
     Differ, Refusal, Store, Wanted, buildkit, configure, docker, has_hosts, hosts, podman,
 };
 use tidehold::node::files::{beneath, text};
-use tidehold::node::journal::{Change, Swap};
+use tidehold::node::journal::{Change, Journal, Swap};
 use tidehold::oci::{Platform, Registry};
 
 use super::super::Failed;
@@ -104,8 +105,7 @@ impl Plan {
     fn containerd(&mut self, setup: &Setup, config: &Config) -> Result<PathBuf, Failed> {
         let main = &setup.containerd_config;
         let Found { mut files, settings, running } = running::found(setup)?;
-        let running = running.unwrap_or_default();
-        let version = version(setup, &settings, &running)?;
+        let version = version(setup, &settings, running.as_ref())?;
         let settings = Settings::read(&files, version).map_err(anyhow::Error::from)?;
         let told = version.map_or_else(|| "containerd".to_owned(), |version| format!("containerd {version}"));
         self.notes.push(match files.is_empty() {
@@ -123,6 +123,7 @@ impl Plan {
         let hosts = (settings.hosts != folder_text).then_some(folder_text);
 
         let of = own(setup, config)?;
+        let journal = Journal::open(&setup.root, &setup.journal).context("read what was changed before")?;
         let ours = settings.stores().any(|(_, proxy)| Path::new(&proxy.address) == of.socket);
         let program = program_path(setup)?;
         let platform = Platform::of_this_machine().to_string();
@@ -134,8 +135,16 @@ impl Plan {
                     "the version of containerd cannot be found out: say it, as in --containerd-version 1.7"
                 )
             })?;
-            if !(ours && settings.builtin_disabled()) {
-                let (swap, in_use) = may_swap(setup, config, of, &settings, &running)?;
+            let since = match running.as_ref().map(|running| running.store.is_some()) {
+                _ if !(ours && settings.builtin_disabled()) => Some(None),
+                // What its files say, it does only from its next start on: what it has pulled until then is its own.
+                Some(true) => Some(None),
+                Some(false) => None,
+                // What was there before, Tidehold had then.
+                None => journal.changed().map(Some),
+            };
+            if let Some(since) = since {
+                let (swap, in_use) = may_swap(setup, config, of, &settings, running.as_ref(), since)?;
                 (self.swap, self.in_use) = (Some(swap), in_use);
             }
             Some(Store { socket: &of.socket, differ: Differ::of(version, &platform, &program) })
@@ -313,15 +322,22 @@ fn may_swap(
     config: &Config,
     of: &Containerd,
     settings: &Settings,
-    running: &Running,
+    running: Option<&Running>,
+    since: Option<SystemTime>,
 ) -> Result<(Swap, bool), Failed> {
-    let store = running.store.clone().unwrap_or_else(|| settings.root.join(BUILTIN_STORE));
+    let store = running.and_then(|running| running.store.clone());
+    let store = store.unwrap_or_else(|| settings.root.join(BUILTIN_STORE));
     let folder = store.join("blobs");
-    let found = blobs(&setup.root, &folder, &config.data_dir, &of.name)
+    let found = blobs(&setup.root, &folder, &config.data_dir, &of.name, since)
         .with_context(|| format!("look at {}", folder.display()))?;
     let root = store.parent().map_or_else(|| settings.root.clone(), Path::to_owned);
     if found.not_taken == 0 {
-        let swap = Swap { containerd: of.name.clone(), root, data_dir: config.data_dir.clone() };
+        let swap = Swap {
+            containerd: of.name.clone(),
+            root,
+            data_dir: config.data_dir.clone(),
+            socket: settings.socket.clone(),
+        };
         return Ok((swap, found.count > 0));
     }
     Err(anyhow!(
@@ -396,7 +412,7 @@ fn program_path(setup: &Setup) -> Result<PathBuf, Failed> {
 }
 
 /// What was said, or what runs, or what would run; or what the configuration gives away.
-fn version(setup: &Setup, settings: &Settings, running: &Running) -> Result<Option<Version>, Failed> {
+fn version(setup: &Setup, settings: &Settings, running: Option<&Running>) -> Result<Option<Version>, Failed> {
     if let Some(said) = &setup.containerd_version {
         let version = Version::parse(said).ok_or_else(|| {
             Failed::Usage(format!(
@@ -405,8 +421,8 @@ fn version(setup: &Setup, settings: &Settings, running: &Running) -> Result<Opti
         })?;
         return Ok(Some(version));
     }
-    if running.version.is_some() {
-        return Ok(running.version);
+    if let Some(version) = running.and_then(|running| running.version) {
+        return Ok(Some(version));
     }
     let installed = program(&setup.root, "containerd").and_then(|program| {
         let output = Command::new(beneath(&setup.root, &program)).arg("--version").output().ok()?;

@@ -1,5 +1,7 @@
 //! The containerd of a node: what its files come to, and what it says of itself where it runs.
 
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,7 +13,7 @@ use containerd_client::services::v1::version_client::VersionClient;
 use containerd_client::services::v1::{InfoRequest, ListNamespacesRequest, PluginsRequest};
 use containerd_client::with_namespace;
 use tidehold::node::containerd::{File, Settings, Version};
-use tidehold::node::files::{beneath, configuration};
+use tidehold::node::files::{absent, beneath, configuration};
 use tonic::{Code, Request};
 
 use super::super::Failed;
@@ -31,6 +33,35 @@ pub(super) struct Running {
     pub(super) store: Option<PathBuf>,
     /// Its content stores that are proxies: their names, and their addresses where it tells them.
     pub(super) proxies: Vec<(String, String)>,
+}
+
+/// Which content store a containerd has at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Its own.
+    Own,
+    /// None of its own.
+    OnHold,
+    /// None, as it does not run: it will have the one that its files say.
+    Stopped,
+    /// It does not say.
+    Silent,
+}
+
+/// Asks the one at a socket.
+pub(super) fn state(socket: &Path) -> Result<State, Failed> {
+    match UnixStream::connect(socket) {
+        Ok(_) => {}
+        Err(error) if absent(&error) || error.kind() == io::ErrorKind::ConnectionRefused => {
+            return Ok(State::Stopped);
+        }
+        Err(_) => return Ok(State::Silent),
+    }
+    Ok(match ask(socket)? {
+        Some(running) if running.store.is_some() => State::Own,
+        Some(_) => State::OnHold,
+        None => State::Silent,
+    })
 }
 
 /// What is known of the node's containerd.

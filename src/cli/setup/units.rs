@@ -84,6 +84,11 @@ impl Units {
         self.systemctl(&["daemon-reload"])
     }
 
+    /// What does the same by hand.
+    pub(super) fn stopping() -> &'static str {
+        "systemctl stop tidehold.socket tidehold.service && systemctl daemon-reload"
+    }
+
     /// That systemd is there to restart anything.
     pub(super) fn must_run(&self) -> Result<(), Failed> {
         if self.root != Path::new("/") {

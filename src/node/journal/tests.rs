@@ -3,6 +3,10 @@
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
+
 use super::*;
 use crate::node::files::text;
 
@@ -45,10 +49,11 @@ impl Node {
     }
 
     fn undo(&self) -> Vec<Conflict> {
-        let journal = self.journal();
+        let mut journal = self.journal();
         let (restorations, conflicts) = journal.undo_plan(false).unwrap();
         if conflicts.is_empty() {
-            journal.undo(&restorations, false).unwrap();
+            journal.restore(&restorations, false, false).unwrap();
+            journal.close().unwrap();
         }
         conflicts
     }
@@ -157,10 +162,11 @@ fn what_cannot_be_told_apart_is_left_alone_until_it_is_forced_and_even_then_kept
     assert_eq!(conflicts[0].written, b"a = 2\n");
     assert_eq!(node.text("/etc/a.toml").unwrap(), "a = 3\n");
 
-    let journal = node.journal();
+    let mut journal = node.journal();
     let (restorations, conflicts) = journal.undo_plan(true).unwrap();
     assert_eq!(conflicts, []);
-    journal.undo(&restorations, true).unwrap();
+    journal.restore(&restorations, true, false).unwrap();
+    journal.close().unwrap();
     assert_eq!(node.text("/etc/a.toml").unwrap(), "a = 1\n");
     assert_eq!(node.text("/etc/a.toml.changed").unwrap(), "a = 3\n");
 }
@@ -195,6 +201,75 @@ fn what_changes_between_the_look_and_the_yes_is_not_overwritten() {
     node.write("/etc/a.toml", "a = 3\n");
     assert!(matches!(node.journal().apply(&[change], None), Err(JournalError::Moved(_))));
     assert_eq!(node.text("/etc/a.toml").unwrap(), "a = 3\n");
+}
+
+#[test]
+fn a_swap_is_remembered_after_the_files_are_restored_until_it_is_closed() {
+    let node = Node::new(&[("/etc/a.toml", LINES), ("/var/lib/x", "")]);
+    let before = node.all();
+    let swap = Swap {
+        containerd: "system".into(),
+        root: "/c".into(),
+        data_dir: "/hold".into(),
+        socket: "/c.sock".into(),
+    };
+    node.journal().apply(&[node.change("/etc/a.toml", "x = 1\n")], Some(swap.clone())).unwrap();
+    let mut journal = node.journal();
+    assert!(!journal.is_restored());
+    let (restorations, _) = journal.undo_plan(false).unwrap();
+    journal.restore(&restorations, false, true).unwrap();
+    drop(journal);
+    assert_eq!(node.text("/etc/a.toml").unwrap(), LINES);
+
+    let journal = node.journal();
+    assert!(journal.is_restored() && !journal.is_empty() && journal.had_units());
+    assert_eq!(journal.swaps().collect::<Vec<_>>(), [&swap]);
+    assert_eq!(journal.undo_plan(false).unwrap(), (vec![], vec![]));
+    journal.close().unwrap();
+    assert_eq!(node.all(), before);
+}
+
+#[test]
+fn a_folder_of_others_keeps_its_rights_and_what_is_theirs() {
+    let theirs = format!("{FOLDER}/0.txt");
+    let node = Node::new(&[("/etc/a.toml", LINES), (&theirs, "theirs"), (&format!("{FOLDER}/original"), "")]);
+    let folder = node.root.path().join(FOLDER.trim_start_matches('/'));
+    fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+    let before = node.all();
+    node.apply(&[("/etc/a.toml", "x = 1\n")]);
+    assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o7777, 0o755);
+    assert_eq!(fs::metadata(folder.join("0.original")).unwrap().mode() & 0o7777, 0o600);
+    assert_eq!(node.undo(), []);
+    assert_eq!(node.all(), before);
+}
+
+#[test]
+fn one_run_at_a_time_changes_or_takes_back() {
+    let node = Node::new(&[("/etc/a.toml", LINES)]);
+    node.apply(&[("/etc/a.toml", "x = 1\n")]);
+    let (mut first, mut second) = (node.journal(), node.journal());
+    first.lock().unwrap();
+    assert!(matches!(second.lock(), Err(JournalError::Busy)));
+    let change = node.change("/etc/a.toml", "x = 2\n");
+    assert!(matches!(second.apply(&[change], None), Err(JournalError::Busy)));
+    let (restorations, _) = first.undo_plan(false).unwrap();
+    first.restore(&restorations, false, false).unwrap();
+    drop(first);
+    assert!(matches!(second.lock(), Err(JournalError::Stale)), "what it has read is no longer so");
+    node.journal().close().unwrap();
+    assert!(matches!(second.lock(), Err(JournalError::Stale)));
+}
+
+#[test]
+fn what_a_run_left_that_was_cut_short_before_its_record_goes() {
+    let node = Node::new(&[("/etc/a.toml", LINES), ("/var/lib/x", "")]);
+    let before = node.all();
+    let change = Change { before: Some("other".into()), ..node.change("/etc/a.toml", "x = 1\n") };
+    assert!(node.journal().apply(&[node.change("/etc/b", "y"), change], None).is_err());
+    assert!(node.root.path().join("var/lib/tidehold-setup").exists());
+    assert!(node.journal().is_empty());
+    node.journal().close().unwrap();
+    assert_eq!(node.all(), before);
 }
 
 proptest! {

@@ -1,0 +1,63 @@
+//! Files that are written whole or not at all, and durably.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::Original;
+use crate::node::files::absent;
+
+/// The mode of a file that is made.
+pub(super) const NEW_FILE: u32 = 0o644;
+
+/// That of a copy: what it is a copy of may hold passwords.
+pub(super) const OWN_FILE: u32 = 0o600;
+
+/// What a file is called while it is written.
+pub(super) const NEW: &str = ".tidehold-new";
+
+/// Writes a file whole or not at all, durably, with the rights it had; a new one with this mode.
+pub(super) fn write(
+    at: &Path,
+    bytes: &[u8],
+    rights: Option<&Original>,
+    mode: u32,
+    dated: bool,
+) -> io::Result<()> {
+    let new = beside(at, NEW);
+    remove(&new)?;
+    let mut file = File::options().write(true).create_new(true).open(&new)?;
+    file.write_all(bytes)?;
+    if let Some(rights) = rights {
+        chown(&new, Some(rights.uid), Some(rights.gid))?;
+    }
+    file.set_permissions(Permissions::from_mode(rights.map_or(mode, |rights| rights.mode)))?;
+    if let Some(rights) = rights.filter(|_| dated) {
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_nanos(rights.modified))?;
+    }
+    file.sync_all()?;
+    fs::rename(&new, at)?;
+    at.parent().map_or(Ok(()), sync_folder)
+}
+
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// The path with something added to its name.
+pub(super) fn beside(at: &Path, ending: &str) -> PathBuf {
+    let mut name = at.file_name().map(OsString::from).unwrap_or_default();
+    name.push(ending);
+    at.with_file_name(name)
+}
+
+pub(super) fn remove(at: &Path) -> io::Result<()> {
+    match fs::remove_file(at) {
+        Ok(()) => at.parent().map_or(Ok(()), sync_folder),
+        Err(error) if absent(&error) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
