@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tidehold::clock;
 use tidehold::config::{Config, LoadError};
+use tidehold::node::discover::blobs;
 use tidehold::oci::{ImageName, Reference};
 use url::Url;
 
@@ -50,7 +51,8 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
     let elsewhere = clients::name_us(&other_texts(&node), mirror);
     let folders = folders(&node, asked, &containerds, elsewhere);
     let mirrored = elsewhere || folders.iter().any(|folder| names_us(folder, mirror));
-    let used = Used { node: &node, sockets: &sockets, mirrored, mirror };
+    let data_dir = &facts.config.data_dir;
+    let used = Used { node: &node, sockets: &sockets, mirrored, mirror, data_dir };
     for containerd in &containerds {
         report.add(containerd.title(), of_containerd(containerd, &containerds, &used));
     }
@@ -271,11 +273,17 @@ struct Used<'a> {
     sockets: &'a [(String, PathBuf)],
     mirrored: bool,
     mirror: Mirror,
+    data_dir: &'a Path,
 }
 
 fn of_containerd(containerd: &Containerd, all: &[Containerd], used: &Used<'_>) -> Vec<Finding> {
     let mut findings = containerd.judge();
     let config = containerd.editable();
+    let not_taken = not_taken(containerd, used);
+    if not_taken > 0 {
+        // What is said of its store tells when.
+        findings.retain(|finding| finding.name != "containerd.restart");
+    }
     let kubernetes = ["/var/lib/kubelet/config.yaml", "/etc/kubernetes", "/etc/crictl.yaml"];
     if containerd.answer.is_ok() {
         findings.extend(plugins::judge(&plugins::Facts {
@@ -287,6 +295,7 @@ fn of_containerd(containerd: &Containerd, all: &[Containerd], used: &Used<'_>) -
             mirrored: used.mirrored,
             kubernetes: kubernetes.iter().any(|path| used.node.has(path)),
             restart: containerd.restart,
+            not_taken,
         }));
     }
     if let Ok(settings) = &containerd.settings {
@@ -304,6 +313,19 @@ fn of_containerd(containerd: &Containerd, all: &[Containerd], used: &Used<'_>) -
     }
     findings.extend(clients::proxy(&containerd.running.environment, used.mirror, containerd.restart));
     findings
+}
+
+/// How many blobs it has in its own store that the hold has not, where its files give it the hold from its next start on.
+fn not_taken(containerd: &Containerd, used: &Used<'_>) -> u64 {
+    let own = containerd.plugins().iter().find(|plugin| {
+        plugin.r#type == "io.containerd.content.v1" && plugin.id == "content" && plugin.init_err.is_none()
+    });
+    let (Some(own), Ok(settings)) = (own, &containerd.settings) else { return 0 };
+    let is_ours = |socket: &Path| settings.stores().any(|(_, proxy)| Path::new(&proxy.address) == socket);
+    let name = used.sockets.iter().find(|(_, socket)| is_ours(socket));
+    let (Some((name, _)), Some(root)) = (name, own.exports.get("root")) else { return 0 };
+    let folder = Path::new(root).join("blobs");
+    blobs(&used.node.root, &folder, used.data_dir, name, None).map_or(0, |blobs| blobs.not_taken)
 }
 
 /// Each containerd deletes what it does not know of the store behind its socket: two must not have the same one.

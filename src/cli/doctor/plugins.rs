@@ -26,6 +26,8 @@ pub(super) struct Facts<'a> {
     pub(super) kubernetes: bool,
     /// What restarts it.
     pub(super) restart: &'a str,
+    /// How many blobs its own store has that the hold has not, where it is about to lose that store.
+    pub(super) not_taken: u64,
 }
 
 /// All that its plugins tell.
@@ -76,7 +78,7 @@ impl<'a> Facts<'a> {
     }
 
     /// Whether the files have what the running containerd has not.
-    fn is_behind(&self) -> bool {
+    pub(super) fn is_behind(&self) -> bool {
         let wanted = self.settings.is_some_and(|settings| {
             settings
                 .stores()
@@ -91,6 +93,18 @@ fn stores(facts: &Facts<'_>) -> Vec<Finding> {
     let builtin = facts.stores().any(|plugin| plugin.id == "content");
     let proxies: Vec<_> = facts.proxies().collect();
     let mut findings = Vec::new();
+    if facts.is_behind() && facts.not_taken > 0 {
+        findings.push(bad(
+            "containerd.restart",
+            format!(
+                "{config} makes Tidehold its content store, and it has not been started again since; meanwhile it has put into \
+                 its own store {} blobs that are not in Tidehold, and would lose them",
+                facts.not_taken
+            ),
+            format!("tidehold adopt\nand only then: {}", facts.restart),
+        ));
+        return findings;
+    }
     if facts.is_behind() {
         findings.push(bad(
             "containerd.restart",
