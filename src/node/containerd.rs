@@ -200,6 +200,11 @@ impl Settings {
         self.disabled.iter().any(|name| name == BUILTIN_STORE)
     }
 
+    /// Whether the part that has the registries is out of use.
+    pub fn cri_disabled(&self) -> bool {
+        self.disabled.iter().any(|name| name == CRI || name == CRI_IMAGES)
+    }
+
     /// The proxies that are content stores.
     pub fn stores(&self) -> impl Iterator<Item = (&String, &Proxy)> {
         self.proxies.iter().filter(|(_, proxy)| proxy.kind == "content")

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use serde::Deserialize;
 
 use super::containerd::{CONFIG, SOCKET};
-use super::files::{absent, beneath, text};
+use super::files::{absent, seen, text};
 
 /// Where programs are looked for.
 const PROGRAM_FOLDERS: [&str; 8] = [
@@ -75,7 +75,7 @@ impl Client {
 
     /// Whether it is on the node.
     pub fn is_there(self, root: &Path) -> bool {
-        beneath(root, Path::new(self.config())).exists()
+        seen(root, Path::new(self.config())).exists()
             || self.programs().iter().any(|name| program(root, name).is_some())
     }
 }
@@ -85,12 +85,12 @@ pub fn program(root: &Path, name: &str) -> Option<PathBuf> {
     let search = std::env::var_os("PATH").filter(|_| root == Path::new("/")).unwrap_or_default();
     let folders = std::env::split_paths(OsStr::new(&search)).filter(|folder| folder.is_absolute());
     let folders: Vec<PathBuf> = folders.chain(PROGRAM_FOLDERS.iter().map(PathBuf::from)).collect();
-    folders.into_iter().map(|folder| folder.join(name)).find(|path| beneath(root, path).is_file())
+    folders.into_iter().map(|folder| folder.join(name)).find(|path| seen(root, path).is_file())
 }
 
 /// Whether there is a containerd of the usual kind.
 pub fn has_containerd(root: &Path, config: &Path) -> bool {
-    let there = |path: &Path| beneath(root, path).exists();
+    let there = |path: &Path| seen(root, path).exists();
     there(config)
         || there(Path::new(CONFIG))
         || there(Path::new(SOCKET))
@@ -104,7 +104,7 @@ pub fn distributions(root: &Path) -> Vec<(&'static str, &'static str)> {
         ("k3s", "/var/lib/rancher/k3s/agent/etc/containerd", "/etc/rancher/k3s/registries.yaml"),
         ("rke2", "/var/lib/rancher/rke2/agent/etc/containerd", "/etc/rancher/rke2/registries.yaml"),
     ];
-    let there = known.into_iter().filter(|(_, folder, _)| beneath(root, Path::new(folder)).is_dir());
+    let there = known.into_iter().filter(|(_, folder, _)| seen(root, Path::new(folder)).is_dir());
     there.map(|(name, _, registries)| (name, registries)).collect()
 }
 
@@ -146,7 +146,7 @@ pub fn blobs(
 ) -> io::Result<Blobs> {
     let marks = marks(root, data_dir, containerd)?;
     let mut blobs = Blobs::default();
-    for algorithm in entries(&beneath(root, folder))? {
+    for algorithm in entries(&seen(root, folder))? {
         let algorithm = algorithm?;
         if !algorithm.file_type()?.is_dir() {
             continue;
@@ -171,7 +171,7 @@ pub fn blobs(
 /// The blobs that a containerd relies on in the hold: algorithm, hash and size.
 fn marks(root: &Path, data_dir: &Path, containerd: &str) -> io::Result<HashSet<(String, String, u64)>> {
     let mut marks = HashSet::new();
-    for mark in entries(&beneath(root, &data_dir.join("adopted").join(containerd)))? {
+    for mark in entries(&seen(root, &data_dir.join("adopted").join(containerd)))? {
         let name = mark?.file_name();
         // <algorithm>-<hex>-<size>
         let mut parts = name.to_str().unwrap_or_default().splitn(3, '-');
@@ -198,7 +198,7 @@ pub fn owed(root: &Path, data_dir: &Path, containerd: &str, blobs: &Path) -> io:
 /// That one of the two cannot be read.
 pub fn lacking(root: &Path, data_dir: &Path, containerd: &str, blobs: &Path) -> io::Result<Vec<String>> {
     let lacks = |(algorithm, hex, size): &(String, String, u64)| {
-        let there = fs::metadata(beneath(root, &blobs.join(algorithm).join(hex)));
+        let there = fs::metadata(seen(root, &blobs.join(algorithm).join(hex)));
         !there.is_ok_and(|there| there.len() == *size)
     };
     let lacking = marks(root, data_dir, containerd)?.into_iter().filter(lacks);
@@ -211,7 +211,7 @@ pub fn lacking(root: &Path, data_dir: &Path, containerd: &str, blobs: &Path) -> 
 /// That the hold cannot be read.
 pub fn relied_on_by(root: &Path, data_dir: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in entries(&beneath(root, &data_dir.join("adopted")))? {
+    for entry in entries(&seen(root, &data_dir.join("adopted")))? {
         names.extend(entry?.file_name().into_string());
     }
     names.sort();
@@ -236,7 +236,7 @@ mod tests {
     fn node(files: &[(&str, &str)]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         for (path, text) in files {
-            let at = beneath(root.path(), Path::new(path));
+            let at = seen(root.path(), Path::new(path));
             fs::create_dir_all(at.parent().unwrap()).unwrap();
             fs::write(at, text).unwrap();
         }

@@ -3,7 +3,8 @@
 //! A path inside a file, and each path that is given out, is one of the node itself; the root is put in front of it only
 //! where the disk is asked.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -22,23 +23,54 @@ pub fn beneath(root: &Path, path: &Path) -> PathBuf {
     parts.fold(root.to_owned(), |at, part| at.join(part))
 }
 
-/// Where a file of the node is, seen from here: at the end of the links that its name may be.
+/// Where a file of the node is, seen from here: at the end of the links that its name and its folders may be, each of
+/// which leads to a place of the node.
 ///
 /// # Errors
 /// That a link cannot be read, or that there are too many.
 pub fn real(root: &Path, path: &Path) -> io::Result<PathBuf> {
     const MOST_LINKS: usize = 16;
-    let mut at = beneath(root, path);
-    for _ in 0..MOST_LINKS {
-        match fs::read_link(&at) {
-            Ok(to) if to.is_absolute() => at = beneath(root, &to),
-            Ok(to) => at = at.parent().map_or(to.clone(), |folder| folder.join(&to)),
+    let mut at = root.to_owned();
+    let mut parts: VecDeque<OsString> = parts_of(path);
+    let mut links = 0;
+    while let Some(part) = parts.pop_front() {
+        if part == ".." {
+            if at != root {
+                at.pop();
+            }
+            continue;
+        }
+        let next = at.join(&part);
+        match fs::read_link(&next) {
+            Ok(to) => {
+                links += 1;
+                if links > MOST_LINKS {
+                    return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many links"));
+                }
+                if to.is_absolute() {
+                    root.clone_into(&mut at);
+                }
+                let mut before = parts_of(&to);
+                before.append(&mut parts);
+                parts = before;
+            }
             // Not a link, or not there.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput || absent(&error) => return Ok(at),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput || absent(&error) => at = next,
             Err(error) => return Err(error),
         }
     }
-    Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many links"))
+    Ok(at)
+}
+
+/// The same; where a link leads nowhere, the place where that is found out.
+pub fn seen(root: &Path, path: &Path) -> PathBuf {
+    real(root, path).unwrap_or_else(|_| beneath(root, path))
+}
+
+/// The names on a path, and its steps upwards.
+fn parts_of(path: &Path) -> VecDeque<OsString> {
+    let parts = path.components().filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    parts.map(|part| part.as_os_str().to_owned()).collect()
 }
 
 /// The text of a file, or none where there is no such file.
@@ -71,7 +103,7 @@ pub fn text(root: &Path, path: &Path) -> io::Result<Option<String>> {
 pub fn configuration(root: &Path, path: &Path) -> io::Result<Vec<File>> {
     let mut files: Vec<File> = Vec::new();
     let mut seen = HashSet::new();
-    let mut pending = std::collections::VecDeque::from([path.to_owned()]);
+    let mut pending = VecDeque::from([path.to_owned()]);
     while let Some(path) = pending.pop_front() {
         if files.len() >= MOST_FILES || !seen.insert(path.clone()) {
             continue;
@@ -112,6 +144,24 @@ mod tests {
         assert_eq!(beneath(Path::new("/host"), Path::new("/etc/x")), Path::new("/host/etc/x"));
         assert_eq!(beneath(Path::new("/"), Path::new("/etc/x")), Path::new("/etc/x"));
         assert_eq!(beneath(Path::new("/host"), Path::new("/../etc/x")), Path::new("/host/etc/x"));
+    }
+
+    #[test]
+    fn links_lead_to_places_beneath_the_root() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        fs::create_dir_all(at("srv/conf")).unwrap();
+        fs::create_dir_all(at("etc")).unwrap();
+        symlink("/srv/conf", at("etc/containerd")).unwrap();
+        symlink("../../../../srv/conf/x", at("srv/conf/up")).unwrap();
+        symlink("loop", at("srv/loop")).unwrap();
+        let real = |path: &str| real(root.path(), Path::new(path));
+        assert_eq!(real("/etc/containerd/config.toml").unwrap(), at("srv/conf/config.toml"));
+        assert_eq!(real("/etc/containerd/new/folder/x").unwrap(), at("srv/conf/new/folder/x"));
+        assert_eq!(real("/etc/containerd/up").unwrap(), at("srv/conf/x"));
+        assert_eq!(real("/../etc/y").unwrap(), at("etc/y"));
+        assert!(real("/srv/loop").is_err());
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::files::{absent, beneath, real};
+use super::files::{absent, real, seen};
 use super::takeout::without;
 pub use parts::{Change, Conflict, JournalError, Restoration, Swap};
 use write::{NEW, NEW_FILE, OWN_FILE, beside, remove, sync_folder, write};
@@ -462,7 +462,14 @@ impl Journal {
     }
 
     fn at(&self, path: &Path) -> PathBuf {
-        beneath(&self.root, path)
+        seen(&self.root, path)
+    }
+
+    /// Whether a file is just as it was written here.
+    pub fn wrote(&self, path: &Path) -> bool {
+        let entry = self.record.entries.iter().find(|entry| entry.path == path);
+        let now = self.now(path).ok().flatten();
+        entry.zip(now).is_some_and(|(entry, now)| entry.written.contains(&hash(&now)))
     }
 }
 

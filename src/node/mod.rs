@@ -11,3 +11,4 @@ pub mod files;
 pub mod hosts;
 pub mod journal;
 mod takeout;
+pub mod unit;

@@ -19,6 +19,9 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("what others changed since stays when all is taken back", changed_since),
     ("units are written where systemd runs, and go again", units),
     ("a node without a containerd is told so", no_containerd),
+    ("a containerd that does not run is looked for where its unit says", unit_of_containerd),
+    ("a file of version 1 gets hosts on 2.x, and none where CRI is disabled", version_1),
+    ("what leads out of the node stays in it", links),
     ("the hold may be removed only where nobody would miss it", may_remove),
 ];
 
@@ -229,6 +232,21 @@ fn units() {
     node.setup(&["--undo", "--yes"]).done();
     assert_eq!(node.all(), before);
 
+    for hidden in ["/tmp/tidehold", "/run/x/tidehold"] {
+        node.setup(&[V1_7, &["--program", hidden]].concat())
+            .failed_with(1, &[hidden, "/usr/local/bin/tidehold", "nothing was changed"]);
+    }
+    assert_eq!(node.all(), before);
+
+    // The sockets go with the configuration, and what others wrote into the units stays.
+    node.setup(V1_7).done();
+    node.write("/etc/tidehold/config.toml", "[web]\nlisten = \"127.0.0.1:1790\"\n");
+    node.setup(V1_7).done().said(&["1 file changed"]);
+    assert!(node.text("/etc/systemd/system/tidehold.socket").contains("127.0.0.1:1790\n"));
+    node.setup(&["--undo", "--yes"]).done();
+    fs::remove_dir_all(node.at("/etc/tidehold")).unwrap();
+    assert_eq!(node.all(), before);
+
     node.write("/usr/lib/systemd/system/tidehold.service", "[Unit]\n");
     node.setup(V1_7).done();
     assert!(!node.at("/etc/systemd/system/tidehold.service").exists(), "a package brought them");
@@ -269,4 +287,44 @@ fn may_remove() {
     );
     node.write("/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/bb", "x");
     may().done();
+}
+
+fn unit_of_containerd() {
+    let unit = "/usr/lib/systemd/system/containerd.service";
+    let node =
+        Node::new(&[(CONFIG, DEBIAN), (unit, "[Service]\nExecStart=/usr/bin/containerd --root /data/c\n")]);
+    node.write("/data/c/io.containerd.content.v1.content/blobs/sha256/aa", "x");
+    node.setup(V1_7).failed_with(1, &["in use", "/data/c/"]);
+    node.write(unit, "[Service]\nExecStart=/usr/bin/containerd -c /c.toml\n");
+    node.setup(V1_7).failed_with(1, &["--containerd-config /c.toml"]);
+
+    let node = Node::new(&[(CONFIG, DEBIAN), ("/usr/bin/containerd", "")]);
+    node.setup(V1_7).failed_with(1, &["does not run", "--containerd-root", "nothing was changed"]);
+    node.setup(&[V1_7, &["--containerd-root", "/data"]].concat()).done();
+}
+
+fn version_1() {
+    let mirror_only = &["--yes", "--mirror-only", "--containerd-version", "2.1"];
+    let node = Node::new(&[(CONFIG, "# mine\ndisabled_plugins = [\"aufs\"]\n")]);
+    node.setup(mirror_only).done();
+    assert!(node.text(CONFIG).contains("version = 2") && node.text(CONFIG).contains("config_path"));
+    // As Docker's package brings it.
+    let node = Node::new(&[(CONFIG, "disabled_plugins = [\"cri\"]\n")]);
+    node.setup(mirror_only).done().said(&["CRI is disabled", "1 file changed"]);
+    assert_eq!(node.text(CONFIG), "disabled_plugins = [\"cri\"]\n");
+    assert!(node.at(HOSTS).exists());
+}
+
+fn links() {
+    let node = Node::new(&[("/srv/x", "")]);
+    fs::create_dir_all(node.at("/srv/containerd")).unwrap();
+    fs::create_dir_all(node.at("/etc")).unwrap();
+    std::os::unix::fs::symlink("/srv/containerd", node.at("/etc/containerd")).unwrap();
+    node.write("/srv/containerd/config.toml", DEBIAN);
+    node.setup(V1_7).done();
+    assert!(node.text("/srv/containerd/config.toml").contains("[proxy_plugins.tidehold]"));
+    assert!(node.text("/srv/containerd/certs.d/_default/hosts.toml").contains("127.0.0.1:789"));
+    node.setup(&["--undo", "--yes"]).done();
+    assert_eq!(node.text("/srv/containerd/config.toml"), DEBIAN);
+    assert!(!node.at("/srv/containerd/certs.d").exists());
 }

@@ -4,6 +4,8 @@
 //! anything written.
 
 mod plan;
+mod ready;
+mod refusals;
 mod removable;
 mod running;
 mod shown;
@@ -19,8 +21,8 @@ use clap::Args;
 use tidehold::config::Config;
 use tidehold::node::containerd::{BUILTIN_STORE, CONFIG};
 use tidehold::node::discover::blobs;
-use tidehold::node::files::beneath;
-use tidehold::node::journal::{Journal, Swap};
+use tidehold::node::files::seen;
+use tidehold::node::journal::{Change, Journal, Swap};
 
 use super::Failed;
 use plan::Plan;
@@ -73,6 +75,9 @@ pub(crate) struct Setup {
     /// containerd's configuration
     #[arg(long, value_name = "FILE", default_value = CONFIG)]
     containerd_config: PathBuf,
+    /// Where containerd keeps things, where it does not run and nothing says so
+    #[arg(long, value_name = "DIR")]
+    containerd_root: Option<PathBuf>,
     /// containerd's version, such as 1.7, where it cannot be found out
     #[arg(long, value_name = "VERSION")]
     containerd_version: Option<String>,
@@ -129,27 +134,70 @@ impl Setup {
             if self.dry_run {
                 return super::print(&format!("{} would be changed", shown::files(plan.changes.len())));
             }
+            ready::ports_are_free(self, &config)?;
             self.confirm(&format!("change {}", shown::files(plan.changes.len())))?;
-            let mut journal =
-                Journal::open(&self.root, &self.journal).context("read what was changed before")?;
-            journal.apply(&plan.changes, plan.swap.clone()).context("write")?;
-            super::print(&format!("{} changed", shown::files(plan.changes.len())))?;
         }
         if self.dry_run {
             return Ok(());
         }
+        let mut journal = Journal::open(&self.root, &self.journal).context("read what was changed before")?;
+        if self.wants_restart() {
+            journal = self.start(&plan, &config, journal)?;
+        }
+        // What is written already is so once more.
+        let left = |change: &&Change| !self.wants_restart() || !Units::is_one(&change.path);
+        let left: Vec<Change> = plan.changes.iter().filter(left).cloned().collect();
+        journal.apply(&left, plan.swap.clone()).context("write")?;
+        drop(journal);
+        if !plan.changes.is_empty() {
+            super::print(&format!("{} changed", shown::files(plan.changes.len())))?;
+        }
         match self.wants_restart() {
-            true => self.start(&plan),
+            true => self.hand_over(&plan),
             false if plan.changes.is_empty() => Ok(()),
             false => super::print(&plan.next(self)),
         }
+    }
+
+    /// Starts Tidehold before anybody is told of it. Where that fails nothing is left of it.
+    fn start(&self, plan: &Plan, config: &Config, mut journal: Journal) -> Result<Journal, Failed> {
+        let was_empty = journal.is_empty();
+        let units: Vec<Change> =
+            plan.changes.iter().filter(|change| Units::is_one(&change.path)).cloned().collect();
+        journal.apply(&units, None).context("write")?;
+        let rewritten = units.iter().any(|change| change.before.is_some());
+        let of_units = Units::of(self);
+        let started =
+            of_units.start(rewritten).and_then(|()| match of_units.are_here() || plan.swap.is_some() {
+                true => ready::answers(self, config),
+                false => Ok(()),
+            });
+        let Err(failed) = started else { return Ok(journal) };
+        let so = match was_empty && !units.is_empty() {
+            true if self.back_out(journal).is_ok() => "all is as it was",
+            true => "containerd is as it was; take the units out again with tidehold setup --undo",
+            false => "containerd is as it was",
+        };
+        Err(match failed {
+            Failed::Error(error) => error.context(format!("Tidehold was not started, and {so}")).into(),
+            other => other,
+        })
+    }
+
+    fn back_out(&self, mut journal: Journal) -> Result<(), Failed> {
+        let units = Units::of(self);
+        units.disable()?;
+        let (restorations, _) = journal.undo_plan(false).context("look at the units")?;
+        journal.restore(&restorations, false, true).context("take the units out")?;
+        units.stop()?;
+        Ok(journal.close().context("take the units out")?)
     }
 
     fn tidehold_config(&self) -> Result<Config, Failed> {
         match &self.config {
             Some(file) => super::load(Some(file)),
             None => {
-                let file = beneath(&self.root, Path::new(super::DEFAULT_CONFIG));
+                let file = seen(&self.root, Path::new(super::DEFAULT_CONFIG));
                 super::load(file.exists().then_some(file.as_path()))
             }
         }
@@ -189,8 +237,7 @@ impl Setup {
         }
     }
 
-    fn start(&self, plan: &Plan) -> Result<(), Failed> {
-        Units::of(self).start()?;
+    fn hand_over(&self, plan: &Plan) -> Result<(), Failed> {
         if let Some(swap) = &plan.swap {
             // It may have pulled since it was looked at.
             self.take_the_last(swap)?;
@@ -227,12 +274,12 @@ impl Setup {
         let program = std::env::current_exe().context("find this program")?;
         let mut command = Command::new(program);
         command.arg("adopt").args(options).args(["--containerd", &swap.containerd, "--from"]);
-        command.arg(beneath(&self.root, &swap.root));
+        command.arg(seen(&self.root, &swap.root));
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
         }
         if self.root != Path::new("/") {
-            command.arg("--data-dir").arg(beneath(&self.root, &swap.data_dir));
+            command.arg("--data-dir").arg(seen(&self.root, &swap.data_dir));
         }
         Ok(command.status().context("run tidehold adopt")?)
     }

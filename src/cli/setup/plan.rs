@@ -9,17 +9,19 @@ use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
 use tidehold::config::{Config, Containerd};
-use tidehold::node::containerd::{BUILTIN_STORE, File, HOSTS, Settings, Version};
+use tidehold::node::containerd::{BUILTIN_STORE, File, HOSTS, METADATA, Settings, Version};
 use tidehold::node::discover::{Client, blobs, distributions, has_containerd, nerdctl_hosts, program};
 use tidehold::node::edits::{
     Differ, Refusal, Store, Wanted, buildkit, configure, docker, has_hosts, hosts, podman,
 };
-use tidehold::node::files::{beneath, text};
+use tidehold::node::files::{seen, text};
 use tidehold::node::journal::{Change, Journal, Swap};
+use tidehold::node::unit::flags;
 use tidehold::oci::{Platform, Registry};
 
 use super::super::Failed;
 use super::Setup;
+use super::refusals::{may_have_config_path, may_swap, may_tell_podman, refused};
 use super::running::{self, Found, Running};
 use super::units::Units;
 
@@ -30,7 +32,7 @@ const DEFAULT: &str = "_default";
 const HUB: &str = "docker.io";
 
 /// podman's file of ours.
-const PODMAN: &str = "/etc/containers/registries.conf.d/tidehold.conf";
+pub(super) const PODMAN: &str = "/etc/containers/registries.conf.d/tidehold.conf";
 
 /// The changes, and what to say beside them.
 pub(super) struct Plan {
@@ -73,7 +75,7 @@ impl Plan {
             )
             .into());
         }
-        let units = Units::of(setup).wanted(config, setup, &program_path(setup)?);
+        let units = Units::of(setup).wanted(config, setup, &program_path(setup)?)?;
         for (path, after) in units {
             plan.change(setup, &path, |_| Ok(after))?;
         }
@@ -104,9 +106,10 @@ impl Plan {
     /// containerd's own configuration. Answers the folder with the hosts of its registries.
     fn containerd(&mut self, setup: &Setup, config: &Config) -> Result<PathBuf, Failed> {
         let main = &setup.containerd_config;
-        let Found { mut files, settings, running } = running::found(setup)?;
+        let Found { mut files, settings, running, flags } = running::found(setup)?;
         let version = version(setup, &settings, running.as_ref())?;
-        let settings = Settings::read(&files, version).map_err(anyhow::Error::from)?;
+        let mut settings = Settings::read(&files, version).map_err(anyhow::Error::from)?;
+        running::tell(setup, &mut settings, flags.as_ref());
         let told = version.map_or_else(|| "containerd".to_owned(), |version| format!("containerd {version}"));
         self.notes.push(match files.is_empty() {
             true => format!("found {told}, without a configuration at {}", main.display()),
@@ -119,8 +122,16 @@ impl Plan {
             (None, None) => PathBuf::from(HOSTS),
         };
         let folder_text = folder.to_str().ok_or_else(|| anyhow!("the folder of the hosts is no UTF-8"))?;
-        may_have_config_path(main, &settings, version)?;
-        let hosts = (settings.hosts != folder_text).then_some(folder_text);
+        let hosts = if settings.cri_disabled() {
+            self.notes.push(format!(
+                "its CRI is disabled, so nothing in {} tells of hosts: nerdctl, and ctr with --hosts-dir, look there by themselves",
+                main.display()
+            ));
+            None
+        } else {
+            may_have_config_path(main, &settings, version)?;
+            (settings.hosts != folder_text).then_some(folder_text)
+        };
 
         let of = own(setup, config)?;
         let journal = Journal::open(&setup.root, &setup.journal).context("read what was changed before")?;
@@ -166,8 +177,9 @@ impl Plan {
         version: Option<Version>,
     ) -> Result<(), Failed> {
         let before = files.to_vec();
+        let is_2 = version.is_some_and(Version::is_2);
         let Some(main) = files.first_mut() else { return Ok(()) };
-        main.text = configure(&main.text, &Wanted { hosts, store })
+        main.text = configure(&main.text, &Wanted { hosts, store, is_2 })
             .map_err(|refusal| refused(&main.path, &refusal))?;
         let wanted = hosts.map(str::to_owned);
         let reads = |files: &[File]| Settings::read(files, version).map(|settings| settings.hosts);
@@ -177,7 +189,7 @@ impl Plan {
             if now == *wanted {
                 break;
             }
-            let edit = Wanted { hosts: Some(wanted), store: None };
+            let edit = Wanted { hosts: Some(wanted), store: None, is_2 };
             let edited = configure(&file.text, &edit).map_err(|refusal| refused(&file.path, &refusal))?;
             let former = std::mem::replace(&mut file.text, edited);
             if reads(files).map_err(anyhow::Error::from)? != *wanted
@@ -220,7 +232,7 @@ impl Plan {
 
     /// The hosts of registries, for containerd and nerdctl.
     fn hosts(&mut self, setup: &Setup, folder: &Path, named: &[String], mirror: &str) -> Result<(), Failed> {
-        let own = own_folders(&beneath(&setup.root, folder));
+        let own = own_folders(&seen(&setup.root, folder));
         let registries: Vec<String> = if named.is_empty() {
             let hub = own.iter().filter(|name| name.as_str() == HUB).cloned();
             std::iter::once(DEFAULT.to_owned()).chain(hub).collect()
@@ -316,46 +328,6 @@ impl Plan {
     }
 }
 
-/// That a containerd can have another content store without losing what it has, and whether it has anything.
-fn may_swap(
-    setup: &Setup,
-    config: &Config,
-    of: &Containerd,
-    settings: &Settings,
-    running: Option<&Running>,
-    since: Option<SystemTime>,
-) -> Result<(Swap, bool), Failed> {
-    let store = running.and_then(|running| running.store.clone());
-    let store = store.unwrap_or_else(|| settings.root.join(BUILTIN_STORE));
-    let folder = store.join("blobs");
-    let found = blobs(&setup.root, &folder, &config.data_dir, &of.name, since)
-        .with_context(|| format!("look at {}", folder.display()))?;
-    let root = store.parent().map_or_else(|| settings.root.clone(), Path::to_owned);
-    if found.not_taken == 0 {
-        let swap = Swap {
-            containerd: of.name.clone(),
-            root,
-            data_dir: config.data_dir.clone(),
-            socket: settings.socket.clone(),
-        };
-        return Ok((swap, found.count > 0));
-    }
-    Err(anyhow!(
-        "containerd is in use: {} of its {} blobs in {} are not in Tidehold, and with another content store it would lose \
-         them. Have them taken over with `tidehold adopt` while Tidehold runs (`tidehold setup --mirror-only --yes \
-         --restart` starts it), then run this again; or leave the content store alone with --mirror-only; nothing was \
-         changed",
-        found.not_taken,
-        found.count,
-        folder.display()
-    )
-    .into())
-}
-
-fn refused(path: &Path, refusal: &Refusal) -> anyhow::Error {
-    anyhow!("{} is left alone: {refusal}; nothing was changed", path.display())
-}
-
 /// The mirror's URL, as clients on this node reach it.
 fn mirror(config: &Config) -> Result<String, Failed> {
     let mut at = config.mirror.listen;
@@ -425,62 +397,10 @@ fn version(setup: &Setup, settings: &Settings, running: Option<&Running>) -> Res
         return Ok(Some(version));
     }
     let installed = program(&setup.root, "containerd").and_then(|program| {
-        let output = Command::new(beneath(&setup.root, &program)).arg("--version").output().ok()?;
+        let output = Command::new(seen(&setup.root, &program)).arg("--version").output().ok()?;
         Version::of_program(&String::from_utf8_lossy(&output.stdout))
     });
     Ok(installed.or_else(|| (settings.file_version > 2).then_some(Version { major: 2, minor: 0 })))
-}
-
-/// containerd's CRI refuses to start with both.
-fn may_have_config_path(main: &Path, settings: &Settings, version: Option<Version>) -> Result<(), Failed> {
-    if let Some(registry) = settings.mirrors.first() {
-        return Err(anyhow!(
-            "{} has a mirror for {registry} under registry.mirrors, and containerd takes no config_path beside that: write it \
-             as a host into {HOSTS}/{registry}/hosts.toml, remove the table, and run this again; nothing was changed",
-            main.display()
-        )
-        .into());
-    }
-    if let Some(registry) = settings.tls.first().filter(|_| !version.is_some_and(Version::is_2)) {
-        return Err(anyhow!(
-            "{} has TLS settings for {registry} under registry.configs, and containerd before 2.0 takes no config_path beside \
-             that: write them into {HOSTS}/{registry}/hosts.toml, remove the table, and run this again; nothing was changed",
-            main.display()
-        )
-        .into());
-    }
-    Ok(())
-}
-
-/// podman takes a registry from one file alone, the last one that has it.
-fn may_tell_podman(setup: &Setup, registries: &[&str]) -> Result<(), Failed> {
-    let main = Path::new(Client::Podman.config());
-    let folder = Path::new(PODMAN).parent().unwrap_or(main);
-    let entries = fs::read_dir(beneath(&setup.root, folder)).into_iter().flatten().flatten();
-    let parts = entries.map(|entry| folder.join(entry.file_name()));
-    for path in parts.chain([main.to_owned()]).filter(|path| path != Path::new(PODMAN)) {
-        let text = text(&setup.root, &path).with_context(|| format!("read {}", path.display()))?;
-        let Ok(table) = text.unwrap_or_default().parse::<toml::Table>() else { continue };
-        if table.contains_key("registries") {
-            let refusal = Refusal::new(
-                "it has the form of version 1, which bears no other beside it",
-                "bring it to version 2",
-            );
-            return Err(refused(&path, &refusal).into());
-        }
-        let entries = table.get("registry").and_then(toml::Value::as_array).into_iter().flatten();
-        for entry in entries {
-            let text = |key| entry.get(key).and_then(toml::Value::as_str);
-            let prefix = text("prefix").or_else(|| text("location")).unwrap_or_default();
-            if registries.contains(&prefix) {
-                let problem = format!("it has an entry for {prefix} already");
-                let refusal =
-                    Refusal::new(problem, "add the mirror there, or remove that entry and run this again");
-                return Err(refused(&path, &refusal).into());
-            }
-        }
-    }
-    Ok(())
 }
 
 /// The registries with folders of their own.

@@ -8,7 +8,7 @@ use anyhow::Context;
 use tidehold::config::Config;
 use tidehold::node::containerd::{BUILTIN_STORE, CONFIG, HOSTS};
 use tidehold::node::discover::{Client, lacking, relied_on_by};
-use tidehold::node::files::{absent, beneath, text};
+use tidehold::node::files::{absent, seen, text};
 use tidehold::node::journal::Journal;
 
 use super::super::Failed;
@@ -65,7 +65,7 @@ pub(super) fn reasons(setup: &Setup, config: &Config) -> Result<Vec<String>, Fai
             .with_context(|| format!("look at {}", store.display()))?;
         let missed = match builtin.as_deref() == Some(store.as_path()) {
             // What was removed since is in no store, and nobody's loss.
-            true => running::relied_on(&beneath(&setup.root, &found.settings.socket), &lacking)?,
+            true => running::relied_on(&seen(&setup.root, &found.settings.socket), &lacking)?,
             false => lacking.len(),
         };
         if missed > 0 {

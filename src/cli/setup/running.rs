@@ -12,8 +12,9 @@ use containerd_client::services::v1::namespaces_client::NamespacesClient;
 use containerd_client::services::v1::version_client::VersionClient;
 use containerd_client::services::v1::{InfoRequest, ListNamespacesRequest, PluginsRequest};
 use containerd_client::with_namespace;
-use tidehold::node::containerd::{File, Settings, Version};
-use tidehold::node::files::{absent, beneath, configuration};
+use tidehold::node::containerd::{CONFIG, File, Settings, Version};
+use tidehold::node::files::{absent, configuration, seen};
+use tidehold::node::unit::{self, Flags};
 use tonic::{Code, Request};
 
 use super::super::Failed;
@@ -72,16 +73,43 @@ pub(super) struct Found {
     pub(super) settings: Settings,
     /// What it says, where it answers.
     pub(super) running: Option<Running>,
+    /// What its unit tells it beside them.
+    pub(super) flags: Option<Flags>,
 }
 
 /// Reads its files and asks it.
 pub(super) fn found(setup: &Setup) -> Result<Found, Failed> {
     let main = &setup.containerd_config;
+    // The unit is that of the usual one.
+    let flags = match main == Path::new(CONFIG) {
+        true => unit::flags(&setup.root).context("read containerd's unit")?,
+        false => None,
+    };
+    if let Some(other) = flags.as_ref().and_then(|flags| flags.config.as_ref()).filter(|other| *other != main)
+    {
+        return Err(anyhow!(
+            "containerd.service reads {}: say so with --containerd-config {}; nothing was changed",
+            other.display(),
+            other.display()
+        )
+        .into());
+    }
     let files = configuration(&setup.root, main).with_context(|| format!("read {}", main.display()))?;
-    let settings = Settings::read(&files, None).map_err(anyhow::Error::from)?;
-    let socket = beneath(&setup.root, &settings.socket);
+    let mut settings = Settings::read(&files, None).map_err(anyhow::Error::from)?;
+    tell(setup, &mut settings, flags.as_ref());
+    let socket = seen(&setup.root, &settings.socket);
     let running = if socket.exists() { ask(&socket)? } else { None };
-    Ok(Found { files, settings, running })
+    Ok(Found { files, settings, running, flags })
+}
+
+/// Adds what is stronger than the files.
+pub(super) fn tell(setup: &Setup, settings: &mut Settings, flags: Option<&Flags>) {
+    if let Some(root) = setup.containerd_root.as_ref().or(flags.and_then(|flags| flags.root.as_ref())) {
+        settings.root.clone_from(root);
+    }
+    if let Some(socket) = flags.and_then(|flags| flags.socket.as_ref()) {
+        settings.socket.clone_from(socket);
+    }
 }
 
 /// Asks the one at a socket. None where nobody answers in time.

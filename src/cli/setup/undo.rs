@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow};
 use tidehold::node::containerd::{BUILTIN_STORE, SOCKET};
 use tidehold::node::discover::lacking;
-use tidehold::node::files::beneath;
+use tidehold::node::files::seen;
 use tidehold::node::journal::{Conflict, Journal, Swap};
 
 use super::super::{Failed, print};
@@ -118,7 +118,7 @@ impl Setup {
     fn on_hold<'s>(&self, swaps: &'s [Swap]) -> Result<Vec<(&'s Swap, State)>, Failed> {
         let mut left = Vec::new();
         for swap in swaps {
-            match running::state(&beneath(&self.root, &socket(swap)))? {
+            match running::state(&seen(&self.root, &socket(swap)))? {
                 State::Own | State::Stopped => {}
                 state @ (State::OnHold | State::Silent) => left.push((swap, state)),
             }
@@ -131,7 +131,7 @@ impl Setup {
         let blobs = swap.root.join(BUILTIN_STORE).join("blobs");
         let lacking = lacking(&self.root, &swap.data_dir, &swap.containerd, &blobs)
             .with_context(|| format!("look at {}", swap.data_dir.display()))?;
-        let at = beneath(&self.root, &socket(swap));
+        let at = seen(&self.root, &socket(swap));
         match lacking.is_empty() || running::state(&at)? != State::Own {
             true => Ok(lacking.len()),
             // What it has removed since is owed to nobody, and of that Tidehold is not told.
@@ -163,7 +163,7 @@ impl Setup {
     }
 
     fn daemon_answers(&self) -> Result<bool, Failed> {
-        let socket = beneath(&self.root, &self.tidehold_config()?.control.socket);
+        let socket = seen(&self.root, &self.tidehold_config()?.control.socket);
         // Without its configuration the hold can only be opened where it is.
         Ok(self.root != Path::new("/") || UnixStream::connect(socket).is_ok())
     }

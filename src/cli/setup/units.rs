@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context, anyhow};
 use tidehold::config::Config;
-use tidehold::node::files::beneath;
+use tidehold::node::files::seen;
+use tidehold::node::journal::Journal;
 
 use super::super::Failed;
 use super::{Setup, shown};
@@ -27,6 +28,9 @@ const RUN: &str = "ExecStart=tidehold serve";
 /// Where systemd finds it.
 const FOUND: [&str; 2] = ["/usr/local/bin/tidehold", "/usr/bin/tidehold"];
 
+/// Folders that the service has its own of, or that are empty after the machine has started.
+const HIDDEN: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
+
 /// The units on a node.
 pub(super) struct Units {
     root: PathBuf,
@@ -43,27 +47,72 @@ impl Units {
         path.parent() == Some(Path::new(FOLDER))
     }
 
-    /// What is to be written: their paths and texts.
-    pub(super) fn wanted(&self, config: &Config, setup: &Setup, program: &Path) -> Vec<(PathBuf, String)> {
-        let there = |folder: &str| beneath(&self.root, &Path::new(folder).join("tidehold.service")).exists();
-        if self.left_alone || !self.runs() || OTHER_FOLDERS.iter().any(|folder| there(folder)) {
-            return Vec::new();
+    /// What is to be written: their paths and texts. Units of others stay; ours go with the configuration.
+    pub(super) fn wanted(
+        &self,
+        config: &Config,
+        setup: &Setup,
+        program: &Path,
+    ) -> Result<Vec<(PathBuf, String)>, Failed> {
+        let there = |folder: &str| seen(&self.root, &Path::new(folder).join("tidehold.service")).exists();
+        if self.left_alone || !self.runs() {
+            return Ok(Vec::new());
         }
-        let folder = Path::new(FOLDER);
-        vec![
-            (folder.join("tidehold.service"), service_unit(program, setup.config.as_deref())),
-            (folder.join("tidehold.socket"), socket_unit(config)),
-            (folder.join("tidehold-web.socket"), listening(WEB_SOCKET, &[config.web.listen.to_string()])),
-        ]
+        let [service, socket, web] = ["tidehold.service", "tidehold.socket", "tidehold-web.socket"]
+            .map(|name| Path::new(FOLDER).join(name));
+        let mut wanted = vec![
+            (socket, socket_unit(config)),
+            (web, listening(WEB_SOCKET, &[config.web.listen.to_string()])),
+        ];
+        if OTHER_FOLDERS.iter().any(|folder| there(folder)) {
+            let journal =
+                Journal::open(&self.root, &setup.journal).context("read what was changed before")?;
+            wanted.retain(|(path, _)| journal.wrote(path));
+            if !journal.wrote(&service) || setup.program.is_none() && setup.config.is_none() {
+                return Ok(wanted);
+            }
+        }
+        let config = setup.config.as_deref().map(|config| self.on_node(config)).transpose()?;
+        let program = self.on_node(program)?;
+        for path in std::iter::once(&program).chain(&config) {
+            if let Some(folder) = HIDDEN.iter().find(|folder| path.starts_with(folder)) {
+                return Err(anyhow!(
+                    "{} is below {folder}, where a service does not see it, or not after the next start of the machine: put it \
+                     elsewhere (a program by `install -m 0755 {} /usr/local/bin/tidehold`) and run this again from there, or \
+                     leave systemd alone with --no-units; nothing was changed",
+                    path.display(),
+                    path.display()
+                )
+                .into());
+            }
+        }
+        wanted.insert(0, (service, service_unit(&program, config.as_deref())));
+        Ok(wanted)
+    }
+
+    /// A path as the node's systemd takes it.
+    fn on_node(&self, path: &Path) -> Result<PathBuf, Failed> {
+        let path = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
+        let seen = path.strip_prefix(&self.root).map(|path| Path::new("/").join(path));
+        Ok(seen.unwrap_or(path))
+    }
+
+    /// Whether systemd here starts and stops it.
+    pub(super) fn are_here(&self) -> bool {
+        !self.elsewhere()
     }
 
     /// Starts Tidehold, now and whenever the node starts; its service brings the status page's socket, where that can be
     /// had.
-    pub(super) fn start(&self) -> Result<(), Failed> {
+    pub(super) fn start(&self, rewritten: bool) -> Result<(), Failed> {
         if self.elsewhere() {
             return Ok(());
         }
         self.systemctl(&["daemon-reload"])?;
+        if rewritten {
+            // Sockets are made anew only while their service does not run.
+            self.systemctl(&["stop", "tidehold.service", "tidehold.socket", "tidehold-web.socket"])?;
+        }
         self.systemctl(&["enable", "--now", "tidehold.socket", "tidehold.service"])
     }
 
@@ -86,7 +135,7 @@ impl Units {
 
     /// What does the same by hand.
     pub(super) fn stopping() -> &'static str {
-        "systemctl stop tidehold.socket tidehold.service && systemctl daemon-reload"
+        "systemctl stop tidehold.socket tidehold-web.socket tidehold.service && systemctl daemon-reload"
     }
 
     /// That systemd is there to restart anything.
@@ -110,7 +159,7 @@ impl Units {
 
     /// As sd_booted(3) tells.
     fn runs(&self) -> bool {
-        beneath(&self.root, Path::new("/run/systemd/system")).is_dir()
+        seen(&self.root, Path::new("/run/systemd/system")).is_dir()
     }
 
     /// Whether there is nothing here to be told of the units.
@@ -135,8 +184,17 @@ impl Units {
 fn service_unit(program: &Path, config: Option<&Path>) -> String {
     let program =
         if FOUND.iter().any(|found| Path::new(found) == program) { Path::new("tidehold") } else { program };
-    let config = config.map(|config| format!(" --config {}", config.display())).unwrap_or_default();
-    SERVICE.replace(RUN, &format!("ExecStart={} serve{config}", program.display()))
+    let config = config.map(|config| format!(" --config {}", quoted(config))).unwrap_or_default();
+    SERVICE.replace(RUN, &format!("ExecStart={} serve{config}", quoted(program)))
+}
+
+/// A word of a command line, as systemd.service(5) and systemd.unit(5) have it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string().replace('%', "%%").replace('$', "$$");
+    if text.chars().all(|char| !char.is_whitespace() && !matches!(char, '"' | '\'' | '\\' | ';')) {
+        return text;
+    }
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
 /// The sockets that the configuration names, but for the status page's.
@@ -184,5 +242,7 @@ mod tests {
         assert_eq!(service_unit(Path::new("/usr/bin/tidehold"), None), SERVICE);
         let unit = service_unit(Path::new("/opt/tidehold"), Some(Path::new("/srv/t.toml")));
         assert!(unit.contains("ExecStart=/opt/tidehold serve --config /srv/t.toml\n"), "{unit}");
+        let unit = service_unit(Path::new("/opt/my tools/\"t\""), Some(Path::new("/srv/100%")));
+        assert!(unit.contains("ExecStart=\"/opt/my tools/\\\"t\\\"\" serve --config /srv/100%%\n"), "{unit}");
     }
 }

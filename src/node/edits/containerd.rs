@@ -1,7 +1,7 @@
 //! containerd's own configuration: one content store, the differ, and where the hosts of registries are.
 //!
 //! A file of version 1 is brought to version 2 first where the store is swapped: by its short names the builtin store
-//! cannot be told from the service in front of it.
+//! cannot be told from the service in front of it. So it is where a containerd 2.x is to find hosts in it.
 
 use std::path::Path;
 
@@ -28,6 +28,8 @@ pub struct Wanted<'a> {
     pub hosts: Option<&'a str>,
     /// The content store, unless that is to stay what it is.
     pub store: Option<Store<'a>>,
+    /// Whether this containerd is a 2.x, which finds no hosts in a file of version 1.
+    pub is_2: bool,
 }
 
 /// Tidehold as the content store.
@@ -75,7 +77,8 @@ pub fn configure(text: &str, wanted: &Wanted<'_>) -> Result<String, Refusal> {
     edited(text, |document| {
         let mut version = file_version(document);
         let bare = document.as_table().is_empty();
-        if version < 2 && (wanted.store.is_some() || bare) {
+        let unread = wanted.is_2 && wanted.hosts.is_some();
+        if version < 2 && (wanted.store.is_some() || unread || bare) {
             if bare {
                 // What is there are comments: they stay above.
                 let mut comments = document.trailing().as_str().unwrap_or_default().to_owned();

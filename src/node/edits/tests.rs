@@ -15,10 +15,10 @@ const V2_1: Version = Version { major: 2, minor: 1 };
 fn wanted(version: Version) -> Wanted<'static> {
     let differ = Differ::of(version, "linux/amd64", Path::new("/usr/local/bin/tidehold"));
     let store = Store { socket: Path::new("/run/tidehold/content.sock"), differ };
-    Wanted { hosts: Some("/etc/containerd/certs.d"), store: Some(store) }
+    Wanted { hosts: Some("/etc/containerd/certs.d"), store: Some(store), is_2: false }
 }
 
-const MIRROR_ONLY: Wanted<'_> = Wanted { hosts: Some("/etc/containerd/certs.d"), store: None };
+const MIRROR_ONLY: Wanted<'_> = Wanted { hosts: Some("/etc/containerd/certs.d"), store: None, is_2: false };
 
 /// What the containerd reads of it afterwards; and a second edit finds nothing to do.
 fn configured(text: &str, version: Version) -> (String, Settings) {
@@ -185,6 +185,16 @@ fn another_content_store_is_not_pushed_aside() {
     // One that is ours under another name is ours.
     let ours = before.replace("/run/other.sock", "/run/tidehold/content.sock");
     assert!(!configured(&ours, V1_6).0.contains("[proxy_plugins.tidehold]"));
+}
+
+#[test]
+fn a_file_of_version_1_gets_hosts_where_2_x_reads_them() {
+    let text = "# mine\ndisabled_plugins = [\"aufs\"]\n";
+    let after = configure(text, &Wanted { is_2: true, ..MIRROR_ONLY }).unwrap();
+    assert!(after.contains("version = 2") && after.contains("# mine"), "{after}");
+    assert!(after.contains("io.containerd.snapshotter.v1.aufs"), "{after}");
+    assert!(after.contains("[plugins.\"io.containerd.grpc.v1.cri\".registry]"), "{after}");
+    assert!(!configure(text, &MIRROR_ONLY).unwrap().contains("version"), "1.x reads it as it is");
 }
 
 #[test]

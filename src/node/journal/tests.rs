@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use super::*;
-use crate::node::files::text;
+use crate::node::files::{beneath, text};
 
 const FOLDER: &str = "/var/lib/tidehold-setup";
 
