@@ -242,7 +242,7 @@ fn units() {
     node.setup(V1_7).done();
     node.write("/etc/tidehold/config.toml", "[web]\nlisten = \"127.0.0.1:1790\"\n");
     node.setup(V1_7).done().said(&["1 file changed"]);
-    assert!(node.text("/etc/systemd/system/tidehold.socket").contains("127.0.0.1:1790\n"));
+    assert!(node.text("/etc/systemd/system/tidehold-web.socket").contains("127.0.0.1:1790\n"));
     node.setup(&["--undo", "--yes"]).done();
     fs::remove_dir_all(node.at("/etc/tidehold")).unwrap();
     assert_eq!(node.all(), before);

@@ -5,18 +5,16 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
 use tidehold::config::{Config, Containerd};
-use tidehold::node::containerd::{BUILTIN_STORE, File, HOSTS, METADATA, Settings, Version};
-use tidehold::node::discover::{Client, blobs, distributions, has_containerd, nerdctl_hosts, program};
+use tidehold::node::containerd::{File, HOSTS, Settings, Version};
+use tidehold::node::discover::{Client, distributions, has_containerd, nerdctl_hosts, program};
 use tidehold::node::edits::{
     Differ, Refusal, Store, Wanted, buildkit, configure, docker, has_hosts, hosts, podman,
 };
 use tidehold::node::files::{seen, text};
 use tidehold::node::journal::{Change, Journal, Swap};
-use tidehold::node::unit::flags;
 use tidehold::oci::{Platform, Registry};
 
 use super::super::Failed;

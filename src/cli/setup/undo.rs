@@ -18,6 +18,9 @@ use super::running::{self, State};
 use super::units::Units;
 use super::{Setup, shown};
 
+/// What is so where the files are restored and something is left to be done.
+const REMEMBERED: &str = "what was changed is remembered until then";
+
 impl Setup {
     pub(super) fn take_out(&self) -> Result<(), Failed> {
         self.can_restart()?;
@@ -57,10 +60,12 @@ impl Setup {
         })?;
         journal.lock().context("take back")?;
         let of_containerd = journal.paths().any(|path| path == self.containerd_config);
+        // What it is about to be restarted with must be there by then.
+        for swap in &swaps {
+            let so = if journal.is_restored() { REMEMBERED } else { "nothing was restored" };
+            self.give_back(swap, so)?;
+        }
         if !journal.is_restored() {
-            for swap in &swaps {
-                self.give_back(swap, "nothing was restored")?;
-            }
             let wrote_units = journal.paths().any(Units::is_one);
             if wrote_units {
                 Units::of(self).disable()?;
@@ -81,7 +86,7 @@ impl Setup {
         }
         // What it pulled until just now.
         for swap in swaps {
-            self.give_back(swap, "what was changed is remembered until then")?;
+            self.give_back(swap, REMEMBERED)?;
         }
         if let Some((swap, state)) = on_hold.first() {
             let why = match state {
