@@ -3,7 +3,7 @@
 use clap::Args;
 use tidehold::proto::v1;
 
-use super::control::{Control, answered};
+use super::control::{Control, answered, soon};
 use super::paint::{Table, bad, faint, good, long, odd, right, strong};
 use super::{Failed, print, words};
 
@@ -24,7 +24,7 @@ impl Budget {
         super::runtime()?.block_on(async {
             let mut hold = self.control.hold().await?;
             let request = v1::BudgetRequest { registry: self.registry.unwrap_or_default() };
-            let budget = answered(hold.budget(request).await, self.json)?;
+            let budget = answered(hold.budget(soon(request)).await, self.json)?;
             print(&if self.json { words::json(&budget)? } else { as_text(&budget) })
         })
     }
@@ -106,7 +106,8 @@ fn gate(budget: &v1::RegistryBudget) -> String {
 
 /// All of it in a few words.
 pub(super) fn in_short(budget: &v1::RegistryBudget) -> String {
-    let left = budget.limits.first().map(|limit| match limit.limit {
+    let least = budget.limits.iter().min_by_key(|limit| limit.remaining);
+    let left = least.map(|limit| match limit.limit {
         Some(most) => format!("{} of {most} pulls left", limit.remaining),
         None => format!("{} pulls left", limit.remaining),
     });

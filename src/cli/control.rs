@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -18,6 +19,9 @@ use tower::service_fn;
 
 use super::words::plain;
 use super::{Failed, words};
+
+/// How long a daemon that is well may take over a question.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Which daemon is meant.
 #[derive(Args)]
@@ -93,6 +97,13 @@ fn unanswered(socket: &str, error: &io::Error) -> anyhow::Error {
     }
 }
 
+/// A question that the daemon answers from what it knows: where it takes long over it, something is wrong with it.
+pub(super) fn soon<T>(question: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(question);
+    request.set_timeout(PATIENCE);
+    request
+}
+
 /// The answer to a call; what is wrong is told on standard error, and with `json` on standard output too.
 pub(super) fn answered<T>(answer: Result<tonic::Response<T>, Status>, json: bool) -> Result<T, Failed> {
     match answer {
@@ -111,6 +122,11 @@ pub(super) fn answered<T>(answer: Result<tonic::Response<T>, Status>, json: bool
 pub(super) fn said(status: &Status) -> String {
     match status.code() {
         Code::Unimplemented => "this is a socket of another service: is it the control socket?".to_owned(),
+        Code::Cancelled | Code::DeadlineExceeded if status.message().contains("imeout") => format!(
+            "the daemon does not answer within {} s: is it stopped or is the disk stuck? `journalctl -u tidehold` and \
+             `tidehold doctor` may tell more",
+            PATIENCE.as_secs()
+        ),
         _ if status.message().is_empty() => format!("the daemon did not answer ({})", status.code()),
         _ => plain(status.message()),
     }

@@ -12,7 +12,7 @@ use super::{Failed, print, words};
 #[derive(Args)]
 pub(crate) struct Ls {
     /// Only references that contain this
-    #[arg(value_name = "FILTER", default_value = "")]
+    #[arg(value_name = "FILTER", default_value = "", hide_default_value = true)]
     filter: String,
     /// Answer with a JSON object for each, one a line
     #[arg(long)]

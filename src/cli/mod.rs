@@ -68,7 +68,7 @@ enum Command {
     Ls(ls::Ls),
     /// Keep what a reference stands for from being evicted, whatever it points at from now on
     Pin(keep::Pin),
-    /// End that
+    /// Let what was pinned be evicted again
     Unpin(keep::Unpin),
     /// Forget a tag, and remove what only it needed: the next pull asks its registry anew
     Forget(keep::Forget),

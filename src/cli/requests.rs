@@ -16,10 +16,10 @@ pub(crate) struct Log {
     #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 50)]
     last: u32,
     /// Only of this registry, such as docker.io
-    #[arg(long, value_name = "REGISTRY", default_value = "")]
+    #[arg(long, value_name = "REGISTRY", default_value = "", hide_default_value = true)]
     registry: String,
     /// Only of repositories that contain this
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     repository: String,
     /// Only those that a registry with a pull limit counts
     #[arg(long)]
@@ -49,6 +49,13 @@ impl Log {
                         .into());
                     }
                     Ok(None) => return Ok(()),
+                    Err(status) if follow => {
+                        return Err(anyhow::anyhow!(
+                            "the daemon has ended ({}): start this again",
+                            said(&status)
+                        )
+                        .into());
+                    }
                     Err(status) => return Err(anyhow::anyhow!(said(&status)).into()),
                 }
             }

@@ -3,7 +3,7 @@
 use clap::Args;
 use tidehold::proto::v1;
 
-use super::control::{Control, answered};
+use super::control::{Control, answered, soon};
 use super::paint::{Painted, bad, faint, good, odd, strong};
 use super::{Failed, budget, print, words};
 
@@ -20,7 +20,7 @@ impl Status {
     pub(crate) fn run(self) -> Result<(), Failed> {
         super::runtime()?.block_on(async {
             let mut hold = self.control.hold().await?;
-            let status = answered(hold.status(v1::StatusRequest {}).await, self.json)?;
+            let status = answered(hold.status(soon(v1::StatusRequest {})).await, self.json)?;
             print(&if self.json { words::json(&status)? } else { as_text(&status) })
         })
     }
@@ -84,7 +84,7 @@ fn told(answered: &[v1::Answered]) -> String {
         let such = answered.iter().filter(|answered| answered.standing == standing);
         such.map(|answered| answered.times).sum::<u64>()
     };
-    let standings = ["immutable", "fresh", "unchanged", "changed", "stale", "refused"];
+    let standings = ["immutable", "fresh", "unchanged", "changed", "stale", "challenged", "refused"];
     let told =
         standings.into_iter().map(|standing| (standing, sum(standing))).filter(|(_, times)| *times > 0);
     let told: Vec<_> = told.map(|(standing, times)| format!("{times} {}", painted(standing))).collect();
@@ -94,7 +94,7 @@ fn told(answered: &[v1::Answered]) -> String {
 /// A standing in the colour of what it means.
 pub(super) fn painted(standing: &str) -> Painted {
     match standing {
-        "stale" => odd(standing),
+        "stale" | "challenged" => odd(standing),
         "refused" => bad(standing),
         "immutable" | "fresh" | "unchanged" | "changed" => good(standing),
         other => other.into(),

@@ -50,6 +50,8 @@ pub enum Ending {
     Stale,
     /// There was nothing to answer with.
     Refused,
+    /// Whoever asked was told to prove itself, as its registry would have.
+    Challenged,
 }
 
 impl Front {
@@ -80,8 +82,15 @@ impl Kind {
 }
 
 impl Ending {
-    const ALL: [Self; 6] =
-        [Self::Immutable, Self::Fresh, Self::Unchanged, Self::Changed, Self::Stale, Self::Refused];
+    const ALL: [Self; 7] = [
+        Self::Immutable,
+        Self::Fresh,
+        Self::Unchanged,
+        Self::Changed,
+        Self::Stale,
+        Self::Refused,
+        Self::Challenged,
+    ];
 
     /// The word for it.
     pub fn as_str(self) -> &'static str {
@@ -92,6 +101,7 @@ impl Ending {
             Self::Changed => "changed",
             Self::Stale => "stale",
             Self::Refused => "refused",
+            Self::Challenged => "challenged",
         }
     }
 
@@ -129,6 +139,14 @@ struct Count {
 }
 
 impl Count {
+    fn add(&mut self, more: &Self) {
+        for (sum, more) in self.endings.iter_mut().zip(more.endings) {
+            *sum += more;
+        }
+        self.given += more.given;
+        self.counted += more.counted;
+    }
+
     fn since(&self, before: &Self) -> Self {
         let mut endings = self.endings;
         for (now, then) in endings.iter_mut().zip(before.endings) {
@@ -136,6 +154,21 @@ impl Count {
         }
         let given = self.given.saturating_sub(before.given);
         Self { endings, given, counted: self.counted.saturating_sub(before.counted) }
+    }
+}
+
+impl Past {
+    fn keep(&mut self, number: u64, count: Count) {
+        if count == Count::default() {
+            return;
+        }
+        match self.spans.back_mut() {
+            // The rest of one in which the daemon was started again.
+            Some((last, sum)) if *last == number => sum.add(&count),
+            Some(_) | None => self.spans.push_back((number, count)),
+        }
+        let more = self.spans.len().saturating_sub(MOST_SPANS);
+        self.spans.drain(..more);
     }
 }
 
@@ -150,22 +183,19 @@ impl Answers {
         }
     }
 
-    pub(super) fn count(&self, front: Front, kind: Kind, ending: Ending, now: SystemTime) {
-        self.turn(now);
+    pub(super) fn count(&self, front: Front, kind: Kind, ending: Ending) {
         let place = (front as usize * Kind::ALL.len() + kind as usize) * Ending::ALL.len() + ending as usize;
         if let Some(times) = self.times.get(place) {
             times.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn given(&self, now: SystemTime) {
-        self.turn(now);
+    pub(super) fn given(&self) {
         self.given.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A registry counted a request.
-    pub(super) fn counted(&self, now: SystemTime) {
-        self.turn(now);
+    pub(super) fn counted(&self) {
         self.counted.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -187,37 +217,53 @@ impl Answers {
     }
 
     pub(super) fn history(&self, now: SystemTime) -> Vec<v1::AnsweredSpan> {
-        self.turn(now);
         let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        let running = (span(now), self.sum().since(&past.before));
-        let spans = past.spans.iter().copied().chain([running]);
-        spans
-            .filter(|(_, count)| *count != Count::default())
-            .map(|(number, count)| told(number, count))
-            .collect()
+        let mut running = (span(now), self.sum().since(&past.before));
+        let mut spans: Vec<_> = past.spans.iter().copied().collect();
+        if let Some((_, begun)) = spans.pop_if(|(number, _)| *number == running.0) {
+            running.1.add(&begun);
+        }
+        let oldest = span(now).saturating_sub(MOST_SPANS as u64);
+        let spans = spans.into_iter().chain([running]);
+        let some = spans.filter(|(number, count)| *number > oldest && *count != Count::default());
+        some.map(|(number, count)| told(number, count)).collect()
     }
 
-    /// Ends the running span where it is over.
-    fn turn(&self, now: SystemTime) {
+    /// Takes up a span of an earlier run.
+    pub(super) fn take_up(&self, told: v1::AnsweredSpan) {
+        let Some(Ok(at)) = told.at.map(SystemTime::try_from) else { return };
+        let v1::AnsweredSpan { immutable, fresh, unchanged, changed, stale, refused, challenged, .. } = told;
+        let endings = [immutable, fresh, unchanged, changed, stale, refused, challenged];
+        let count = Count { endings, given: told.counted_without, counted: told.counted };
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        past.keep(span(at), count);
+    }
+
+    /// The span that is running, as far as it has come.
+    pub(super) fn end(&self) -> Option<v1::AnsweredSpan> {
+        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = self.sum().since(&past.before);
+        (count != Count::default()).then(|| told(self.running.load(Ordering::Relaxed), count))
+    }
+
+    /// Ends the running span where it is over, and answers with it.
+    pub(super) fn turn(&self, now: SystemTime) -> Option<v1::AnsweredSpan> {
         let number = span(now);
         if self.running.load(Ordering::Relaxed) == number {
-            return;
+            return None;
         }
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         let over = self.running.swap(number, Ordering::Relaxed);
         if over == number {
-            return;
+            return None;
         }
         let sum = self.sum();
         let count = sum.since(&past.before);
         past.before = sum;
-        if count != Count::default() {
-            past.spans.push_back((over, count));
-        }
+        past.keep(over, count);
         let oldest = number.saturating_sub(MOST_SPANS as u64);
         past.spans.retain(|(number, _)| *number > oldest);
-        let more = past.spans.len().saturating_sub(MOST_SPANS);
-        past.spans.drain(..more);
+        (count != Count::default()).then(|| told(over, count))
     }
 
     fn sum(&self) -> Count {
@@ -238,7 +284,18 @@ fn span(time: SystemTime) -> u64 {
 
 fn told(number: u64, count: Count) -> v1::AnsweredSpan {
     let at = UNIX_EPOCH + Duration::from_secs(number.saturating_mul(SPAN_SECONDS));
-    let [immutable, fresh, unchanged, changed, stale, refused] = count.endings;
+    let [immutable, fresh, unchanged, changed, stale, refused, challenged] = count.endings;
     let (at, counted, counted_without) = (Some(at.into()), count.counted, count.given);
-    v1::AnsweredSpan { at, immutable, fresh, unchanged, changed, stale, refused, counted, counted_without }
+    v1::AnsweredSpan {
+        at,
+        immutable,
+        fresh,
+        unchanged,
+        changed,
+        stale,
+        refused,
+        counted,
+        counted_without,
+        challenged,
+    }
 }

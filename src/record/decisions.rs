@@ -15,8 +15,9 @@ use super::answers::Ending;
 use super::journal::DecidedLine;
 use crate::proto::v1;
 
-/// How many references are remembered, and how many decisions on each.
+/// How many references are remembered, and how many decisions on each; and of how many that were never answered.
 const MOST_REFERENCES: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
+const MOST_UNANSWERED: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 const MOST_DECISIONS: usize = 32;
 
 /// A decision, as it is told.
@@ -44,11 +45,19 @@ pub struct Told(Arc<Entry>);
 
 struct Entry {
     ending: Ending,
+    /// The first of them; what may change with the next ones stands beside it.
     decision: v1::Decision,
     times: AtomicU64,
     /// Since the epoch, in milliseconds.
     last_at: AtomicU64,
-    asked_by: Mutex<String>,
+    latest: Mutex<Latest>,
+}
+
+/// Who asked last, what all of them took, and what the latest of them sent that sent anything.
+struct Latest {
+    asked_by: String,
+    cost: v1::Cost,
+    requests: Vec<v1::UpstreamRequest>,
 }
 
 impl Told {
@@ -68,11 +77,18 @@ impl std::fmt::Debug for Told {
 /// By the references, the latest decision first.
 type References = LruCache<String, VecDeque<Arc<Entry>>>;
 
-pub(super) struct Decisions(Mutex<References>);
+pub(super) struct Decisions(Mutex<Remembered>);
+
+/// Anybody may ask for what is not there: that pushes out nothing that is.
+struct Remembered {
+    answered: References,
+    unanswered: References,
+}
 
 impl Default for Decisions {
     fn default() -> Self {
-        Self(Mutex::new(LruCache::new(MOST_REFERENCES)))
+        let (answered, unanswered) = (LruCache::new(MOST_REFERENCES), LruCache::new(MOST_UNANSWERED));
+        Self(Mutex::new(Remembered { answered, unanswered }))
     }
 }
 
@@ -80,20 +96,17 @@ impl Decisions {
     /// Puts a decision where it belongs; what is new is answered as it is to be written down.
     pub(super) fn put(&self, decided: Decided<'_>, now: SystemTime) -> (Told, Option<DecidedLine>) {
         let Decided { reference, ending, digest, reason, asked_by, cost, requests } = decided;
-        let mut references = self.lock();
+        let mut remembered = self.lock();
         let same = |entry: &&Arc<Entry>| {
-            entry.ending == ending
-                && entry.decision.digest == digest
-                && entry.decision.reason == reason
-                && entry.decision.cost.unwrap_or_default().counted == cost.counted
+            entry.ending == ending && entry.decision.digest == digest && entry.decision.reason == reason
         };
-        if let Some(entries) = references.get(&reference)
+        if let Some(entries) = remembered.of(&reference, ending).get(&reference)
             && let Some(before) = entries.iter().take(uneventful(entries, &digest).max(1)).find(same)
         {
             let told = Told(Arc::clone(before));
-            drop(references);
+            drop(remembered);
             told.again(now);
-            asked_by.clone_into(&mut told.0.asked_by());
+            told.0.latest().add(asked_by, cost, &requests);
             return (told, None);
         }
         let decision = v1::Decision {
@@ -108,35 +121,81 @@ impl Decisions {
             requests: requests.iter().map(|request| (**request).clone()).collect(),
         };
         let line = DecidedLine { reference: reference.clone(), decision: Some(decision.clone()) };
-        let told = push(&mut references, reference, ending, decision);
+        let told = push(remembered.of(&reference, ending), reference, ending, decision);
         (told, Some(line))
     }
 
-    /// Takes up one that was written down.
+    /// Takes up one that was written down; where it was written down twice, the second says more.
     pub(super) fn take_up(&self, reference: String, decision: v1::Decision) {
         let Some(ending) = Ending::parse(&decision.standing) else { return };
-        push(&mut self.lock(), reference, ending, decision);
+        let mut remembered = self.lock();
+        let references = remembered.of(&reference, ending);
+        if let Some(entries) = references.get_mut(&reference) {
+            entries.retain(|entry| entry.ending != ending || entry.decision.first_at != decision.first_at);
+        }
+        push(references, reference, ending, decision);
+    }
+
+    /// Those that were made more than once, as they are to be written down in the end.
+    pub(super) fn grown(&self) -> Vec<DecidedLine> {
+        let remembered = self.lock();
+        let references = remembered.answered.iter().chain(&remembered.unanswered);
+        let entries = references
+            .flat_map(|(reference, entries)| entries.iter().rev().map(move |entry| (reference, entry)));
+        let grown = entries.filter(|(_, entry)| entry.times.load(Ordering::Relaxed) > entry.decision.times);
+        let line = |(reference, entry): (&String, &Arc<Entry>)| DecidedLine {
+            reference: reference.clone(),
+            decision: Some(entry.told()),
+        };
+        grown.map(line).collect()
     }
 
     pub(super) fn of(&self, reference: &str) -> Vec<v1::Decision> {
-        let references = self.lock();
-        let mut entries: Vec<_> = references.peek(reference).into_iter().flatten().collect();
+        let remembered = self.lock();
+        let mut entries: Vec<_> = remembered.all_of(reference).collect();
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.last_at.load(Ordering::Relaxed)));
         entries.into_iter().map(|entry| entry.told()).collect()
     }
 
     pub(super) fn standing(&self, reference: &str) -> Option<Ending> {
-        let references = self.lock();
-        let entries = references.peek(reference)?.iter().rev();
-        entries.max_by_key(|entry| entry.last_at.load(Ordering::Relaxed)).map(|entry| entry.ending)
+        let remembered = self.lock();
+        let entries: Vec<_> = remembered.all_of(reference).collect();
+        let latest = entries.into_iter().rev().max_by_key(|entry| entry.last_at.load(Ordering::Relaxed));
+        latest.map(|entry| entry.ending)
     }
 
-    pub(super) fn forget(&self, reference: &str) {
-        self.lock().pop(reference);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, References> {
+    fn lock(&self) -> MutexGuard<'_, Remembered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Remembered {
+    /// Where a decision on a reference belongs.
+    fn of(&mut self, reference: &str, ending: Ending) -> &mut References {
+        match ending {
+            Ending::Refused | Ending::Challenged if !self.answered.contains(reference) => {
+                &mut self.unanswered
+            }
+            _ => &mut self.answered,
+        }
+    }
+
+    fn all_of(&self, reference: &str) -> impl Iterator<Item = &Arc<Entry>> {
+        [&self.answered, &self.unanswered]
+            .into_iter()
+            .filter_map(|references| references.peek(reference))
+            .flatten()
+    }
+}
+
+impl Latest {
+    fn add(&mut self, asked_by: &str, cost: v1::Cost, requests: &[Arc<v1::UpstreamRequest>]) {
+        asked_by.clone_into(&mut self.asked_by);
+        self.cost.requests = self.cost.requests.saturating_add(cost.requests);
+        self.cost.counted = self.cost.counted.saturating_add(cost.counted);
+        if !requests.is_empty() {
+            self.requests = requests.iter().map(|request| (**request).clone()).collect();
+        }
     }
 }
 
@@ -146,7 +205,7 @@ fn uneventful(entries: &VecDeque<Arc<Entry>>, digest: &str) -> usize {
         Ending::Immutable | Ending::Fresh | Ending::Unchanged | Ending::Changed => {
             entry.decision.digest == digest
         }
-        Ending::Stale | Ending::Refused => false,
+        Ending::Stale | Ending::Refused | Ending::Challenged => false,
     };
     entries.iter().take_while(uneventful).count()
 }
@@ -157,7 +216,11 @@ fn push(references: &mut References, reference: String, ending: Ending, decision
         ending,
         times: AtomicU64::new(decision.times),
         last_at: AtomicU64::new(milliseconds(last_at)),
-        asked_by: Mutex::new(decision.asked_by.clone()),
+        latest: Mutex::new(Latest {
+            asked_by: decision.asked_by.clone(),
+            cost: decision.cost.unwrap_or_default(),
+            requests: decision.requests.clone(),
+        }),
         decision,
     });
     let entries = references.get_or_insert_mut(reference, VecDeque::new);
@@ -169,16 +232,19 @@ fn push(references: &mut References, reference: String, ending: Ending, decision
 impl Entry {
     fn told(&self) -> v1::Decision {
         let last_at = UNIX_EPOCH + Duration::from_millis(self.last_at.load(Ordering::Relaxed));
+        let latest = self.latest();
         v1::Decision {
             times: self.times.load(Ordering::Relaxed),
             last_at: Some(last_at.into()),
-            asked_by: self.asked_by().clone(),
+            asked_by: latest.asked_by.clone(),
+            cost: Some(latest.cost),
+            requests: latest.requests.clone(),
             ..self.decision.clone()
         }
     }
 
-    fn asked_by(&self) -> MutexGuard<'_, String> {
-        self.asked_by.lock().unwrap_or_else(PoisonError::into_inner)
+    fn latest(&self) -> MutexGuard<'_, Latest> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

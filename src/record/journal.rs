@@ -32,7 +32,7 @@ const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// One thing that happened.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Line {
-    #[prost(oneof = "What", tags = "1, 2, 3")]
+    #[prost(oneof = "What", tags = "1, 2, 3, 4")]
     pub(super) what: Option<What>,
 }
 
@@ -44,6 +44,8 @@ pub(super) enum What {
     Decided(DecidedLine),
     #[prost(message, tag = "3")]
     Given(GivenLine),
+    #[prost(message, tag = "4")]
+    Answered(v1::AnsweredSpan),
 }
 
 /// A decision, and what it was about.
@@ -81,6 +83,10 @@ impl Line {
 
     pub(super) fn decided(line: DecidedLine) -> Self {
         Self { what: Some(What::Decided(line)) }
+    }
+
+    pub(super) fn answered(span: v1::AnsweredSpan) -> Self {
+        Self { what: Some(What::Answered(span)) }
     }
 
     pub(super) fn given(line: GivenLine) -> Self {
@@ -127,6 +133,15 @@ impl Journal {
             }
             // The thread has said why it ended.
             Err(TrySendError::Disconnected(_)) => {}
+        }
+    }
+
+    /// Writes a line once there is room for it: for the end, when there may be many at once.
+    pub(super) fn write_in_turn(&self, line: Line) {
+        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Writing { lines, .. }) = &*writing {
+            // Where the thread has ended it has said why.
+            let _ = lines.send(line);
         }
     }
 

@@ -110,7 +110,8 @@ impl Record {
         let Inner { requests, metrics, journal, .. } = &*self.inner;
         metrics.sent(&request);
         if let (true, Some(Ok(at))) = (request.counted, request.at.map(SystemTime::try_from)) {
-            self.inner.answers.counted(at);
+            self.turn(at);
+            self.inner.answers.counted();
         }
         self.spend(&request);
         request.number = 0;
@@ -131,12 +132,14 @@ impl Record {
 
     /// Something was answered.
     pub fn answered(&self, front: Front, kind: Kind, ending: Ending, now: SystemTime) {
-        self.inner.answers.count(front, kind, ending, now);
+        self.turn(now);
+        self.inner.answers.count(front, kind, ending);
     }
 
     /// A client was given a manifest that it would have asked the registry for.
     pub fn given_manifest(&self, repository: &Repository, now: SystemTime) {
-        self.inner.answers.given(now);
+        self.turn(now);
+        self.inner.answers.given();
         let (registry, name) = (repository.registry().as_str(), repository.name());
         let ended = self.money().spending.given_now(registry, name, now);
         if let Some(given) = ended {
@@ -195,11 +198,6 @@ impl Record {
         self.inner.decisions.standing(reference)
     }
 
-    /// What is known of a reference is to be forgotten.
-    pub fn forget(&self, reference: &str) {
-        self.inner.decisions.forget(reference);
-    }
-
     /// What each registry allows, and what was spent there lately; only this one, where one is named. Whoever knows
     /// about gates adds them.
     pub fn budget(&self, registry: Option<&str>, now: SystemTime) -> Vec<v1::RegistryBudget> {
@@ -214,6 +212,7 @@ impl Record {
 
     /// What was answered over the last day, in spans.
     pub fn history(&self, now: SystemTime) -> Vec<v1::AnsweredSpan> {
+        self.turn(now);
         self.inner.answers.history(now)
     }
 
@@ -244,7 +243,20 @@ impl Record {
         if let Some(given) = last {
             journal.write(Line::given(given));
         }
+        for decision in self.inner.decisions.grown() {
+            journal.write_in_turn(Line::decided(decision));
+        }
+        if let Some(span) = self.inner.answers.end() {
+            journal.write_in_turn(Line::answered(span));
+        }
         journal.close();
+    }
+
+    /// Writes down the span of time that is over, where one is.
+    fn turn(&self, now: SystemTime) {
+        if let Some(span) = self.inner.answers.turn(now) {
+            write(self.inner.journal.get(), || Line::answered(span));
+        }
     }
 
     fn spend(&self, request: &v1::UpstreamRequest) {
@@ -272,6 +284,7 @@ impl Record {
                     money.spending.given(&one.registry, &one.repository, one.times, at);
                 }
             }
+            Some(journal::What::Answered(span)) => self.inner.answers.take_up(span),
             None => {}
         }
     }

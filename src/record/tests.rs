@@ -55,8 +55,6 @@ fn the_same_decision_again_is_counted_and_another_one_is_put_before_it() {
     assert_eq!(seen, [("stale", 1), ("fresh", 3)]);
     assert_eq!(decisions[1].last_at, Some(at(3).into()));
     assert_eq!(record.standing("docker.io/library/nginx:latest"), Some(Ending::Stale));
-    record.forget("docker.io/library/nginx:latest");
-    assert!(record.decisions("docker.io/library/nginx:latest").is_empty());
 }
 
 #[test]
@@ -77,6 +75,19 @@ fn a_tag_that_is_confirmed_again_and_again_is_two_lines_until_something_happens(
 }
 
 #[test]
+fn what_is_asked_for_in_vain_pushes_out_nothing_that_was_answered() {
+    let record = Record::new(at(0));
+    record.decided(decided("why", Ending::Changed), at(0));
+    for number in 0..5000 {
+        let reference = format!("docker.io/library/none:{number}");
+        record.decided(Decided { reference, ..decided("missing", Ending::Refused) }, at(1));
+    }
+    assert_eq!(record.decisions("docker.io/library/nginx:latest").len(), 1);
+    assert_eq!(record.decisions("docker.io/library/none:4999").len(), 1);
+    assert!(record.decisions("docker.io/library/none:1").is_empty());
+}
+
+#[test]
 fn what_happened_is_known_after_a_restart() {
     let folder = TempDir::new().unwrap();
     let nginx = Repository::new("docker.io".parse().unwrap(), "nginx").unwrap();
@@ -85,14 +96,22 @@ fn what_happened_is_known_after_a_restart() {
         record.sent(request(1, true));
         record.sent(request(2, false));
         record.decided(decided("why", Ending::Changed), at(2));
+        record.decided(decided("why", Ending::Changed), at(3));
         record.given_manifest(&nginx, at(3));
+        record.answered(Front::Mirror, Kind::Manifest, Ending::Changed, at(3));
         record.close();
     }
     let record = opened(folder.path(), at(10));
     let budget = record.budget(Some("docker.io"), at(10)).remove(0);
     assert_eq!((budget.requests, budget.counted, budget.counted_without), (2, 1, 1));
     assert_eq!((budget.limits[0].remaining, budget.limits[0].limit), (97, Some(100)));
-    assert_eq!(record.decisions("docker.io/library/nginx:latest").len(), 1);
+    let decisions = record.decisions("docker.io/library/nginx:latest");
+    assert_eq!(decisions.iter().map(|decision| decision.times).collect::<Vec<_>>(), [2]);
+    assert_eq!(decisions[0].last_at, Some(at(3).into()));
+    record.answered(Front::Mirror, Kind::Manifest, Ending::Fresh, at(10));
+    let history = record.history(at(10));
+    let seen: Vec<_> = history.iter().map(|span| (span.changed, span.fresh, span.counted_without)).collect();
+    assert_eq!(seen, [(1, 1, 1)], "one span of time, whichever daemon it was");
     assert_eq!(record.sent(request(11, false)).number, 3);
     assert_eq!(record.requests(&Which { after: 1, ..Which::default() }, 10).len(), 2);
     assert_eq!(record.sums().requests, 1, "sums are since the start");

@@ -15,7 +15,7 @@ use super::{Caller, Client, Inner, Resolver};
 use crate::access::{Admission, Said};
 use crate::clock;
 use crate::oci::{Digest, Repository};
-use crate::record::Told;
+use crate::record::{Latency, Told};
 use crate::store::{Readers, StoreError};
 use crate::upstream::Credential;
 
@@ -57,6 +57,7 @@ impl Resolver {
 impl Inner {
     fn still_stands(&self, grounds: &Grounds, now: SystemTime) -> Option<Duration> {
         let Grounds { repository, guise, said, question, digest, standing, .. } = grounds;
+        let asked_at = clock::instant();
         let looked_up_ago = now.duration_since(grounds.looked_up_at).ok()?;
         if looked_up_ago >= LOOK_AGAIN_AFTER || self.hold.changes() != grounds.changes {
             return None;
@@ -71,6 +72,7 @@ impl Inner {
         if let Some(told) = grounds.told.get() {
             told.again(now);
         }
+        self.record.took(Latency::Resolve, clock::instant().duration_since(asked_at));
         Some(age(question, digest, *standing, now))
     }
 

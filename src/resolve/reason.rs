@@ -25,6 +25,8 @@ pub enum Reason {
     Fresh(Duration),
     /// The registry was asked by HEAD, and named what is held.
     Same,
+    /// The same, but its manifest was not held any more.
+    FetchedAgain,
     /// The registry was asked by HEAD, and named something else that is held.
     Repointed,
     /// The registry was asked by HEAD, and named something that was fetched.
@@ -58,7 +60,10 @@ impl Reason {
             },
             (Standing::Fresh, Question::Tag { ages: Ages { fresh_for, .. }, .. }) => Self::Fresh(*fresh_for),
             (Standing::Fresh, _) => Self::Fresh(Duration::ZERO),
-            (Standing::Unchanged, _) => Self::Same,
+            (Standing::Unchanged, _) => match reply {
+                Some(Reply::Got(_)) => Self::FetchedAgain,
+                _ => Self::Same,
+            },
             (Standing::Changed, question) => match (asked, reply) {
                 (Some(Ask::Get), _) => Self::WithoutHead,
                 (_, Some(Reply::Points { .. })) => Self::Repointed,
@@ -95,6 +100,9 @@ impl fmt::Display for Reason {
                 write!(f, "its registry confirmed it less than {fresh_for} ago (fresh_for): it was not asked again")
             }
             Self::Same => f.write_str("a HEAD named the digest that is held: the tag has not moved"),
+            Self::FetchedAgain => f.write_str(
+                "a HEAD named the digest of before, whose manifest was not held any more: it was fetched again by a GET",
+            ),
             Self::Repointed => f.write_str("a HEAD named another digest than before, and that is held: no GET was needed"),
             Self::Moved => f.write_str("a HEAD named a new digest: it was fetched by a GET of that digest"),
             Self::FirstSeen => {
@@ -131,6 +139,9 @@ impl Inner {
     ) -> Told {
         let (ending, digest, reason) = match answered {
             Ok(served) => (served.standing.into(), served.digest.to_string(), served.reason.to_string()),
+            Err(refusal @ Refusal::Denied { challenge: Some(_), .. }) => {
+                (Ending::Challenged, String::new(), refusal.to_string())
+            }
             Err(refusal) => (Ending::Refused, String::new(), refusal.to_string()),
         };
         let (cost, requests) = (caller.cost(), caller.account.requests());

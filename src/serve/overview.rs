@@ -241,6 +241,7 @@ fn summary(reference: &str, decisions: &[v1::Decision], history: &[v1::TagPoint]
         return format!("{reference} is held, and nobody has asked for it lately.");
     };
     match Ending::parse(&last.standing) {
+        Some(Ending::Challenged) => format!("{reference} wants a login: {}.", last.reason),
         Some(Ending::Refused) => format!("{reference} was refused: {}.", last.reason),
         _ => {
             let held = history.iter().any(|point| point.digest == last.digest && point.held);

@@ -92,7 +92,11 @@ impl Answered {
     fn of(kind: Kind, repository: Repository, method: &Method, response: &Response<Body>) -> Self {
         let standing = response.headers().get(STANDING).and_then(|standing| standing.to_str().ok());
         let good = response.status().is_success();
-        let ending = standing.filter(|_| good).and_then(Ending::parse).unwrap_or(Ending::Refused);
+        let otherwise = match response.status() {
+            StatusCode::UNAUTHORIZED => Ending::Challenged,
+            _ => Ending::Refused,
+        };
+        let ending = standing.filter(|_| good).and_then(Ending::parse).unwrap_or(otherwise);
         let gave = (good && kind == Kind::Manifest && *method == Method::GET).then_some(repository);
         Self { kind, ending, gave }
     }

@@ -5,7 +5,6 @@ use super::super::super::problem::Problem;
 use super::with;
 use crate::evict::ForgetError;
 use crate::proto::v1;
-use crate::resolve::shown;
 use crate::serve::overview::Overview;
 
 pub(in super::super) async fn forget(
@@ -20,7 +19,6 @@ pub(in super::super) async fn forget(
         ForgetError::Pinned(_) => Problem::excessive(error.to_string()),
     })?;
     overview.resolver().forget_refusals(&name.repository);
-    overview.record().forget(&shown(&name.repository, &name.reference));
     tracing::info!(
         target: "tidehold::control",
         reference = %name,
