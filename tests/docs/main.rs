@@ -249,7 +249,9 @@ fn before(node: Node) -> String {
         + match node {
             Node::Bare => "systemctl start containerd\n",
             Node::InUse => IN_USE,
-            Node::WithTidehold => "tidehold setup --yes --restart\nrm -r /run/systemd\n",
+            Node::WithTidehold => {
+                "tidehold setup --yes --restart --containerd-root /var/lib/containerd\nrm -r /run/systemd\n"
+            }
         }
 }
 
