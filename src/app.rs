@@ -39,14 +39,12 @@ const TRY_DISK_EVERY: Duration = Duration::from_millis(500);
 
 /// A daemon that is listening.
 pub struct App {
-    hold: Hold,
-    resolver: Resolver,
-    keeper: Keeper,
+    /// The hold, its keeper and the resolver over it, with what is told of them.
+    overview: Overview,
     mirror: TcpListener,
     control: Socket,
     /// What is answered at the control socket.
     operator: Routes,
-    overview: Overview,
     /// What the web listener, which serves already, says that we are at.
     phase: watch::Sender<Phase>,
     /// The content listeners serve already.
@@ -108,24 +106,12 @@ impl App {
             // Its server ends only with us.
             let _ = opened.send((service, differ.clone()));
         }
-        let overview = Overview::new(resolver.clone(), keeper.clone(), facts);
+        let overview = Overview::new(resolver.clone(), keeper, facts);
         let operator = Routes::default()
             .add_service(ControlService::new(resolver.clone(), stop.clone()).into_server())
             .add_service(HoldService::new(overview.clone(), stop.clone()).into_server())
             .add_service(adoption(&config, &hold, &stop).into_server());
-        Ok(Self {
-            hold,
-            resolver,
-            keeper,
-            mirror,
-            control,
-            operator,
-            overview,
-            phase,
-            servers,
-            writers,
-            stop,
-        })
+        Ok(Self { overview, mirror, control, operator, phase, servers, writers, stop })
     }
 
     /// Serves until SIGTERM or SIGINT, then lets what runs end. Ends as well, to be started anew, where the index
@@ -137,19 +123,8 @@ impl App {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let Self {
-            hold,
-            resolver,
-            keeper,
-            mirror,
-            control,
-            operator,
-            overview,
-            phase,
-            servers,
-            writers,
-            stop,
-        } = self;
+        let Self { overview, mirror, control, operator, phase, servers, writers, stop } = self;
+        let (hold, resolver) = (overview.hold().clone(), overview.resolver().clone());
         let answering = resolver.clone();
         let answer = move |request| mirror::answer(answering.clone(), request);
         servers.spawn(http::serve(mirror, answer, stop.clone()));
@@ -159,7 +134,7 @@ impl App {
             let (hold, stop) = (hold.clone(), stop.clone());
             move || sweep(&hold, &stop)
         });
-        let evicting = tokio::spawn(keeper.watch(stop.clone()));
+        let evicting = tokio::spawn(overview.keeper().clone().watch(stop.clone()));
         phase.send_replace(Phase::Serving(overview.clone()));
         notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!("ready");

@@ -13,6 +13,7 @@ mod keep;
 mod log;
 mod ls;
 mod paint;
+mod plugins;
 mod prune;
 mod requests;
 mod resolve;

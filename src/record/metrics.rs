@@ -4,6 +4,7 @@
 //! answered, and only so many; the others are `other`.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -62,8 +63,6 @@ pub struct Gauges {
     pub disk_free_bytes: u64,
     /// What of that is to stay free.
     pub disk_reserve_bytes: u64,
-    /// The registries to which pulls are not let through.
-    pub shut: BTreeSet<String>,
 }
 
 pub(super) struct Metrics {
@@ -79,7 +78,8 @@ pub(super) struct Metrics {
     /// In the order of [`Front`] and [`From`].
     bytes: [[IntCounter; 2]; 2],
     latencies: [Histogram; 4],
-    all: [IntCounter; 2],
+    /// All requests, and the counted ones.
+    all: [AtomicU64; 2],
     labels: Mutex<BTreeSet<String>>,
     /// Held while the metrics are written: what others know is put in anew each time.
     writing: Mutex<()>,
@@ -115,7 +115,6 @@ impl Metrics {
             "Bytes of blobs that clients were given, by where they came from.",
             &["front", "from"],
         );
-        let sums = |name: &str, help: &str| IntCounter::new(name, help).expect("a metric's name");
         Self {
             upstream: counters(
                 "tidehold_upstream_requests_total",
@@ -167,10 +166,7 @@ impl Metrics {
                 histogram("tidehold_content_read_seconds", "One Read of a containerd."),
                 histogram("tidehold_content_commit_seconds", "One commit of a containerd."),
             ],
-            all: [
-                sums("tidehold_requests", "All requests sent upstream."),
-                sums("tidehold_counted", "Counted ones."),
-            ],
+            all: Default::default(),
             labels: Mutex::default(),
             writing: Mutex::default(),
             registry,
@@ -187,13 +183,13 @@ impl Metrics {
         let labels = [registry.as_str(), &request.method, &request.kind, &status, counted];
         self.upstream.with_label_values(&labels).inc();
         let [all, all_counted] = &self.all;
-        all.inc();
-        all_counted.inc_by(u64::from(request.counted));
+        all.fetch_add(1, Ordering::Relaxed);
+        all_counted.fetch_add(request.counted.into(), Ordering::Relaxed);
     }
 
     /// All requests, and the counted ones.
     pub(super) fn upstream(&self) -> [u64; 2] {
-        self.all.each_ref().map(IntCounter::get)
+        self.all.each_ref().map(|all| all.load(Ordering::Relaxed))
     }
 
     pub(super) fn bytes(&self, front: Front, from: From, bytes: u64) {
@@ -243,9 +239,7 @@ impl Metrics {
             if registry == OTHER {
                 continue;
             }
-            self.gate_open
-                .with_label_values(&[registry.as_str()])
-                .set(i64::from(!gauges.shut.contains(&budget.registry)));
+            self.gate_open.with_label_values(&[registry.as_str()]).set(budget.gate_open.into());
             for limit in &budget.limits {
                 let labels = [registry.as_str(), &limit.source];
                 self.remaining.with_label_values(&labels).set(limit.remaining);

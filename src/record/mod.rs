@@ -106,7 +106,7 @@ impl Record {
     }
 
     /// A request that was sent upstream has come to its end. Gives it its number.
-    pub fn sent(&self, mut request: v1::UpstreamRequest) -> Arc<v1::UpstreamRequest> {
+    pub fn sent(&self, request: v1::UpstreamRequest) -> Arc<v1::UpstreamRequest> {
         let Inner { requests, metrics, journal, .. } = &*self.inner;
         metrics.sent(&request);
         if let (true, Some(Ok(at))) = (request.counted, request.at.map(SystemTime::try_from)) {
@@ -114,7 +114,6 @@ impl Record {
             self.inner.answers.counted();
         }
         self.spend(&request);
-        request.number = 0;
         let request = requests.push(request);
         write(journal.get(), || Line::sent(&request));
         request
@@ -230,10 +229,9 @@ impl Record {
         }
     }
 
-    /// The metrics in Prometheus's text form, with those that others know.
-    pub fn metrics(&self, gauges: &Gauges, now: SystemTime) -> String {
-        let budgets = self.budget(None, now);
-        self.inner.metrics.text(&budgets, &self.inner.answers.totals(), gauges)
+    /// The metrics in Prometheus's text form, with those that others know: these, and the gates in the budgets.
+    pub fn metrics(&self, budgets: &[v1::RegistryBudget], gauges: &Gauges) -> String {
+        self.inner.metrics.text(budgets, &self.inner.answers.totals(), gauges)
     }
 
     /// Brings to the disk what is to be kept. Waits for it.
@@ -241,7 +239,7 @@ impl Record {
         let Some(journal) = self.inner.journal.get() else { return };
         let last = self.money().spending.end();
         if let Some(given) = last {
-            journal.write(Line::given(given));
+            journal.write_in_turn(Line::given(given));
         }
         for decision in self.inner.decisions.grown() {
             journal.write_in_turn(Line::decided(decision));

@@ -14,13 +14,20 @@ use std::net::{self, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{self as unix_net, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use listenfd::ListenFd;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// How often it is tried to have an address that somebody else has.
 const TRY_EVERY: Duration = Duration::from_secs(2);
+
+/// How long nothing is accepted after the system refused to, for want of descriptors for instance.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The listeners of this daemon: each as it was handed over, or else made.
 pub struct Listeners {
@@ -224,6 +231,50 @@ pub async fn once_free(address: SocketAddr) -> TcpListener {
             Err(error) => tracing::debug!(%error, "still not listening"),
         }
     }
+}
+
+/// Serves each who connects, `most` at a time, until `stop`; those beyond wait in the listener's queue. Returns once the
+/// last of them has ended.
+pub(super) async fn connections<F>(
+    listener: TcpListener,
+    most: usize,
+    stop: &CancellationToken,
+    serve: impl Fn(TcpStream, SocketAddr) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let places = Arc::new(Semaphore::new(most));
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            accepted = accepted => accepted,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let serving = serve(stream, peer);
+                connections.spawn(async move {
+                    let _place = place;
+                    serving.await;
+                });
+            }
+            Err(error) => {
+                let address = listener.local_addr().ok();
+                tracing::warn!(?address, %error, "a connection could not be accepted");
+                tokio::select! {
+                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
+                    () = stop.cancelled() => break,
+                }
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
 }
 
 /// Why a listener could not be had.

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use futures_util::FutureExt as _;
 
 use crate::evict::{Keeper, Limits};
-use crate::oci::{ImageName, Reference};
+use crate::oci::{ImageName, NameError, Reference, Registry};
 use crate::proto::v1;
 use crate::record::{Ending, Gauges, Record};
 use crate::resolve::{Failure, Resolver, shown};
@@ -84,7 +84,7 @@ impl Overview {
             hold: Some(self.held(&usage)?),
             disk: Some(self.disk()?),
             containerds: self.containerds(&usage),
-            registries: self.budget(None, now),
+            registries: self.budgets(None, now),
             answered: record.totals(),
             history: record.history(now),
             bytes_from_hold: sums.from_hold,
@@ -97,8 +97,20 @@ impl Overview {
         })
     }
 
-    /// What each registry allows, or only this one, and what was spent there.
-    pub fn budget(&self, registry: Option<&str>, now: SystemTime) -> Vec<v1::RegistryBudget> {
+    /// What each registry allows, or only the one that is named, and what was spent there.
+    ///
+    /// # Errors
+    /// When that is no name, or nothing is known of it.
+    pub fn budget(&self, named: Option<&str>, now: SystemTime) -> Result<v1::BudgetResponse, AskError> {
+        let named = named.map(str::parse::<Registry>).transpose()?;
+        let registries = self.budgets(named.as_ref().map(Registry::as_str), now);
+        match named {
+            Some(named) if registries.is_empty() => Err(AskError::Unasked(named)),
+            Some(_) | None => Ok(v1::BudgetResponse { registries }),
+        }
+    }
+
+    fn budgets(&self, registry: Option<&str>, now: SystemTime) -> Vec<v1::RegistryBudget> {
         let mut budgets = self.record().budget(registry, now);
         for budget in &mut budgets {
             let Some(shut) = self.gate_of(&budget.registry) else { continue };
@@ -114,11 +126,12 @@ impl Overview {
         budgets
     }
 
-    /// The story of a reference; nothing where none is known.
+    /// The story of a reference. Waits for the disk.
     ///
     /// # Errors
-    /// When the index cannot be read.
-    pub fn explain(&self, name: &ImageName) -> Result<Option<v1::ExplainResponse>, StoreError> {
+    /// When that is no reference, nothing is known of it, or the index cannot be read.
+    pub fn explain(&self, reference: &str) -> Result<v1::ExplainResponse, AskError> {
+        let name: ImageName = reference.parse()?;
         let reference = shown(&name.repository, &name.reference);
         let decisions = self.record().decisions(&reference);
         let mut history = Vec::new();
@@ -140,15 +153,15 @@ impl Overview {
             }
         }
         if decisions.is_empty() && history.is_empty() {
-            return Ok(None);
+            return Err(AskError::Unknown(reference));
         }
         let (fresh_for, stale_for) = match ages {
             Some(ages) => (ages.fresh_for.try_into().ok(), ages.stale_for.try_into().ok()),
             None => (None, None),
         };
         let summary = summary(&reference, &decisions, &history);
-        let pinned = self.hold().is_pinned(name)?;
-        Ok(Some(v1::ExplainResponse { reference, summary, history, decisions, pinned, fresh_for, stale_for }))
+        let pinned = self.hold().is_pinned(&name)?;
+        Ok(v1::ExplainResponse { reference, summary, history, decisions, pinned, fresh_for, stale_for })
     }
 
     /// The tags that are known, those alone whose references contain this. Waits for the disk.
@@ -179,8 +192,6 @@ impl Overview {
     /// # Errors
     /// When the index cannot be read.
     pub fn metrics(&self, now: SystemTime) -> Result<String, StoreError> {
-        let budgets = self.record().budget(None, now).into_iter().map(|budget| budget.registry);
-        let shut = budgets.filter(|registry| self.gate_of(registry).is_some()).collect();
         let usage = self.hold().usage();
         let disk = self.disk()?;
         let gauges = Gauges {
@@ -190,9 +201,8 @@ impl Overview {
             cache_limit_bytes: disk.max_cached_bytes,
             disk_free_bytes: disk.free_bytes,
             disk_reserve_bytes: disk.reserve_bytes,
-            shut,
         };
-        Ok(self.record().metrics(&gauges, now))
+        Ok(self.record().metrics(&self.budgets(None, now), &gauges))
     }
 
     fn gate_of(&self, registry: &str) -> Option<Failure> {
@@ -233,6 +243,23 @@ impl Overview {
         let (total_bytes, free_bytes) = (space.total_bytes, space.free_bytes);
         Ok(v1::DiskUsage { total_bytes, free_bytes, reserve_bytes, max_cached_bytes })
     }
+}
+
+/// Why there is nothing to tell.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// What was asked about has no such name.
+    #[error(transparent)]
+    Malformed(#[from] NameError),
+    /// A registry of which nothing is known.
+    #[error("nothing was asked of {0} in the last six hours")]
+    Unasked(Registry),
+    /// A reference of which nothing is known.
+    #[error("nothing is known of {0}: nobody has asked for it here")]
+    Unknown(String),
+    /// The index could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// What is to be said first, in one sentence.

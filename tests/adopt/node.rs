@@ -11,18 +11,11 @@ use tempfile::TempDir;
 
 use crate::support::daemon::{Daemon, Plan};
 use crate::support::hub::digest_of;
+pub(crate) use crate::support::ran::Ran;
 
 pub(crate) struct Node {
     pub(crate) daemon: Daemon,
     root: TempDir,
-}
-
-/// How a command ended.
-#[derive(Debug)]
-pub(crate) struct Ran {
-    pub(crate) code: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
 }
 
 impl Node {
@@ -101,12 +94,7 @@ impl Node {
     }
 
     pub(crate) fn adopt_from(&self, from: &Path, options: &[&str]) -> Ran {
-        let output = self.command_from(from, options).output().unwrap();
-        Ran {
-            code: output.status.code().expect("no signal ended it"),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
+        self.command_from(from, options).output().unwrap().into()
     }
 
     /// What the containerd relies on, by the daemon's marks.
@@ -139,38 +127,4 @@ impl Node {
 
 pub(crate) fn inode(file: &Path) -> u64 {
     fs::metadata(file).unwrap_or_else(|error| panic!("{}: {error}", file.display())).ino()
-}
-
-impl Ran {
-    /// It did all that it was asked to.
-    #[track_caller]
-    pub(crate) fn done(self) -> Self {
-        assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{self:?}");
-        self
-    }
-
-    /// It failed, and said why with these words.
-    #[track_caller]
-    pub(crate) fn failed_with(self, code: i32, words: &[&str]) -> Self {
-        assert_eq!(self.code, code, "{self:?}");
-        for word in words {
-            assert!(self.stderr.contains(word), "{word:?} is not in {self:?}");
-        }
-        self
-    }
-
-    /// Its lines of one kind, each of which is a JSON object.
-    pub(crate) fn events(&self, event: &str) -> Vec<Value> {
-        let object = |line: &str| -> Value {
-            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
-        };
-        self.stdout.lines().map(object).filter(|object| object["event"] == event).collect()
-    }
-
-    #[track_caller]
-    pub(crate) fn event(&self, event: &str) -> Value {
-        let mut events = self.events(event);
-        assert_eq!(events.len(), 1, "{self:?}");
-        events.remove(0)
-    }
 }

@@ -4,53 +4,9 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
-
 use crate::bench::{Bench, images_only, soon};
 use crate::support::hub::{HubConfig, RetryAfter};
-
-/// How a command ended.
-#[derive(Debug)]
-pub(crate) struct Ran {
-    pub(crate) code: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-impl Ran {
-    /// It did all that it was asked to.
-    #[track_caller]
-    pub(crate) fn done(self) -> Self {
-        assert_eq!((self.code, self.stderr.as_str()), (0, ""), "{self:?}");
-        self
-    }
-
-    /// It failed, and said why with these words.
-    #[track_caller]
-    pub(crate) fn failed_with(self, code: i32, words: &[&str]) -> Self {
-        assert_eq!(self.code, code, "{self:?}");
-        for word in words {
-            assert!(self.stderr.contains(word), "{word:?} is not in {self:?}");
-        }
-        self
-    }
-
-    /// Its lines, each of which is a JSON object.
-    pub(crate) fn objects(&self) -> Vec<Value> {
-        let object = |line: &str| -> Value {
-            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
-        };
-        self.stdout.lines().map(object).collect()
-    }
-
-    /// Its one line, which is a JSON object.
-    #[track_caller]
-    pub(crate) fn object(&self) -> Value {
-        let mut objects = self.objects();
-        assert_eq!(objects.len(), 1, "{self:?}");
-        objects.remove(0)
-    }
-}
+pub(crate) use crate::support::ran::Ran;
 
 /// A registry that says when its limit ends.
 pub(crate) fn says_when() -> HubConfig {
@@ -80,10 +36,5 @@ pub(crate) async fn run(arguments: &[&str], config: Option<&Path>, input: &str) 
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         child.wait_with_output().unwrap()
     });
-    let output = soon(ended).await.unwrap();
-    Ran {
-        code: output.status.code().expect("no signal ended it"),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    soon(ended).await.unwrap().into()
 }

@@ -36,52 +36,11 @@ mod store;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Trial};
-use support::containerd::Version;
+use support::scenario::{Scenario, only, play, scenario};
 
 const CHAPTERS: &[&[Scenario]] =
     &[nodes::SCENARIOS, reported::SCENARIOS, store::SCENARIOS, daemon::SCENARIOS];
 
-struct Scenario {
-    name: &'static str,
-    run: fn(Version),
-    versions: &'static [Version],
-}
-
-const fn scenario(name: &'static str, run: fn(Version)) -> Scenario {
-    Scenario { name, run, versions: &Version::ALL }
-}
-
-/// For some versions alone.
-const fn only(versions: &'static [Version], name: &'static str, run: fn(Version)) -> Scenario {
-    Scenario { name, run, versions }
-}
-
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // Each scenario is several servers; more of them at once than this only wait for each other.
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    arguments.test_threads.get_or_insert(cores.min(4));
-
-    let scenarios = CHAPTERS.iter().copied().flatten();
-    let trials = scenarios
-        .flat_map(|scenario| scenario.versions.iter().map(|version| trial(*version, scenario, &arguments)))
-        .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-fn trial(version: Version, scenario: &'static Scenario, arguments: &Arguments) -> Trial {
-    let name = format!("containerd {version}: {}", scenario.name);
-    match version.available() {
-        Ok(_) => Trial::test(name, move || {
-            (scenario.run)(version);
-            Ok(())
-        }),
-        Err(reason) => {
-            if !arguments.list && arguments.filter.as_ref().is_none_or(|filter| name.contains(filter)) {
-                eprintln!("skipped: {name}: {reason}");
-            }
-            Trial::test(name, move || Err(reason.into())).with_ignored_flag(true)
-        }
-    }
+    play(CHAPTERS)
 }

@@ -34,9 +34,7 @@ mod waits;
 
 use std::process::ExitCode;
 
-use libtest_mimic::{Arguments, Trial};
-use support::containerd::Version;
-use support::parts::Available;
+use support::scenario::{Scenario, play, scenario};
 
 const CHAPTERS: &[&[Scenario]] = &[
     pulls::SCENARIOS,
@@ -55,46 +53,6 @@ const CHAPTERS: &[&[Scenario]] = &[
     nerdctl::SCENARIOS,
 ];
 
-struct Scenario {
-    name: &'static str,
-    run: fn(Version),
-    versions: &'static [Version],
-    /// What it needs beside a containerd of the version.
-    needs: fn(Version) -> Available<()>,
-}
-
-const fn scenario(name: &'static str, run: fn(Version)) -> Scenario {
-    Scenario { name, run, versions: &Version::ALL, needs: |_| Ok(()) }
-}
-
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // Each scenario is several servers; more of them at once than this only wait for each other.
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    arguments.test_threads.get_or_insert(cores.min(4));
-
-    let scenarios = CHAPTERS.iter().copied().flatten();
-    let trials = scenarios
-        .flat_map(|scenario| scenario.versions.iter().map(|version| trial(*version, scenario, &arguments)))
-        .collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
-}
-
-fn trial(version: Version, scenario: &'static Scenario, arguments: &Arguments) -> Trial {
-    let name = format!("containerd {version}: {}", scenario.name);
-    // What a scenario needs may have to be built, and is so only where it is asked for.
-    let wanted = !arguments.list && arguments.filter.as_ref().is_none_or(|filter| name.contains(filter));
-    let needs = |_| if wanted { (scenario.needs)(version) } else { Ok(()) };
-    match version.available().and_then(needs) {
-        Ok(()) => Trial::test(name, move || {
-            (scenario.run)(version);
-            Ok(())
-        }),
-        Err(reason) => {
-            if wanted {
-                eprintln!("skipped: {name}: {reason}");
-            }
-            Trial::test(name, move || Err(reason.into())).with_ignored_flag(true)
-        }
-    }
+    play(CHAPTERS)
 }

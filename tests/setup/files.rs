@@ -46,7 +46,7 @@ fn nothing_without_a_yes() {
 fn a_dry_run() {
     let node = plain();
     let before = node.all();
-    let ran = node.setup(&["--dry-run", "--containerd-version", "2.1"]).done();
+    let ran = node.setup(&["--dry-run", "--containerd-version", "2.1"]).ended_well();
     ran.said(&[
         "--- /etc/containerd/config.toml\n+++ /etc/containerd/config.toml\n",
         "+disabled_plugins = [\"io.containerd.content.v1.content\"]\n",
@@ -58,10 +58,10 @@ fn a_dry_run() {
 
 fn a_second_run() {
     let node = plain();
-    node.setup(V1_7).done().said(&["2 files changed", "next: ", "tidehold doctor"]);
+    node.setup(V1_7).ended_well().said(&["2 files changed", "next: ", "tidehold doctor"]);
     let before = node.all();
     for options in [V1_7, &["--containerd-version", "1.7"]] {
-        node.setup(options).done().said(&["nothing to change"]);
+        node.setup(options).ended_well().said(&["nothing to change"]);
     }
     assert_eq!(node.all(), before);
 }
@@ -71,13 +71,14 @@ fn taken_back() {
     {
         let node = Node::new(&[(CONFIG, text)]);
         let before = node.all();
-        node.setup(&["--yes", "--containerd-version", "2.1", "--podman", "--docker", "--buildkit"]).done();
+        node.setup(&["--yes", "--containerd-version", "2.1", "--podman", "--docker", "--buildkit"])
+            .ended_well();
         assert_ne!(node.all(), before);
         node.setup(&["--undo"]).failed_with(2, &["--yes"]);
-        node.setup(&["--undo", "--dry-run"]).done().said(&["5 files would be restored"]);
-        node.setup(&["--undo", "--yes"]).done().said(&["5 files restored"]);
+        node.setup(&["--undo", "--dry-run"]).ended_well().said(&["5 files would be restored"]);
+        node.setup(&["--undo", "--yes"]).ended_well().said(&["5 files restored"]);
         assert_eq!(node.all(), before, "{text}");
-        node.setup(&["--undo", "--yes"]).done().said(&["nothing to take back"]);
+        node.setup(&["--undo", "--yes"]).ended_well().said(&["nothing to take back"]);
     }
 }
 
@@ -86,7 +87,7 @@ fn foreign_hosts() {
     let theirs = "server = \"https://registry-1.docker.io\"\n\n[host.\"https://m.test\"] # theirs\n";
     let own = "/etc/containerd/certs.d/r.test/hosts.toml";
     let node = Node::new(&[(CONFIG, DEBIAN), (hub, theirs), (own, "server = \"https://r.test\"\n")]);
-    let ran = node.setup(V1_7).done();
+    let ran = node.setup(V1_7).ended_well();
     ran.said(&[
         "docker.io/hosts.toml has hosts of its own",
         "r.test has a folder of its own",
@@ -100,7 +101,8 @@ fn foreign_hosts() {
 
 fn one_registry() {
     let node = plain();
-    node.setup(&[V1_7, &["--registry", "index.docker.io", "--registry", "r.test:5000"]].concat()).done();
+    node.setup(&[V1_7, &["--registry", "index.docker.io", "--registry", "r.test:5000"]].concat())
+        .ended_well();
     for registry in ["docker.io", "r.test:5000"] {
         assert!(
             node.text(&format!("/etc/containerd/certs.d/{registry}/hosts.toml")).contains("127.0.0.1:789")
@@ -114,12 +116,12 @@ fn other_clients() {
     let daemon = "{\n  \"debug\": true\n}\n";
     let node = Node::new(&[("/etc/docker/daemon.json", daemon), ("/usr/bin/podman", "")]);
     node.setup(&["--dry-run"]).failed_with(1, &["no containerd"]);
-    let ran = node.setup(&["--yes", "--docker", "--buildkit"]).done();
+    let ran = node.setup(&["--yes", "--docker", "--buildkit"]).ended_well();
     ran.said(&["found podman, which stays as it is: --podman", "2 files changed"]);
     let json: serde_json::Value = serde_json::from_str(&node.text("/etc/docker/daemon.json")).unwrap();
     assert_eq!(json["debug"], true);
     assert_eq!(json["registry-mirrors"][0], "http://127.0.0.1:789");
-    node.setup(&["--yes", "--podman"]).done().said(&["1 file changed"]);
+    node.setup(&["--yes", "--podman"]).ended_well().said(&["1 file changed"]);
     let text = node.text("/etc/containers/registries.conf.d/tidehold.conf");
     assert!(text.contains("location = \"127.0.0.1:789/docker.io\""), "{text}");
 
@@ -133,7 +135,7 @@ fn another_port() {
         "/etc/tidehold/config.toml",
         "[mirror]\nlisten = \"0.0.0.0:1789\"\n[[containerd]]\nname = \"a\"\nsocket = \"/s/a\"\n",
     );
-    node.setup(V1_7).done();
+    node.setup(V1_7).ended_well();
     assert!(node.text(HOSTS).contains("[host.\"http://127.0.0.1:1789\"]"));
     assert!(node.text(CONFIG).contains("address = \"/s/a\""));
     // And moves with it.
@@ -151,11 +153,11 @@ fn imports() {
     let more = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n  config_path = \"/a:/b\"\n";
     let node = Node::new(&[(CONFIG, main), ("/etc/containerd/conf.d/more.toml", more)]);
     let before = node.all();
-    node.setup(V1_7).done();
+    node.setup(V1_7).ended_well();
     assert_eq!(node.text("/etc/containerd/conf.d/more.toml"), more.replace("/a:/b", "/a"));
     assert!(node.text("/a/_default/hosts.toml").contains("127.0.0.1:789"));
-    node.setup(V1_7).done().said(&["nothing to change"]);
-    node.setup(&["--undo", "--yes"]).done();
+    node.setup(V1_7).ended_well().said(&["nothing to change"]);
+    node.setup(&["--undo", "--yes"]).ended_well();
     assert_eq!(node.all(), before);
 }
 
@@ -174,7 +176,7 @@ fn refusals() {
     node.setup(&["--yes", "--containerd-version", "1.7", "--restart"]).failed_with(1, &["--restart-with"]);
     assert!(!node.at(HOSTS).exists());
     // Without the content store nothing depends on the version.
-    node.setup(&["--yes", "--mirror-only"]).done();
+    node.setup(&["--yes", "--mirror-only"]).ended_well();
     assert!(!node.text(CONFIG).contains("proxy_plugins"));
 }
 
@@ -183,9 +185,9 @@ fn in_use() {
     let blob = "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/aa";
     node.write(blob, "x");
     node.setup(V1_7).failed_with(1, &["in use", "tidehold adopt", "--mirror-only", "nothing was changed"]);
-    node.setup(&["--yes", "--mirror-only"]).done();
+    node.setup(&["--yes", "--mirror-only"]).ended_well();
     node.write("/var/lib/tidehold/adopted/system/sha256-aa-1", "");
-    node.setup(V1_7).done();
+    node.setup(V1_7).ended_well();
     assert!(node.text(CONFIG).contains("[proxy_plugins.tidehold]"));
 
     // Now containerd relies on one more, which only the hold has.
@@ -194,26 +196,26 @@ fn in_use() {
     node.setup(&["--undo", "--yes"]).failed_with(1, &["adopt --undo", "nothing was restored"]);
     assert_eq!(node.text(CONFIG), before);
     node.write(&blob.replace("aa", "bb"), "x");
-    node.setup(&["--undo", "--yes"]).done();
+    node.setup(&["--undo", "--yes"]).ended_well();
     assert_eq!(node.text(CONFIG), DEBIAN);
 }
 
 fn changed_since() {
     let node = plain();
-    node.setup(V1_7).done();
+    node.setup(V1_7).ended_well();
     let theirs = node.text(CONFIG).replace("# ours", "# theirs");
     node.write(CONFIG, &theirs);
-    node.setup(&["--undo", "--yes"]).done().said(&["changed by others since: that stays"]);
+    node.setup(&["--undo", "--yes"]).ended_well().said(&["changed by others since: that stays"]);
     assert_eq!(node.text(CONFIG), DEBIAN.replace("# ours", "# theirs"));
 
-    node.setup(V1_7).done();
+    node.setup(V1_7).ended_well();
     let address = "address = \"/run/tidehold/content.sock\"";
     let theirs = node.text(CONFIG).replacen(address, "address = \"/elsewhere\"", 1);
     node.write(CONFIG, &theirs);
     let ran = node.setup(&["--undo", "--yes"]).failed_with(1, &[CONFIG, "--force", "nothing was changed"]);
     ran.said(&["+address = \"/elsewhere\""]);
     assert_eq!(node.text(CONFIG), theirs);
-    node.setup(&["--undo", "--yes", "--force"]).done();
+    node.setup(&["--undo", "--yes", "--force"]).ended_well();
     assert_eq!(node.text(CONFIG), DEBIAN.replace("# ours", "# theirs"));
     assert_eq!(node.text(&format!("{CONFIG}.changed")), theirs);
 }
@@ -223,13 +225,13 @@ fn units() {
     fs::create_dir_all(node.at("/run/systemd/system")).unwrap();
     let before = node.all();
     node.setup(&[V1_7, &["--program", "/opt/tidehold"]].concat())
-        .done()
+        .ended_well()
         .said(&["systemctl enable --now tidehold.socket"]);
     assert!(node.text("/etc/systemd/system/tidehold.service").contains("ExecStart=/opt/tidehold serve\n"));
     assert!(node.text("/etc/systemd/system/tidehold.socket").contains("ListenStream=127.0.0.1:789\n"));
     assert!(node.text("/etc/systemd/system/tidehold-web.socket").contains("ListenStream=127.0.0.1:7890\n"));
-    node.setup(V1_7).done().said(&["nothing to change"]);
-    node.setup(&["--undo", "--yes"]).done();
+    node.setup(V1_7).ended_well().said(&["nothing to change"]);
+    node.setup(&["--undo", "--yes"]).ended_well();
     assert_eq!(node.all(), before);
 
     for hidden in ["/tmp/tidehold", "/run/x/tidehold"] {
@@ -239,16 +241,16 @@ fn units() {
     assert_eq!(node.all(), before);
 
     // The sockets go with the configuration, and what others wrote into the units stays.
-    node.setup(V1_7).done();
+    node.setup(V1_7).ended_well();
     node.write("/etc/tidehold/config.toml", "[web]\nlisten = \"127.0.0.1:1790\"\n");
-    node.setup(V1_7).done().said(&["1 file changed"]);
+    node.setup(V1_7).ended_well().said(&["1 file changed"]);
     assert!(node.text("/etc/systemd/system/tidehold-web.socket").contains("127.0.0.1:1790\n"));
-    node.setup(&["--undo", "--yes"]).done();
+    node.setup(&["--undo", "--yes"]).ended_well();
     fs::remove_dir_all(node.at("/etc/tidehold")).unwrap();
     assert_eq!(node.all(), before);
 
     node.write("/usr/lib/systemd/system/tidehold.service", "[Unit]\n");
-    node.setup(V1_7).done();
+    node.setup(V1_7).ended_well();
     assert!(!node.at("/etc/systemd/system/tidehold.service").exists(), "a package brought them");
 }
 
@@ -263,12 +265,12 @@ fn may_remove() {
     let node = plain();
     let may = || node.setup(&["--may-remove"]);
     let before = node.all();
-    may().done();
+    may().ended_well();
     assert_eq!(node.all(), before);
-    node.setup(V1_7).done();
+    node.setup(V1_7).ended_well();
     may().failed_with(1, &["/var/lib/tidehold-setup", CONFIG, HOSTS, "--undo --restart"]);
-    node.setup(&["--undo", "--yes"]).done();
-    may().done();
+    node.setup(&["--undo", "--yes"]).ended_well();
+    may().ended_well();
 
     // Set up by hand, which no journal knows of.
     node.write("/etc/containerd/conf.d/t.toml", "[proxy_plugins.tidehold]\naddress = \"/t\"\n");
@@ -277,7 +279,7 @@ fn may_remove() {
     node.write("/etc/docker/daemon.json", "{\"registry-mirrors\": [\"http://127.0.0.1:789\"]}\n");
     may().failed_with(1, &["daemon.json"]);
     node.write("/etc/docker/daemon.json", "{\"registry-mirrors\": [\"http://127.0.0.1:7899\"]}\n");
-    may().done();
+    may().ended_well();
 
     // What only the hold has.
     node.write("/var/lib/tidehold/adopted/system/sha256-bb-1", "");
@@ -286,7 +288,7 @@ fn may_remove() {
         &["1 blobs", "\"system\"", "adopt --undo --containerd system --from /var/lib/containerd"],
     );
     node.write("/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/bb", "x");
-    may().done();
+    may().ended_well();
 }
 
 fn unit_of_containerd() {
@@ -300,17 +302,17 @@ fn unit_of_containerd() {
 
     let node = Node::new(&[(CONFIG, DEBIAN), ("/usr/bin/containerd", "")]);
     node.setup(V1_7).failed_with(1, &["does not run", "--containerd-root", "nothing was changed"]);
-    node.setup(&[V1_7, &["--containerd-root", "/data"]].concat()).done();
+    node.setup(&[V1_7, &["--containerd-root", "/data"]].concat()).ended_well();
 }
 
 fn version_1() {
     let mirror_only = &["--yes", "--mirror-only", "--containerd-version", "2.1"];
     let node = Node::new(&[(CONFIG, "# mine\ndisabled_plugins = [\"aufs\"]\n")]);
-    node.setup(mirror_only).done();
+    node.setup(mirror_only).ended_well();
     assert!(node.text(CONFIG).contains("version = 2") && node.text(CONFIG).contains("config_path"));
     // As Docker's package brings it.
     let node = Node::new(&[(CONFIG, "disabled_plugins = [\"cri\"]\n")]);
-    node.setup(mirror_only).done().said(&["CRI is disabled", "1 file changed"]);
+    node.setup(mirror_only).ended_well().said(&["CRI is disabled", "1 file changed"]);
     assert_eq!(node.text(CONFIG), "disabled_plugins = [\"cri\"]\n");
     assert!(node.at(HOSTS).exists());
 }
@@ -321,10 +323,10 @@ fn links() {
     fs::create_dir_all(node.at("/etc")).unwrap();
     std::os::unix::fs::symlink("/srv/containerd", node.at("/etc/containerd")).unwrap();
     node.write("/srv/containerd/config.toml", DEBIAN);
-    node.setup(V1_7).done();
+    node.setup(V1_7).ended_well();
     assert!(node.text("/srv/containerd/config.toml").contains("[proxy_plugins.tidehold]"));
     assert!(node.text("/srv/containerd/certs.d/_default/hosts.toml").contains("127.0.0.1:789"));
-    node.setup(&["--undo", "--yes"]).done();
+    node.setup(&["--undo", "--yes"]).ended_well();
     assert_eq!(node.text("/srv/containerd/config.toml"), DEBIAN);
     assert!(!node.at("/srv/containerd/certs.d").exists());
 }

@@ -7,50 +7,13 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-/// How a command ended.
-#[derive(Debug)]
-pub(crate) struct Ran {
-    pub(crate) code: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-}
-
-impl Ran {
-    #[track_caller]
-    pub(crate) fn done(self) -> Self {
-        assert_eq!(self.code, 0, "{self:?}");
-        self
-    }
-
-    /// It ended with this code and said why with these words.
-    #[track_caller]
-    pub(crate) fn failed_with(self, code: i32, words: &[&str]) -> Self {
-        assert_eq!(self.code, code, "{self:?}");
-        for word in words {
-            assert!(self.stderr.contains(word), "{word:?} is not in {self:?}");
-        }
-        self
-    }
-
-    #[track_caller]
-    pub(crate) fn said(self, words: &[&str]) -> Self {
-        for word in words {
-            assert!(self.stdout.contains(word), "{word:?} is not in {self:?}");
-        }
-        self
-    }
-}
+pub(crate) use crate::support::ran::Ran;
 
 /// Runs `tidehold` with neither a terminal nor anything of the tester's environment.
 pub(crate) fn tidehold(arguments: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
     command.env_remove("TIDEHOLD_CONFIG").args(arguments).stdin(Stdio::null());
-    let output = command.output().unwrap();
-    Ran {
-        code: output.status.code().expect("no signal ended it"),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
+    command.output().unwrap().into()
 }
 
 /// A node's file system, as far as setup looks at it.

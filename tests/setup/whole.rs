@@ -72,9 +72,9 @@ impl Node {
 fn from_nothing_and_back(version: Version) {
     let mut node = Node::start(version);
     let before = node.config();
-    node.setup(&["--yes"]).done().said(&["2 files changed"]);
+    node.setup(&["--yes"]).ended_well().said(&["2 files changed"]);
     node.containerd.restart();
-    node.doctor().done().said(&["containerd.store"]);
+    node.doctor().ended_well().said(&["containerd.store"]);
     let cost = node.upstream.cost_of(|| node.containerd.pull("default", LATEST));
     assert_eq!(cost.manifest_gets, 2, "{cost:?}");
     assert_free(&node.upstream.cost_of(|| node.containerd.pull("other", LATEST)));
@@ -83,10 +83,10 @@ fn from_nothing_and_back(version: Version) {
     // It was the hold that unpacked, or gave the layer's file to who did.
     let unpacked = if version.has_differs() { "applied a layer" } else { "from its file" };
     assert!(node.daemon.log().contains(unpacked), "{}", node.daemon.log());
-    node.setup(&["--yes"]).done().said(&["nothing to change"]);
+    node.setup(&["--yes"]).ended_well().said(&["nothing to change"]);
 
     let next = "systemctl restart containerd, and then tidehold setup --undo again";
-    node.setup(&["--undo", "--yes"]).done().said(&["giving ", "2 files restored", next]);
+    node.setup(&["--undo", "--yes"]).ended_well().said(&["giving ", "2 files restored", next]);
     assert_eq!(node.config(), before);
     assert!(!node.folder().join("certs.d").exists());
     // It still runs on the hold, which alone has what it pulls now.
@@ -94,17 +94,17 @@ fn from_nothing_and_back(version: Version) {
     let late = node.upstream.push("late", 1000);
     node.containerd.pull("late", &late.reference);
     node.setup(&["--may-remove"]).failed_with(1, &["still to be taken back", "still runs with Tidehold"]);
-    node.setup(&["--undo", "--yes"]).done().said(&["the files are restored", next]);
+    node.setup(&["--undo", "--yes"]).ended_well().said(&["the files are restored", next]);
     node.containerd.restart();
     node.daemon.kill();
     node.setup(&["--may-remove"]).failed_with(1, &["still to be taken back"]);
-    node.setup(&["--undo", "--yes"]).done();
+    node.setup(&["--undo", "--yes"]).ended_well();
     assert!(!node.folder().join("journal").exists());
-    node.setup(&["--may-remove"]).done();
+    node.setup(&["--may-remove"]).ended_well();
     assert_eq!(node.containerd.run("late", &late.reference), release(&late.image));
     // What it removes from now on is no loss that the hold has to answer for.
     node.containerd.remove_images("late");
-    node.setup(&["--may-remove"]).done();
+    node.setup(&["--may-remove"]).ended_well();
     assert_eq!(node.containerd.content("default"), parts_of(node.upstream.hub.first()));
     assert_eq!(node.containerd.run("other", LATEST), release(node.upstream.hub.first()));
 }
@@ -119,13 +119,13 @@ fn in_use(version: Version) {
 
     let (own, root) = (node.daemon.config(), node.containerd.root());
     let adopt = ["adopt", "--config", own.to_str().unwrap(), "--from", root.to_str().unwrap()];
-    tidehold(&adopt).done();
-    node.setup(&["--yes"]).done();
+    tidehold(&adopt).ended_well();
+    node.setup(&["--yes"]).ended_well();
     node.containerd.restart();
-    node.doctor().done().said(&["containerd.store"]);
+    node.doctor().ended_well().said(&["containerd.store"]);
     assert_eq!(node.containerd.run("default", LATEST), release(node.upstream.hub.first()));
 
-    node.setup(&["--undo", "--yes"]).done();
+    node.setup(&["--undo", "--yes"]).ended_well();
     assert_eq!(node.config(), before);
     node.daemon.kill();
     node.containerd.restart();
@@ -134,7 +134,7 @@ fn in_use(version: Version) {
 
 fn pulled_before_the_restart(version: Version) {
     let mut node = Node::start(version);
-    node.setup(&["--yes"]).done();
+    node.setup(&["--yes"]).ended_well();
     node.containerd.pull("default", LATEST);
     let told = node.doctor();
     assert!(
@@ -145,8 +145,8 @@ fn pulled_before_the_restart(version: Version) {
     let own = node.daemon.config();
     let root = node.containerd.root();
     let adopt = ["adopt", "--config", own.to_str().unwrap(), "--from", root.to_str().unwrap()];
-    tidehold(&adopt).done();
-    node.setup(&["--yes"]).done().said(&["nothing to change"]);
+    tidehold(&adopt).ended_well();
+    node.setup(&["--yes"]).ended_well().said(&["nothing to change"]);
     node.containerd.restart();
     assert_eq!(node.containerd.run("default", LATEST), release(node.upstream.hub.first()));
 }
@@ -156,7 +156,7 @@ fn its_own_defaults(version: Version) {
         crate::node::Node::new(&[("/etc/containerd/config.toml", &printed(version, &["config", "default"]))]);
     let before = host.all();
     let number = if version == Version::V2 { "2.1".to_owned() } else { version.to_string() };
-    host.setup(&["--yes", "--containerd-version", &number]).done();
+    host.setup(&["--yes", "--containerd-version", &number]).ended_well();
     let config = host.at("/etc/containerd/config.toml");
     let dump = printed(version, &["--config", config.to_str().unwrap(), "config", "dump"]);
     let read: toml::Table = dump.parse().unwrap();
@@ -177,7 +177,7 @@ fn its_own_defaults(version: Version) {
     } else {
         assert!(read["stream_processors"]["tidehold"]["path"].is_str(), "{dump}");
     }
-    host.setup(&["--undo", "--yes"]).done();
+    host.setup(&["--undo", "--yes"]).ended_well();
     assert_eq!(host.all(), before);
 }
 

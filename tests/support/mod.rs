@@ -17,4 +17,6 @@ pub(crate) mod go;
 pub(crate) mod hub;
 pub(crate) mod parts;
 pub(crate) mod process;
+pub(crate) mod ran;
 pub(crate) mod registry;
+pub(crate) mod scenario;

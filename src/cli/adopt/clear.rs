@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use containerd_client::services::v1::introspection_client::IntrospectionClient;
-use containerd_client::services::v1::{Plugin, PluginsRequest};
+use containerd_client::services::v1::Plugin;
 use serde_json::json;
 use tidehold::proto::v1::Known;
 
 use super::super::Failed;
+use super::super::plugins::{self, BUILTIN};
 use super::super::words::size;
 use super::Adopt;
 use super::daemon::Daemon;
@@ -22,11 +22,6 @@ use super::store::ContentStore;
 
 /// How long containerd may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-const CONTENT_TYPE: &str = "io.containerd.content.v1";
-
-/// What containerd calls its own store.
-const BUILTIN: &str = "content";
 
 pub(super) async fn clear(daemon: &mut Daemon, asked: &Adopt, mut shown: Shown) -> Result<(), Failed> {
     let store = ContentStore::find(&asked.from)?;
@@ -95,21 +90,17 @@ pub(super) async fn clear(daemon: &mut Daemon, asked: &Adopt, mut shown: Shown) 
 }
 
 async fn plugins(address: &Path) -> anyhow::Result<Vec<Plugin>> {
-    let channel = containerd_client::connect(address).await?;
-    let plugins = IntrospectionClient::new(channel).plugins(PluginsRequest { filters: vec![] }).await?;
-    Ok(plugins.into_inner().plugins)
+    Ok(plugins::plugins(containerd_client::connect(address).await?).await?)
 }
 
 /// Whether a containerd with these plugins has its root there, and another content store than its own alone; or why
 /// not, as what is said of it.
 fn has_left(plugins: &[Plugin], root: &Path) -> Result<(), &'static str> {
-    let is_loaded = |plugin: &&Plugin| plugin.init_err.is_none();
     let roots = plugins.iter().filter_map(|plugin| plugin.exports.get("root").map(PathBuf::from));
     if !roots.into_iter().any(|other| other.starts_with(root)) {
         return Err("is not the one whose root that is (--address and --from have to be of one)");
     }
-    let mut stores =
-        plugins.iter().filter(|plugin| plugin.r#type == CONTENT_TYPE).filter(is_loaded).peekable();
+    let mut stores = plugins::stores(plugins).peekable();
     if stores.peek().is_none() {
         return Err("has no content store");
     }
@@ -122,6 +113,8 @@ fn has_left(plugins: &[Plugin], root: &Path) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const CONTENT_TYPE: &str = "io.containerd.content.v1";
 
     fn plugin(r#type: &str, id: &str, root: &str) -> Plugin {
         let exports = [("root".to_owned(), root.to_owned())].into();

@@ -11,8 +11,8 @@ use tidehold::oci::{Algorithm, Digest};
 
 use super::super::Failed;
 
-/// The folder of the store below containerd's root.
-const CONTENT: &str = "io.containerd.content.v1.content";
+/// The folder of the store below containerd's root: it has the plugin's name.
+const CONTENT: &str = tidehold::node::containerd::BUILTIN_STORE;
 
 /// What the folders below containerd's root begin with.
 const PLUGINS: &str = "io.containerd.";

@@ -7,9 +7,8 @@ use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use containerd_client::services::v1::introspection_client::IntrospectionClient;
+use containerd_client::services::v1::Plugin;
 use containerd_client::services::v1::version_client::VersionClient;
-use containerd_client::services::v1::{Plugin, PluginsRequest};
 use http::{HeaderMap, Method, Request, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::Client;
@@ -59,9 +58,7 @@ pub(super) async fn containerd(socket: &Path) -> Result<Containerd, String> {
             .map(|peer| peer.pid.as_raw_pid());
         let channel = containerd_client::connect(socket).await.map_err(|error| chain(&error))?;
         let version = VersionClient::new(channel.clone()).version(()).await.map_err(said)?.into_inner();
-        let mut introspection = IntrospectionClient::new(channel);
-        let plugins = introspection.plugins(PluginsRequest { filters: vec![] }).await;
-        let plugins = plugins.map_err(said)?.into_inner().plugins;
+        let plugins = crate::cli::plugins::plugins(channel).await.map_err(said)?;
         Ok(Containerd { version: version.version, plugins, pid })
     };
     within(PATIENCE, asked).await

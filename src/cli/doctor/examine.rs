@@ -9,6 +9,7 @@ use tidehold::node::discover::blobs;
 use tidehold::oci::{ImageName, Reference};
 use url::Url;
 
+use super::super::plugins::BUILTIN;
 use super::containerds::{Containerd, chosen, look_at};
 use super::daemon::{Answerer, Door};
 use super::finding::{Finding, Report, bad, warn};
@@ -317,9 +318,7 @@ fn of_containerd(containerd: &Containerd, all: &[Containerd], used: &Used<'_>) -
 
 /// How many blobs it has in its own store that the hold has not, where its files give it the hold from its next start on.
 fn not_taken(containerd: &Containerd, used: &Used<'_>) -> u64 {
-    let own = containerd.plugins().iter().find(|plugin| {
-        plugin.r#type == "io.containerd.content.v1" && plugin.id == "content" && plugin.init_err.is_none()
-    });
+    let own = crate::cli::plugins::stores(containerd.plugins()).find(|store| store.id == BUILTIN);
     let (Some(own), Ok(settings)) = (own, &containerd.settings) else { return 0 };
     let is_ours = |socket: &Path| settings.stores().any(|(_, proxy)| Path::new(&proxy.address) == socket);
     let name = used.sockets.iter().find(|(_, socket)| is_ours(socket));

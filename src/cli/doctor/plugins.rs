@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use containerd_client::services::v1::Plugin;
 use tidehold::node::containerd::{BUILTIN_STORE, METADATA, Settings, Version};
 
+use super::super::plugins::BUILTIN;
 use super::finding::{Finding, bad, ok, warn};
 
 /// What there is to judge by.
@@ -44,12 +45,11 @@ pub(super) fn judge(facts: &Facts<'_>) -> Vec<Finding> {
 
 impl<'a> Facts<'a> {
     fn stores(&self) -> impl Iterator<Item = &'a Plugin> {
-        let stores = self.plugins.iter().filter(|plugin| plugin.r#type == "io.containerd.content.v1");
-        stores.filter(|plugin| plugin.init_err.is_none())
+        crate::cli::plugins::stores(self.plugins)
     }
 
     fn proxies(&self) -> impl Iterator<Item = &'a Plugin> {
-        self.stores().filter(|plugin| plugin.id != "content")
+        self.stores().filter(|plugin| plugin.id != BUILTIN)
     }
 
     /// Where the store of a proxy is: as containerd says, or as its configuration does.
@@ -90,7 +90,7 @@ impl<'a> Facts<'a> {
 
 fn stores(facts: &Facts<'_>) -> Vec<Finding> {
     let config = facts.config();
-    let builtin = facts.stores().any(|plugin| plugin.id == "content");
+    let builtin = facts.stores().any(|plugin| plugin.id == BUILTIN);
     let proxies: Vec<_> = facts.proxies().collect();
     let mut findings = Vec::new();
     if facts.is_behind() && facts.not_taken > 0 {

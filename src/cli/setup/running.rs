@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use containerd_client::services::v1::content_client::ContentClient;
-use containerd_client::services::v1::introspection_client::IntrospectionClient;
 use containerd_client::services::v1::namespaces_client::NamespacesClient;
 use containerd_client::services::v1::version_client::VersionClient;
-use containerd_client::services::v1::{InfoRequest, ListNamespacesRequest, PluginsRequest};
+use containerd_client::services::v1::{InfoRequest, ListNamespacesRequest};
 use containerd_client::with_namespace;
 use tidehold::node::containerd::{CONFIG, File, Settings, Version};
 use tidehold::node::files::{absent, configuration, seen};
@@ -18,6 +17,7 @@ use tidehold::node::unit::{self, Flags};
 use tonic::{Code, Request};
 
 use super::super::Failed;
+use super::super::plugins::{self, BUILTIN};
 use super::Setup;
 
 /// How long containerd may take to answer.
@@ -122,15 +122,10 @@ pub(super) fn ask(socket: &Path) -> Result<Option<Running>, Failed> {
 async fn look(socket: &Path) -> anyhow::Result<Running> {
     let channel = containerd_client::connect(socket).await?;
     let version = VersionClient::new(channel.clone()).version(()).await?.into_inner();
-    let plugins = IntrospectionClient::new(channel).plugins(PluginsRequest { filters: vec![] }).await?;
-    let plugins = plugins.into_inner().plugins;
-    let builtin = plugins.iter().find(|plugin| {
-        plugin.r#type == "io.containerd.content.v1" && plugin.id == "content" && plugin.init_err.is_none()
-    });
+    let plugins = plugins::plugins(channel).await?;
+    let builtin = plugins::stores(&plugins).find(|store| store.id == BUILTIN);
     let store = builtin.and_then(|plugin| plugin.exports.get("root")).map(PathBuf::from);
-    let proxies = plugins.iter().filter(|plugin| {
-        plugin.r#type == "io.containerd.content.v1" && plugin.id != "content" && plugin.init_err.is_none()
-    });
+    let proxies = plugins::stores(&plugins).filter(|store| store.id != BUILTIN);
     let proxies =
         proxies.map(|plugin| (plugin.id.clone(), plugin.exports.get("address").cloned().unwrap_or_default()));
     Ok(Running { version: Version::parse(&version.version), store, proxies: proxies.collect() })

@@ -12,7 +12,6 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -27,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
+use super::super::listen::ACCEPT_PAUSE;
 use super::corked::Corked;
 use super::{ContentService, Pending};
 
@@ -44,9 +44,6 @@ const UNSEEN_RESETS: usize = 1 << 16;
 /// How many calls a connection may have at a time; its client keeps the rest to itself. Each may hold an answer that is
 /// not read. More than all ingests that there may be, so that writers never leave others without room.
 const MOST_CALLS: u32 = 16 << 10;
-
-/// How long nothing is accepted after the system refused to, for want of descriptors for instance.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 const READ: &str = "/containerd.services.content.v1.Content/Read";
 

@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 
 use crate::proto::v1::warm_response::Failed;
 use crate::resolve::{Because, Failure, Refusal, whole_seconds};
+use crate::serve::overview::AskError;
 use crate::store::{FollowError, StoreError};
 
 /// The trailer with the seconds after which to try again.
@@ -30,11 +31,6 @@ impl Problem {
     /// The registry has nothing that fits.
     pub(super) fn missing(message: String) -> Self {
         Self { code: Code::NotFound, message, retry_after: None }
-    }
-
-    /// Nothing is known of what was asked about.
-    pub(super) fn unknown(message: String) -> Self {
-        Self::missing(message)
     }
 
     /// A place behind the end was asked for.
@@ -75,6 +71,16 @@ impl Problem {
 
 fn seconds(time: Duration) -> Duration {
     Duration::from_secs(whole_seconds(time))
+}
+
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Malformed(error) => Self::malformed(error.to_string()),
+            AskError::Unasked(_) | AskError::Unknown(_) => Self::missing(error.to_string()),
+            AskError::Store(error) => error.into(),
+        }
+    }
 }
 
 impl From<StoreError> for Problem {

@@ -15,14 +15,12 @@ mod repeats;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ::http::{HeaderMap, Method, Response, Uri};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use super::listen;
 pub use body::Body;
 use connection::Connection;
 use repeats::Repeats;
@@ -30,9 +28,6 @@ pub use repeats::{Again, Repeat};
 
 /// How many connections are served at a time. Those beyond wait in the listener's queue.
 const MOST_CONNECTIONS: usize = 1024;
-
-/// How long nothing is accepted after the system refused to, for want of descriptors for instance.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A request. A body that came with it means nothing and is not read.
 #[derive(Debug)]
@@ -54,41 +49,17 @@ where
     A: Fn(Request) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Body>> + Send,
 {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    let connections = TaskTracker::new();
     let repeats = Arc::new(Repeats::default());
-    loop {
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (listener.accept().await, place)
-        };
-        let (accepted, place) = tokio::select! {
-            accepted = accepted => accepted,
-            () = stop.cancelled() => break,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let connection = Connection::new(stream, peer, Arc::clone(&repeats), stop.clone());
-                let answer = answer.clone();
-                connections.spawn(async move {
-                    let _place = place;
-                    if let Err(error) = connection.serve(answer).await {
-                        tracing::debug!(%error, "a connection ended early");
-                    }
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::select! {
-                    () = tokio::time::sleep(ACCEPT_PAUSE) => {}
-                    () = stop.cancelled() => break,
-                }
+    let serve = |stream, peer| {
+        let connection = Connection::new(stream, peer, Arc::clone(&repeats), stop.clone());
+        let answer = answer.clone();
+        async move {
+            if let Err(error) = connection.serve(answer).await {
+                tracing::debug!(%error, "a connection ended early");
             }
         }
-    }
-    drop(listener);
-    connections.close();
-    connections.wait().await;
+    };
+    listen::connections(listener, MOST_CONNECTIONS, &stop, serve).await;
 }
 
 #[cfg(test)]

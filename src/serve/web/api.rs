@@ -9,10 +9,8 @@ use url::form_urlencoded;
 
 use super::{Problem, Site};
 use crate::clock;
-use crate::oci::{ImageName, Registry};
 use crate::proto::v1;
 use crate::record::Which;
-use crate::resolve::shown;
 
 /// How many requests are told where nobody says how many.
 const USUAL_REQUESTS: usize = 500;
@@ -32,15 +30,8 @@ pub(super) async fn status(State(site): State<Site>) -> Result<Response, Problem
 }
 
 pub(super) async fn budget(State(site): State<Site>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    let named = Asked(query).text("registry").map(|named| named.parse::<Registry>()).transpose();
-    let named = named.map_err(|error| Problem::malformed(error.to_string()))?.map(|named| named.to_string());
-    let registries = site.overview()?.budget(named.as_deref(), clock::now());
-    match named {
-        Some(named) if registries.is_empty() => {
-            Err(Problem::missing(format!("nothing was asked of {named} in the last six hours")))
-        }
-        Some(_) | None => Ok(json(&v1::BudgetResponse { registries })),
-    }
+    let named = Asked(query).text("registry");
+    Ok(json(&site.overview()?.budget(named.as_deref(), clock::now())?))
 }
 
 pub(super) async fn explain(
@@ -51,12 +42,7 @@ pub(super) async fn explain(
     let Some(reference) = asked.text("ref") else {
         return Err(Problem::malformed("name what is to be explained: /api/explain?ref=nginx:latest"));
     };
-    let name: ImageName =
-        reference.parse().map_err(|error: crate::oci::NameError| Problem::malformed(error.to_string()))?;
-    let reference = shown(&name.repository, &name.reference);
-    let story = site.asked(move |overview| overview.explain(&name)).await??;
-    let unknown = || format!("nothing is known of {reference}: nobody has asked for it here");
-    Ok(json(&story.ok_or_else(|| Problem::missing(unknown()))?))
+    Ok(json(&site.asked(move |overview| overview.explain(&reference)).await??))
 }
 
 /// The tags that are known, in the order of their references.

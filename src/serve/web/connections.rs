@@ -2,7 +2,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,10 +11,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+
+use crate::serve::listen;
 
 /// How many connections are served at a time. Those beyond wait in the listener's queue.
 const MOST_CONNECTIONS: usize = 256;
@@ -32,42 +31,10 @@ const MOST_HEAD_BYTES: usize = 16 << 10;
 /// How long answers may go on at a stop.
 const ENDS_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long nothing is accepted after the system refused to, for want of descriptors for instance.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-
 /// Serves until `stop`, and then until the last answer has ended.
 pub(super) async fn accept(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-    let connections = TaskTracker::new();
-    loop {
-        let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (listener.accept().await, place)
-        };
-        let (accepted, place) = tokio::select! {
-            accepted = accepted => accepted,
-            () = stop.cancelled() => break,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let (router, stop) = (router.clone(), stop.clone());
-                connections.spawn(async move {
-                    let _place = place;
-                    serve(stream, router, stop).await;
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection to the status page could not be accepted");
-                tokio::select! {
-                    () = sleep(ACCEPT_PAUSE) => {}
-                    () = stop.cancelled() => break,
-                }
-            }
-        }
-    }
-    drop(listener);
-    connections.close();
-    connections.wait().await;
+    let serve = |stream, _| serve(stream, router.clone(), stop.clone());
+    listen::connections(listener, MOST_CONNECTIONS, &stop, serve).await;
 }
 
 async fn serve(stream: TcpStream, router: Router, stop: CancellationToken) {

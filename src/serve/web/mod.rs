@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::serve::overview::Overview;
+use crate::serve::overview::{AskError, Overview};
 use crate::store::{StoreError, blocking};
 
 /// How many may follow the flight record at a time.
@@ -161,6 +161,16 @@ impl Problem {
     fn busy() -> Self {
         let reason = format!("{MOST_FOLLOWERS} follow already: close one of the pages that are open");
         Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "RESOURCE_EXHAUSTED", reason }
+    }
+}
+
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Malformed(error) => Self::malformed(error.to_string()),
+            AskError::Unasked(_) | AskError::Unknown(_) => Self::missing(error.to_string()),
+            AskError::Store(error) => error.into(),
+        }
     }
 }
 

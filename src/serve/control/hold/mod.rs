@@ -9,15 +9,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::problem::Problem;
-use super::{MAX_REQUEST_BYTES, Replies, image_name};
+use super::{MAX_REQUEST_BYTES, Replies};
 use crate::clock;
-use crate::oci::Registry;
 use crate::proto::v1;
 use crate::proto::v1::hold_server::{Hold as Service, HoldServer};
 use crate::record::{Following, Which};
-use crate::resolve::shown;
 use crate::serve::overview::Overview;
-use crate::store::{StoreError, blocking};
+use crate::store::blocking;
 
 /// The hold, for the operator. Cheap to clone.
 #[derive(Clone)]
@@ -36,21 +34,24 @@ impl HoldService {
     pub fn into_server(self) -> HoldServer<impl Service> {
         HoldServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES)
     }
+}
 
-    /// Something that waits for the disk.
-    async fn asked<T: Send + 'static>(
-        &self,
-        ask: impl FnOnce(&Overview) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, Problem> {
-        let overview = self.overview.clone();
-        Ok(blocking(move || ask(&overview)).await?)
-    }
+/// Something that waits for the disk.
+async fn asked<T: Send + 'static, E: Send + 'static>(
+    overview: &Overview,
+    ask: impl FnOnce(&Overview) -> Result<T, E> + Send + 'static,
+) -> Result<T, Problem>
+where
+    Problem: From<E>,
+{
+    let overview = overview.clone();
+    Ok(blocking(move || ask(&overview)).await?)
 }
 
 #[tonic::async_trait]
 impl Service for HoldService {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        Ok(Response::new(self.asked(|overview| overview.status(clock::now())).await?))
+        Ok(Response::new(asked(&self.overview, |overview| overview.status(clock::now())).await?))
     }
 
     async fn budget(
@@ -58,27 +59,16 @@ impl Service for HoldService {
         request: Request<v1::BudgetRequest>,
     ) -> Result<Response<v1::BudgetResponse>, Status> {
         let named = request.into_inner().registry;
-        let named = Some(named).filter(|named| !named.is_empty());
-        let registry = named.map(|named| named.parse::<Registry>()).transpose();
-        let registry = registry.map_err(|error| Problem::malformed(error.to_string()))?;
-        let registry = registry.map(|registry| registry.to_string());
-        let registries = self.overview.budget(registry.as_deref(), clock::now());
-        if let (Some(registry), true) = (registry, registries.is_empty()) {
-            let unknown = format!("nothing was asked of {registry} in the last six hours");
-            return Err(Problem::unknown(unknown).into());
-        }
-        Ok(Response::new(v1::BudgetResponse { registries }))
+        let named = Some(&*named).filter(|named| !named.is_empty());
+        Ok(Response::new(self.overview.budget(named, clock::now()).map_err(Problem::from)?))
     }
 
     async fn explain(
         &self,
         request: Request<v1::ExplainRequest>,
     ) -> Result<Response<v1::ExplainResponse>, Status> {
-        let name = image_name(&request.into_inner().reference)?;
-        let reference = shown(&name.repository, &name.reference);
-        let told = self.asked(move |overview| overview.explain(&name)).await?;
-        let unknown = || format!("nothing is known of {reference}: nobody has asked for it here");
-        Ok(Response::new(told.ok_or_else(|| Problem::unknown(unknown()))?))
+        let reference = request.into_inner().reference;
+        Ok(Response::new(asked(&self.overview, move |overview| overview.explain(&reference)).await?))
     }
 
     type LogStream = Replies<v1::UpstreamRequest>;
@@ -103,11 +93,11 @@ impl Service for HoldService {
     }
 
     async fn pin(&self, request: Request<v1::PinRequest>) -> Result<Response<v1::PinResponse>, Status> {
-        Ok(Response::new(keeping::pin(self.overview.keeper(), request.into_inner()).await?))
+        Ok(Response::new(keeping::pin(&self.overview, request.into_inner()).await?))
     }
 
     async fn unpin(&self, request: Request<v1::UnpinRequest>) -> Result<Response<v1::UnpinResponse>, Status> {
-        Ok(Response::new(keeping::unpin(self.overview.keeper(), request.into_inner()).await?))
+        Ok(Response::new(keeping::unpin(&self.overview, request.into_inner()).await?))
     }
 
     async fn forget(
@@ -118,7 +108,7 @@ impl Service for HoldService {
     }
 
     async fn prune(&self, request: Request<v1::PruneRequest>) -> Result<Response<v1::PruneResponse>, Status> {
-        Ok(Response::new(keeping::prune(self.overview.keeper(), request.into_inner()).await?))
+        Ok(Response::new(keeping::prune(&self.overview, request.into_inner()).await?))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::super::super::image_name;
 use super::super::super::problem::Problem;
-use super::with;
+use super::super::asked;
 use crate::evict::ForgetError;
 use crate::proto::v1;
 use crate::serve::overview::Overview;
@@ -13,7 +13,7 @@ pub(in super::super) async fn forget(
 ) -> Result<v1::ForgetResponse, Problem> {
     let name = image_name(&request.reference)?;
     let of = name.clone();
-    let forgotten = with(overview.keeper(), move |keeper| keeper.forget(&of)).await?;
+    let forgotten = asked(overview, move |overview| overview.keeper().forget(&of)).await?;
     let forgotten = forgotten.map_err(|error| match error {
         ForgetError::Unknown(unknown) => Problem::missing(unknown.to_string()),
         ForgetError::Pinned(_) => Problem::excessive(error.to_string()),

@@ -2,18 +2,19 @@
 
 use super::super::super::image_name;
 use super::super::super::problem::Problem;
-use super::with;
+use super::super::asked;
 use crate::clock;
-use crate::evict::{Keeper, Unknown};
+use crate::evict::Unknown;
 use crate::proto::v1;
+use crate::serve::overview::Overview;
 
 pub(in super::super) async fn pin(
-    keeper: &Keeper,
+    overview: &Overview,
     request: v1::PinRequest,
 ) -> Result<v1::PinResponse, Problem> {
     let name = image_name(&request.reference)?;
     let of = name.clone();
-    let pinned = with(keeper, move |keeper| keeper.pin(&of, clock::now())).await?;
+    let pinned = asked(overview, move |overview| overview.keeper().pin(&of, clock::now())).await?;
     let held_bytes = pinned.map_err(|unknown| {
         let Unknown { name, nearest } = &unknown;
         match nearest {
@@ -28,15 +29,17 @@ pub(in super::super) async fn pin(
 }
 
 pub(in super::super) async fn unpin(
-    keeper: &Keeper,
+    overview: &Overview,
     request: v1::UnpinRequest,
 ) -> Result<v1::UnpinResponse, Problem> {
     let name = image_name(&request.reference)?;
     let of = name.clone();
-    with(keeper, move |keeper| keeper.unpin(&of)).await?.map_err(|Unknown { name, nearest }| {
-        let meant = nearest.map(|near| format!(": is {near} meant?")).unwrap_or_default();
-        Problem::missing(format!("{name} is not pinned{meant}"))
-    })?;
+    asked(overview, move |overview| overview.keeper().unpin(&of)).await?.map_err(
+        |Unknown { name, nearest }| {
+            let meant = nearest.map(|near| format!(": is {near} meant?")).unwrap_or_default();
+            Problem::missing(format!("{name} is not pinned{meant}"))
+        },
+    )?;
     tracing::info!(target: "tidehold::control", reference = %name, "unpinned");
     Ok(v1::UnpinResponse { reference: name.to_string() })
 }

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use super::super::super::problem::Problem;
-use super::{time, with};
+use super::super::asked;
 use crate::clock;
-use crate::evict::{Keeper, Prune, Removal};
+use crate::evict::{Prune, Removal};
 use crate::proto::v1;
+use crate::serve::overview::Overview;
 
 /// How many removals one answer tells of.
 const MOST_TOLD: usize = 10_000;
 
 pub(in super::super) async fn prune(
-    keeper: &Keeper,
+    overview: &Overview,
     request: v1::PruneRequest,
 ) -> Result<v1::PruneResponse, Problem> {
     let v1::PruneRequest { dry_run, to_bytes, unused_for } = request;
@@ -20,7 +21,7 @@ pub(in super::super) async fn prune(
         |_| Problem::malformed("unused_for has to be a length of time, not below none".to_owned());
     let unused_for = unused_for.map(Duration::try_from).transpose().map_err(malformed)?;
     let prune = Prune { dry_run, to_bytes, unused_for };
-    let pruned = with(keeper, move |keeper| keeper.prune(&prune, clock::now())).await?;
+    let pruned = asked(overview, move |overview| overview.keeper().prune(&prune, clock::now())).await?;
     if !dry_run {
         tracing::info!(
             target: "tidehold::control",
@@ -43,7 +44,7 @@ fn message(removal: Removal) -> v1::Pruned {
     v1::Pruned {
         digest: removal.digest.to_string(),
         size: removal.size,
-        used_at: Some(time(removal.used_at)),
+        used_at: Some(removal.used_at.into()),
         reference: removal.reference.to_string(),
     }
 }
