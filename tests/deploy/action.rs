@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -16,6 +15,7 @@ use crate::checks::{available, check, program};
 use crate::support::go::{Unbuilt, text};
 use crate::support::hub::{Fault, Hub, HubConfig, Kind, REPOSITORY, Rootfs, digest_of};
 use crate::support::process::{free_port, pid_of};
+use crate::support::script::script;
 use crate::{Scenario, TIDEHOLD, deploy, everything, root, sets_up, succeeded, top};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -215,12 +215,9 @@ fn answer(name: &str, value: &str, known: &Value, inputs: &[(&str, &str)]) -> St
 /// A program that writes down how it is asked to set up, and is tidehold in all else.
 fn recorder(folder: &Path) -> PathBuf {
     let path = folder.join("recorder");
-    let script = format!(
-        "#!/bin/sh\n[ \"$1\" = setup ] || exec {TIDEHOLD} \"$@\"\necho \"$*\" >>{}/setups\n",
-        folder.display()
-    );
-    fs::write(&path, script).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let body =
+        format!("[ \"$1\" = setup ] || exec {TIDEHOLD} \"$@\"\necho \"$*\" >>{}/setups", folder.display());
+    script(&path, &body);
     path
 }
 

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::checks::{available, check};
 use crate::support::go::Unbuilt;
 use crate::support::parts::part;
+use crate::support::script::script;
 use crate::{Scenario, TIDEHOLD, deploy, root, succeeded, top};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -131,9 +132,7 @@ fn it_is_made() {
         ("strip", r#"[ "$1 $2" = "--strip-unneeded -o" ] && cp "$4" "$3""#),
     ];
     for (name, text) in stand_ins {
-        let program = debian.join("usr/local/bin").join(name);
-        fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        script(&debian.join("usr/local/bin").join(name), text);
     }
     let found = check("containerfile", &deploy("image/Containerfile"));
     for run in found["stages"][0]["runs"].as_array().unwrap() {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -14,6 +13,7 @@ use tidehold::config::Config;
 use crate::checks::{available, check};
 use crate::support::go::Unbuilt;
 use crate::support::process::pid_of;
+use crate::support::script::script;
 use crate::{Scenario, TIDEHOLD, deploy, everything, failed, sets_up, succeeded};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -130,13 +130,11 @@ impl Node {
         let folder = TempDir::new().unwrap();
         fs::create_dir_all(folder.path().join("host/var/lib/tidehold/blobs")).unwrap();
         fs::create_dir_all(folder.path().join("bin")).unwrap();
-        let program = folder.path().join("bin/tidehold");
-        let script = format!(
-            "#!/bin/sh\necho \"$*\" >>{0}/ran\nexit \"$(cat {0}/ends 2>/dev/null || echo 0)\"\n",
+        let body = format!(
+            "echo \"$*\" >>{0}/ran\nexit \"$(cat {0}/ends 2>/dev/null || echo 0)\"",
             folder.path().display()
         );
-        fs::write(&program, script).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        script(&folder.path().join("bin/tidehold"), &body);
         Self { folder }
     }
 

@@ -19,8 +19,8 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Trial};
@@ -29,6 +29,7 @@ use support::containerd::Version;
 use support::go::text;
 use support::hub::{Account, Hub, HubConfig, Image, ImageSpec, Private};
 use support::parts::{Available, part};
+use support::script::script;
 
 /// Pages whose commands are followed elsewhere, or not yet, and why.
 const LEFT_OUT: &[(&str, &str)] = &[
@@ -270,7 +271,7 @@ fn install(folder: &Path, version: Version) -> Result<(), libtest_mimic::Failed>
     }
     symlink(env!("CARGO_BIN_EXE_tidehold"), folder.join("tidehold"))?;
     symlink(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/docs/systemctl"), folder.join("systemctl"))?;
-    script(&folder.join("sudo"), "exec \"$@\"")?;
+    script(&folder.join("sudo"), "exec \"$@\"");
     for name in ["skopeo", "podman"] {
         let tree = part(name).unwrap();
         let tree = tree.display();
@@ -278,14 +279,9 @@ fn install(folder: &Path, version: Version) -> Result<(), libtest_mimic::Failed>
             "PATH='{tree}/usr/bin:{tree}/usr/sbin':$PATH LD_LIBRARY_PATH=$(printf %s: '{tree}'/usr/lib/*-linux-gnu* \
              '{tree}'/lib/*-linux-gnu*) exec '{tree}/usr/bin/{name}' \"$@\""
         );
-        script(&folder.join(name), &own)?;
+        script(&folder.join(name), &own);
     }
     Ok(())
-}
-
-fn script(file: &PathBuf, body: &str) -> std::io::Result<()> {
-    fs::write(file, format!("#!/bin/sh\n{body}\n"))?;
-    fs::set_permissions(file, fs::Permissions::from_mode(0o755))
 }
 
 fn read(name: &str) -> Result<Page, String> {

@@ -14,7 +14,7 @@ use super::login::LoginName;
 use super::login_file::{Heard, LOGIN_KEPT, LoginFile, NO_LOGIN_KEPT};
 use crate::clock;
 use crate::oci::Repository;
-use crate::programs::install;
+use crate::script::script;
 
 fn home() -> url::Origin {
     url::Url::parse("https://reg.test").unwrap().origin()
@@ -23,9 +23,9 @@ fn home() -> url::Origin {
 /// A helper that hands out numbered secrets: how often it ran.
 fn counting(folder: &TempDir) -> (Helpers, Question) {
     let tally = folder.path().join("tally");
-    let script =
+    let body =
         format!(r#"echo x >> {0}; echo '{{"Username":"u","Secret":"'$(wc -l < {0})'"}}'"#, tally.display());
-    install(folder, "docker-credential-fake", &script);
+    script(&folder.path().join("docker-credential-fake"), &body);
     let name = LoginName { file: Path::new("/f").into(), entry: "reg.test".into() };
     let question = Question { helper: HelperName::new("fake").unwrap(), server: "reg.test".to_owned(), name };
     (Helpers { search: folder.path().into(), within: Duration::from_secs(60) }, question)
@@ -67,8 +67,11 @@ async fn a_helper_that_failed_is_left_alone_for_a_while() {
 #[tokio::test]
 async fn the_next_source_is_asked_where_a_helper_has_none_but_not_where_it_fails() {
     let folder = TempDir::new().unwrap();
-    install(&folder, "docker-credential-none", "echo 'credentials not found in native keychain'; exit 1");
-    install(&folder, "docker-credential-bad", "exit 2");
+    script(
+        &folder.path().join("docker-credential-none"),
+        "echo 'credentials not found in native keychain'; exit 1",
+    );
+    script(&folder.path().join("docker-credential-bad"), "exit 2");
     let path = folder.path().join("logins.json");
     let logins = r#"{"auths":{"reg.test":{"username":"u","password":"p"}},
         "credHelpers":{"reg.test/none":"none","reg.test/bad":"bad","reg.test/missing":"missing"}}"#;

@@ -5,7 +5,8 @@
 //! of those. So the files at hand are compiled in here as well.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
 
-mod programs;
+#[path = "../support/script.rs"]
+mod script;
 
 use tidehold::{clock, oci};
 

@@ -3,6 +3,7 @@
 use std::env;
 use std::io::Read;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -10,16 +11,16 @@ use tempfile::TempDir;
 use super::helper::{HelperFault, HelperName, Helpers, Question};
 use super::login::Login;
 use super::login::LoginName;
-use crate::programs::{install, run};
+use crate::script::script;
 
 fn question(server: &str) -> Question {
     let name = LoginName { file: Path::new("/f").into(), entry: "reg.test".into() };
     Question { helper: HelperName::new("fake").unwrap(), server: server.to_owned(), name }
 }
 
-async fn ask(script: &str, within: Duration) -> Result<Option<Login>, HelperFault> {
+async fn ask(body: &str, within: Duration) -> Result<Option<Login>, HelperFault> {
     let folder = TempDir::new().unwrap();
-    install(&folder, "docker-credential-fake", script);
+    script(&folder.path().join("docker-credential-fake"), body);
     Helpers { search: folder.path().into(), within }.ask(&question("reg.test:5000")).await
 }
 
@@ -54,10 +55,9 @@ async fn a_helper_that_is_slow_is_given_up_on() {
 async fn a_helper_that_is_given_up_on_is_killed_with_all_that_it_started() {
     let folder = TempDir::new().unwrap();
     let pipe = folder.path().join("pipe");
-    run("mkfifo \"$0\"", pipe.as_os_str());
-    install(
-        &folder,
-        "docker-credential-fake",
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    script(
+        &folder.path().join("docker-credential-fake"),
         &format!("exec 3>{}; echo up >&3; sleep 1000 | cat", pipe.display()),
     );
     let helpers = Helpers { search: folder.path().into(), within: Duration::from_secs(1000) };
@@ -83,6 +83,6 @@ async fn a_helper_is_a_program_in_a_folder_that_is_searched() {
     let search = env::join_paths([Path::new("."), Path::new(""), first.path(), second.path()]).unwrap();
     let helpers = Helpers { search, within: Duration::from_secs(60) };
     assert!(matches!(helpers.ask(&question("")).await, Err(HelperFault::NotFound)));
-    install(&second, "docker-credential-fake", r#"echo '{"Username":"u","Secret":"p"}'"#);
+    script(&second.path().join("docker-credential-fake"), r#"echo '{"Username":"u","Secret":"p"}'"#);
     assert!(helpers.ask(&question("")).await.unwrap().is_some());
 }

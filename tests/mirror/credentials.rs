@@ -1,7 +1,6 @@
 //! The hold's own logins: for a larger limit on what anyone may read, and for others only where that is said.
 
 use std::fs;
-use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +14,7 @@ use crate::people::{
     with_private,
 };
 use crate::support::hub::{Fault, Hub, HubConfig, Image, REPOSITORY};
+use crate::support::script::script;
 
 /// A registry with ada's private repository, and a daemon with this file of logins for it.
 struct Hold {
@@ -147,17 +147,14 @@ async fn a_credential_helper_is_asked_for_the_registry() {
     let hold = Hold::with(&json!({ "credHelpers": { "docker.io": "stand-in" } }), true).await;
     let asked = hold.logins.path().join("asked");
     let (name, password) = ADA;
-    let script = format!(
-        "#!/bin/sh\nread -r server\necho \"$1 $server\" >> {}\n\
-         echo '{{\"ServerURL\":\"x\",\"Username\":\"{name}\",\"Secret\":\"{password}\"}}'\n",
+    let body = format!(
+        "read -r server\necho \"$1 $server\" >> {}\n\
+         echo '{{\"ServerURL\":\"x\",\"Username\":\"{name}\",\"Secret\":\"{password}\"}}'",
         asked.display()
     );
-    // Another process writes the program: none of ours that is being started then holds it open.
-    let (text, program) =
-        (hold.logins.path().join("script"), hold.bench.daemon.programs().join("docker-credential-stand-in"));
-    fs::create_dir_all(hold.bench.daemon.programs()).unwrap();
-    fs::write(&text, script).unwrap();
-    assert!(Command::new("install").arg("-m0755").arg(&text).arg(&program).status().unwrap().success());
+    let programs = hold.bench.daemon.programs();
+    fs::create_dir_all(&programs).unwrap();
+    script(&programs.join("docker-credential-stand-in"), &body);
 
     assert_gets(&hold.bench, None, SECRET, &hold.image).await;
     assert!(hold.logins_for(SECRET).contains(&"Basic ada".to_owned()));

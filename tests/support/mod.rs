@@ -20,3 +20,4 @@ pub(crate) mod process;
 pub(crate) mod ran;
 pub(crate) mod registry;
 pub(crate) mod scenario;
+pub(crate) mod script;
