@@ -26,6 +26,7 @@ const AS_JSON: &[&str] = &[
     "HoldUsage",
     "DiskUsage",
     "ContainerdStatus",
+    "MissingListener",
     "Answered",
     "AnsweredSpan",
     "BudgetResponse",

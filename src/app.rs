@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
-use tokio::net::{TcpListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -19,11 +18,12 @@ use crate::config::{Config, Registry};
 use crate::evict::{Keeper, Limits};
 use crate::record::Record;
 use crate::resolve::{Access, Ages, Fetch, Freshness, Resolver};
+use crate::serve::beside::{Beside, SocketPath, TRY_EVERY};
 use crate::serve::content::{self, ContentService, Pending};
 use crate::serve::control::{self, AdoptionService, ControlService, HoldService};
 use crate::serve::differ::DifferService;
-use crate::serve::listen::{self, ListenError, Listeners, Socket, SocketFile};
-use crate::serve::overview::{Facts, Overview};
+use crate::serve::listen::{ListenError, Listeners, Socket, SocketFile};
+use crate::serve::overview::{Facts, Overview, Places};
 use crate::serve::web::{self, Phase};
 use crate::serve::{http, mirror};
 use crate::store::{Hold, Owner, Recovered, StoreError, blocking};
@@ -41,8 +41,8 @@ const TRY_DISK_EVERY: Duration = Duration::from_millis(500);
 pub struct App {
     /// The hold, its keeper and the resolver over it, with what is told of them.
     overview: Overview,
-    mirror: TcpListener,
-    control: Socket,
+    mirror: Beside<SocketAddr>,
+    control: Beside<SocketPath>,
     /// What is answered at the control socket.
     operator: Routes,
     /// What the web listener, which serves already, says that we are at.
@@ -56,32 +56,29 @@ pub struct App {
 
 impl App {
     /// Takes the listeners and makes the parts. Clients can connect as soon as the first is done, and wait for the
-    /// second.
+    /// second. A listener beside the content sockets may come later.
     ///
     /// # Errors
-    /// When a part cannot be made.
+    /// When a content socket cannot be had, or a part cannot be made.
     pub async fn build(config: Config) -> Result<Self, BuildError> {
         let record = Record::new(clock::now());
         let listed = config.registries.listed.keys().map(String::as_str);
         record.name(listed.chain([crate::config::DOCKER_HUB]));
         let upstreams = Upstreams::new(upstream_settings(&config)?, record.clone())?;
         // Sockets first: a second daemon finds out before it touches the first one's hold.
-        let mut listeners = Listeners::from_environment()?;
+        let mut listeners = Listeners::from_environment();
         let sockets = config.containerds.iter().map(|containerd| containerd.socket.as_path());
-        let sockets: Vec<_> = sockets.chain([config.control.socket.as_path()]).collect();
-        listeners.close_unknown(&sockets, &[config.mirror.listen, config.web.listen]);
-        let mirror = listeners.tcp(config.mirror.listen).await?;
+        let known: Vec<_> = sockets.chain([config.control.socket.as_path()]).collect();
+        listeners.close_unknown(&known, &[config.mirror.listen, config.web.listen]);
         let mut sockets = Vec::new();
         for containerd in &config.containerds {
-            sockets.push(listeners.unix(&containerd.socket)?);
+            sockets.push(listeners.unix(&containerd.socket).await?);
         }
-        let control = listeners.unix(&config.control.socket)?;
-        let web = listeners.tcp(config.web.listen).await;
+        let (mirror, control, web) = beside(&mut listeners, &config).await;
+        let places = Places { mirror: mirror.place(), control: control.place(), web: web.place() };
         let (servers, stop) = (TaskTracker::new(), CancellationToken::new());
-        let web_at = Arc::new(OnceLock::new());
-        let facts = facts(&config, &mirror, Arc::clone(&web_at));
         let (phase, phases) = watch::channel(Phase::Opening);
-        servers.spawn(serve_web(web, config.web.listen, web_at, phases, stop.clone()));
+        servers.spawn(serve_web(web, phases, stop.clone()));
         let mut openings = Vec::new();
         for socket in sockets {
             let (opened, opening) = oneshot::channel();
@@ -106,7 +103,7 @@ impl App {
             // Its server ends only with us.
             let _ = opened.send((service, differ.clone()));
         }
-        let overview = Overview::new(resolver.clone(), keeper, facts);
+        let overview = Overview::new(resolver.clone(), keeper, facts(&config, places));
         let operator = Routes::default()
             .add_service(ControlService::new(resolver.clone(), stop.clone()).into_server())
             .add_service(HoldService::new(overview.clone(), stop.clone()).into_server())
@@ -125,9 +122,7 @@ impl App {
         let mut hangup = signal(SignalKind::hangup())?;
         let Self { overview, mirror, control, operator, phase, servers, writers, stop } = self;
         let (hold, resolver) = (overview.hold().clone(), overview.resolver().clone());
-        let answering = resolver.clone();
-        let answer = move |request| mirror::answer(answering.clone(), request);
-        servers.spawn(http::serve(mirror, answer, stop.clone()));
+        servers.spawn(serve_mirror(mirror, resolver.clone(), stop.clone()));
         servers.spawn(serve_control(control, operator, stop.clone()));
         servers.close();
         let sweeping = tokio::task::spawn_blocking({
@@ -207,29 +202,39 @@ async fn serve_content(socket: Socket, opening: oneshot::Receiver<Fronts>, stop:
     content::serve(listener, content, beside, stopped(stop, file)).await;
 }
 
-/// Serves the status page, as soon as its address can be had: nobody's containers wait for a page.
-async fn serve_web(
-    first: Result<TcpListener, ListenError>,
-    address: SocketAddr,
-    at: Arc<OnceLock<SocketAddr>>,
-    phases: watch::Receiver<Phase>,
-    stop: CancellationToken,
-) {
-    let listener = match first {
-        Ok(listener) => Some(listener),
-        Err(error) => {
-            tracing::error!(%error, "there is no status page and there are no metrics until its address is free");
-            stop.run_until_cancelled(listen::once_free(address)).await
-        }
-    };
-    if let Some(listener) = listener {
-        let _ = at.set(listener.local_addr().unwrap_or(address));
+/// The listeners that containerd can do without for a while.
+async fn beside(
+    listeners: &mut Listeners,
+    config: &Config,
+) -> (Beside<SocketAddr>, Beside<SocketPath>, Beside<SocketAddr>) {
+    let (mirror, web) = (config.mirror.listen, config.web.listen);
+    let control = SocketPath(config.control.socket.clone());
+    let had = listeners.tcp(mirror).await;
+    let without = "there is no mirror: who asks for images goes on to the registries";
+    let mirror = Beside::new("mirror", mirror, had, without);
+    let had = listeners.unix(&control.0).await;
+    let without = "there is no control socket, so no command can ask this daemon anything";
+    let control = Beside::new("control", control, had, without);
+    let had = listeners.tcp(web).await;
+    let web = Beside::new("web", web, had, "there is no status page and there are no metrics");
+    (mirror, control, web)
+}
+
+async fn serve_mirror(mirror: Beside<SocketAddr>, resolver: Resolver, stop: CancellationToken) {
+    if let Some(listener) = mirror.had(TRY_EVERY, &stop).await {
+        let answer = move |request| mirror::answer(resolver.clone(), request);
+        http::serve(listener, answer, stop).await;
+    }
+}
+
+async fn serve_web(web: Beside<SocketAddr>, phases: watch::Receiver<Phase>, stop: CancellationToken) {
+    if let Some(listener) = web.had(TRY_EVERY, &stop).await {
         web::serve(listener, phases, stop).await;
     }
 }
 
-async fn serve_control(socket: Socket, operator: Routes, stop: CancellationToken) {
-    let Socket { listener, file } = socket;
+async fn serve_control(control: Beside<SocketPath>, operator: Routes, stop: CancellationToken) {
+    let Some(Socket { listener, file }) = control.had(TRY_EVERY, &stop).await else { return };
     let served = control::server()
         .add_routes(operator)
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped(stop, file));
@@ -371,15 +376,14 @@ fn limits(config: &Config, hold: &Hold) -> Result<Limits, StoreError> {
     Ok(Limits { max_cached_bytes: config.cache.max_size_bytes, reserve_bytes })
 }
 
-fn facts(config: &Config, mirror: &TcpListener, web: Arc<OnceLock<SocketAddr>>) -> Facts {
+fn facts(config: &Config, places: Places) -> Facts {
     let containerd = |containerd: &crate::config::Containerd| {
         (containerd.name.clone(), containerd.socket.display().to_string())
     };
     Facts {
         data_dir: config.data_dir.clone(),
         containerds: config.containerds.iter().map(containerd).collect(),
-        mirror: mirror.local_addr().unwrap_or(config.mirror.listen).to_string(),
-        web,
+        places,
     }
 }
 
@@ -399,7 +403,7 @@ fn freshness(config: &Config) -> Freshness {
 /// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// A listener could not be had.
+    /// A content socket could not be had.
     #[error(transparent)]
     Listen(#[from] ListenError),
     /// The hold could not be opened.

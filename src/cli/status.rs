@@ -33,14 +33,18 @@ fn as_text(status: &v1::StatusResponse) -> String {
     let mut lines =
         vec![format!("{} {version}, running for {}", strong("tidehold"), words::since(*started_at))];
     let mut line = |name: &str, value: String| lines.push(format!("  {name:<11} {value}"));
-    line("mirror", mirror.clone());
-    line(
-        "status page",
-        match web.as_str() {
-            "" => odd("none: its address could not be had, and the log says why").to_string(),
-            address => format!("http://{address}/"),
-        },
-    );
+    let page = if web.is_empty() { String::new() } else { format!("http://{web}/") };
+    for (listener, name, address) in [
+        ("mirror", "mirror", mirror.clone()),
+        ("web", "status page", page),
+        ("control", "control", String::new()),
+    ] {
+        match status.missing.iter().find(|missing| missing.name == listener) {
+            Some(missing) => line(name, bad(format!("none: {}", missing.why)).to_string()),
+            None if address.is_empty() => {}
+            None => line(name, address),
+        }
+    }
     line(
         "hold",
         format!("{data_dir}, {} of {} free", words::size(disk.free_bytes), words::size(disk.total_bytes)),

@@ -12,19 +12,16 @@ use std::fs::{self, Permissions};
 use std::io;
 use std::net::{self, SocketAddr};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{self as unix_net, UnixStream};
+use std::os::unix::net as unix_net;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use listenfd::ListenFd;
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-/// How often it is tried to have an address that somebody else has.
-const TRY_EVERY: Duration = Duration::from_secs(2);
 
 /// How long nothing is accepted after the system refused to, for want of descriptors for instance.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -75,19 +72,24 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 impl Listeners {
-    /// Takes what the service manager handed over (`LISTEN_FDS`), if anything.
-    ///
-    /// # Errors
-    /// When one of them is no listening stream socket.
-    pub fn from_environment() -> Result<Self, ListenError> {
+    /// Takes what the service manager handed over (`LISTEN_FDS`), if anything. What of that is no listening stream socket
+    /// is told of and left alone.
+    pub fn from_environment() -> Self {
         let mut handed_over = ListenFd::from_env();
         let inherited = (0..handed_over.len()).filter_map(|index| {
             let unix = handed_over.take_unix_listener(index).map(|socket| socket.map(Inherited::Unix));
             let taken = unix
                 .or_else(|_| handed_over.take_tcp_listener(index).map(|socket| socket.map(Inherited::Tcp)));
-            taken.map_err(ListenError::HandedOver).transpose()
+            taken.unwrap_or_else(|error| {
+                tracing::warn!(
+                    %error,
+                    "the service manager handed over what is no listening stream socket, and nobody is answered there: the \
+                     socket units may have ListenStream= alone (systemctl cat tidehold.socket)"
+                );
+                None
+            })
         });
-        Ok(Self { inherited: inherited.collect::<Result<_, _>>()? })
+        Self { inherited: inherited.collect() }
     }
 
     /// Closes what was handed over and is none of these, and says so: a socket unit is at odds with the configuration.
@@ -103,7 +105,7 @@ impl Listeners {
             tracing::warn!(
                 "the service manager handed over a socket at {inherited}, which the configuration does not name: nobody \
                  is answered there. Change the socket unit and the configuration together: systemctl edit shows and \
-                 changes ListenStream= of tidehold.socket and tidehold-web.socket"
+                 changes ListenStream= of tidehold.socket, tidehold-mirror.socket and tidehold-web.socket"
             );
         }
     }
@@ -112,7 +114,7 @@ impl Listeners {
     ///
     /// # Errors
     /// When it cannot be had.
-    pub fn unix(&mut self, path: &Path) -> Result<Socket, ListenError> {
+    pub async fn unix(&mut self, path: &Path) -> Result<Socket, ListenError> {
         match self.take(|inherited| inherited.is_at_path(path)) {
             Some(Inherited::Unix(socket)) => {
                 let listener = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
@@ -120,7 +122,7 @@ impl Listeners {
                     listener.map_err(|source| ListenError::Unix { path: path.to_owned(), source })?;
                 Ok(Socket { listener, file: None })
             }
-            Some(Inherited::Tcp(_)) | None => unix(path),
+            Some(Inherited::Tcp(_)) | None => unix(path).await,
         }
     }
 
@@ -184,12 +186,20 @@ impl fmt::Display for Inherited {
 
 /// Listens on a unix socket that only the daemon's user can open. What a daemon that died left behind is
 /// replaced; a socket that somebody answers at, or a file of another kind, is not.
-fn unix(path: &Path) -> Result<Socket, ListenError> {
+///
+/// # Errors
+/// When it cannot be had.
+pub async fn unix(path: &Path) -> Result<Socket, ListenError> {
     if fs::symlink_metadata(path).is_ok_and(|there| !there.file_type().is_socket()) {
         return Err(ListenError::NoSocket(path.to_owned()));
     }
-    if UnixStream::connect(path).is_ok() {
-        return Err(ListenError::InUse(path.to_owned()));
+    match UnixStream::connect(path).await {
+        Ok(_) => return Err(ListenError::InUse(path.to_owned())),
+        // Its queue is full: who connects, waits.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err(ListenError::InUse(path.to_owned()));
+        }
+        Err(_) => {}
     }
     let failed = |source| ListenError::Unix { path: path.to_owned(), source };
     if let Some(folder) = path.parent() {
@@ -215,22 +225,9 @@ pub async fn tcp(address: SocketAddr) -> Result<TcpListener, ListenError> {
     TcpListener::bind(address).await.map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => ListenError::Taken(address),
         io::ErrorKind::PermissionDenied => ListenError::Denied(address),
+        io::ErrorKind::AddrNotAvailable => ListenError::Elsewhere(address),
         _ => ListenError::Tcp { address, source },
     })
-}
-
-/// Listens on a TCP address as soon as it can be had.
-pub async fn once_free(address: SocketAddr) -> TcpListener {
-    loop {
-        tokio::time::sleep(TRY_EVERY).await;
-        match tcp(address).await {
-            Ok(listener) => {
-                tracing::info!(%address, "listening after all");
-                break listener;
-            }
-            Err(error) => tracing::debug!(%error, "still not listening"),
-        }
-    }
 }
 
 /// Serves each who connects, `most` at a time, until `stop`; those beyond wait in the listener's queue. Returns once the
@@ -280,9 +277,6 @@ pub(super) async fn connections<F>(
 /// Why a listener could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Something else than a listening stream socket was handed over.
-    #[error("the service manager handed over what is no listening stream socket: {0}")]
-    HandedOver(#[source] io::Error),
     /// Somebody else has the address.
     #[error(
         "listen on {0}: somebody else does (`ss -ltnp` says who); end that, or give this listener another address in the \
@@ -292,9 +286,15 @@ pub enum ListenError {
     /// The address is not for us to take.
     #[error(
         "listen on {0}: that is not allowed; a port below 1024 takes root's rights, which under systemd the socket unit \
-         has: name the address there too (systemctl edit tidehold.socket), or take a port from 1024 on"
+         has: name the address there too (systemctl edit tidehold-mirror.socket), or take a port from 1024 on"
     )]
     Denied(SocketAddr),
+    /// This machine has no such address.
+    #[error(
+        "listen on {0}: no network interface of this machine has that address (`ip address` lists those it has); give this \
+         listener one of these in the configuration, or wait until it has"
+    )]
+    Elsewhere(SocketAddr),
     /// Another daemon answers there.
     #[error("{0} is in use: another daemon answers there; stop it, or give this one another socket")]
     InUse(PathBuf),
@@ -302,7 +302,9 @@ pub enum ListenError {
     #[error("{0} is there and is no socket: move it away, or give this listener another path")]
     NoSocket(PathBuf),
     /// The socket could not be made.
-    #[error("listen on {path}: {source}")]
+    #[error(
+        "listen on {path}: {source}; see to its folder, or give this listener another path in the configuration"
+    )]
     Unix {
         /// The socket.
         path: PathBuf,
@@ -323,35 +325,31 @@ pub enum ListenError {
 mod tests {
     use super::*;
 
-    fn listen(path: &Path) -> Result<Socket, ListenError> {
-        Listeners { inherited: Vec::new() }.unix(path)
-    }
-
     #[tokio::test]
     async fn a_socket_goes_with_its_listener_and_one_left_behind_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("content.sock");
-        let socket = listen(&path).unwrap();
-        assert!(matches!(listen(&path), Err(ListenError::InUse(_))));
+        let socket = unix(&path).await.unwrap();
+        assert!(matches!(unix(&path).await, Err(ListenError::InUse(_))));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         drop(socket);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 
-        std::mem::forget(listen(&path).unwrap().file);
+        std::mem::forget(unix(&path).await.unwrap().file);
         assert!(path.exists());
-        let _socket = listen(&path).unwrap();
-        UnixStream::connect(&path).unwrap();
+        let _socket = unix(&path).await.unwrap();
+        UnixStream::connect(&path).await.unwrap();
     }
 
     #[tokio::test]
     async fn the_socket_of_whoever_came_after_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("content.sock");
-        let Socket { listener, file } = listen(&path).unwrap();
+        let Socket { listener, file } = unix(&path).await.unwrap();
         drop(listener);
-        let _next = listen(&path).unwrap();
+        let _next = unix(&path).await.unwrap();
         drop(file);
-        UnixStream::connect(&path).unwrap();
+        UnixStream::connect(&path).await.unwrap();
     }
 
     #[tokio::test]
@@ -359,7 +357,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("content.sock");
         fs::write(&path, "somebody's").unwrap();
-        assert!(matches!(listen(&path), Err(ListenError::NoSocket(_))));
+        assert!(matches!(unix(&path).await, Err(ListenError::NoSocket(_))));
         assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's");
     }
 
@@ -384,8 +382,8 @@ mod tests {
         let path = linked.join("content.sock");
         listeners.close_unknown(&[&path], &[address]);
         assert!(net::TcpStream::connect(unknown).is_err(), "who connects there would wait");
-        assert!(UnixStream::connect(&other).is_err());
-        assert!(listeners.unix(&path).unwrap().file.is_none(), "it was made anew");
+        assert!(UnixStream::connect(&other).await.is_err());
+        assert!(listeners.unix(&path).await.unwrap().file.is_none(), "it was made anew");
         assert_eq!(listeners.tcp(address).await.unwrap().local_addr().unwrap(), address);
         // Whatever was not handed over is made here.
         assert_eq!(listeners.tcp(unknown).await.unwrap().local_addr().unwrap(), unknown);

@@ -2,31 +2,47 @@
 //!
 //! Puts together what the hold, the record and the gates know, and changes nothing.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::FutureExt as _;
+use tokio::sync::watch;
 
 use crate::evict::{Keeper, Limits};
 use crate::oci::{ImageName, NameError, Reference, Registry};
 use crate::proto::v1;
 use crate::record::{Ending, Gauges, Record};
 use crate::resolve::{Failure, Resolver, shown};
+use crate::serve::beside::Place;
 use crate::store::{Hold, StoreError, Usage};
 
 /// What of the configuration is told.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Facts {
     /// Where blobs and the index are.
     pub data_dir: PathBuf,
     /// The containerds, by the name and the socket of each one's listener.
     pub containerds: Vec<(String, String)>,
-    /// Where the mirror listens.
-    pub mirror: String,
-    /// Where the status page is, once it is anywhere.
-    pub web: Arc<OnceLock<SocketAddr>>,
+    /// The listeners beside theirs.
+    pub places: Places,
+}
+
+/// Where the listeners are that may come late.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The mirror's.
+    pub mirror: watch::Receiver<Place>,
+    /// The control socket.
+    pub control: watch::Receiver<Place>,
+    /// The status page's.
+    pub web: watch::Receiver<Place>,
+}
+
+impl Places {
+    fn all(&self) -> [Place; 3] {
+        [&self.mirror, &self.control, &self.web].map(|place| place.borrow().clone())
+    }
 }
 
 /// What is told. Cheap to clone.
@@ -68,6 +84,11 @@ impl Overview {
         self.hold().index_lost().now_or_never().is_some()
     }
 
+    /// The listeners that could not be had yet.
+    pub fn missing(&self) -> Vec<v1::MissingListener> {
+        self.facts.places.all().into_iter().filter_map(missing).collect()
+    }
+
     /// Everything at a glance. Waits for the disk.
     ///
     /// # Errors
@@ -76,7 +97,8 @@ impl Overview {
         let record = self.record();
         let sums = record.sums();
         let usage = self.hold().usage();
-        let Facts { data_dir, mirror, web, .. } = &*self.facts;
+        let Facts { data_dir, places, .. } = &*self.facts;
+        let [mirror, control, web] = places.all();
         Ok(v1::StatusResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: Some(record.started_at().into()),
@@ -92,8 +114,9 @@ impl Overview {
             upstream_requests: sums.requests,
             upstream_counted: sums.counted,
             counted_without: sums.counted_without,
-            mirror: mirror.clone(),
-            web: web.get().map(ToString::to_string).unwrap_or_default(),
+            mirror: at(&mirror),
+            web: at(&web),
+            missing: [mirror, control, web].into_iter().filter_map(missing).collect(),
         })
     }
 
@@ -243,6 +266,16 @@ impl Overview {
         let (total_bytes, free_bytes) = (space.total_bytes, space.free_bytes);
         Ok(v1::DiskUsage { total_bytes, free_bytes, reserve_bytes, max_cached_bytes })
     }
+}
+
+/// Empty where it is nowhere yet.
+fn at(place: &Place) -> String {
+    place.missing.as_ref().map_or_else(|| place.address.clone(), |_| String::new())
+}
+
+fn missing(place: Place) -> Option<v1::MissingListener> {
+    let Place { name, address, missing } = place;
+    missing.map(|why| v1::MissingListener { name: name.to_owned(), address, why })
 }
 
 /// Why there is nothing to tell.

@@ -4,16 +4,22 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use containerd_client::services::v1::InfoRequest;
+use containerd_client::services::v1::content_client::ContentClient;
+use containerd_client::with_namespace;
 use hyper_util::rt::TokioIo;
-use tidehold::proto::v1::StatusRequest;
 use tidehold::proto::v1::hold_client::HoldClient;
 use tidehold::proto::v1::resolver_client::ResolverClient;
+use tidehold::proto::v1::{StatusRequest, StatusResponse};
 use tokio::net::UnixStream;
+use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use crate::bench::Bench;
+use crate::command;
 use crate::support::daemon::{Daemon, Plan};
+use crate::support::hub::client::Client;
 use crate::support::process::free_port;
 
 /// A client of the bench's daemon.
@@ -83,15 +89,88 @@ async fn without_a_status_page_all_else_is_served_and_the_page_comes_when_its_po
     assert!(daemon.terminate().success());
     let somebody = TcpListener::bind(&at).unwrap();
     daemon.start_again();
-    let status = async |daemon: &Daemon| {
-        let mut hold = HoldClient::new(channel_to(&daemon.control()).await);
-        hold.status(StatusRequest {}).await.unwrap().into_inner()
-    };
-    assert_eq!(status(&daemon).await.web, "");
+    let told = status(&daemon).await;
+    assert_eq!(told.web, "");
+    assert_eq!(told.missing.iter().map(|missing| missing.name.as_str()).collect::<Vec<_>>(), ["web"]);
     let log = daemon.log();
     assert!(log.contains("there is no status page") && log.contains(&at), "{log}");
     drop(somebody);
     daemon.await_log("listening after all");
+    let told = status(&daemon).await;
+    assert_eq!((told.web, told.missing), (at.clone(), Vec::new()));
     TcpStream::connect(&at).unwrap();
     assert!(daemon.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_mirror_containerd_has_its_store_and_the_mirror_comes_when_its_port_is_free() {
+    let mut daemon = Daemon::start("");
+    let (mirror, ready) = (format!("{}/v2/", daemon.mirror()), format!("{}/readyz", daemon.web()));
+    let at = daemon.mirror().strip_prefix("http://").unwrap().to_owned();
+    assert!(daemon.terminate().success());
+    let somebody = TcpListener::bind(&at).unwrap();
+    daemon.start_again();
+    has_its_store(&daemon).await;
+    let told = status(&daemon).await;
+    let [missing] = &told.missing[..] else { panic!("{told:?}") };
+    assert_eq!((told.mirror.as_str(), missing.name.as_str(), &missing.address), ("", "mirror", &at));
+    let client = Client::new();
+    let reply = client.get(&ready, &[]).await;
+    let said = String::from_utf8_lossy(&reply.body).into_owned();
+    assert_eq!(reply.status, 503);
+    assert!(said.contains(&format!("no mirror listener: listen on {at}: somebody else does")), "{said}");
+    let config = daemon.config();
+    let shown = command::run(&["status"], Some(&config), "").await.done();
+    shown.said(&["mirror      none: listen on ", &at, "ss -ltnp"]);
+
+    drop(somebody);
+    daemon.await_log("listening after all");
+    assert_eq!(status(&daemon).await.mirror, at);
+    assert_eq!(client.get(&mirror, &[]).await.status, 200);
+    assert_eq!(client.get(&ready, &[]).await.status, 200);
+    assert!(daemon.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_beside_the_content_socket_has_to_listen() {
+    let mut daemon = Daemon::start("");
+    assert!(daemon.terminate().success());
+    let ports = [daemon.mirror(), daemon.web()];
+    let somebody = ports.map(|url| TcpListener::bind(url.strip_prefix("http://").unwrap()).unwrap());
+    std::fs::create_dir(daemon.control()).unwrap();
+    daemon.start_again();
+    has_its_store(&daemon).await;
+    let log = daemon.log();
+    assert!(log.contains("no command can ask this daemon") && log.contains("is no socket"), "{log}");
+
+    std::fs::remove_dir(daemon.control()).unwrap();
+    daemon.await_log("listening after all");
+    assert_eq!(status(&daemon).await.missing.len(), 2);
+    drop(somebody);
+    assert!(daemon.terminate().success());
+    assert!(!daemon.control().exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_content_socket_there_is_no_daemon() {
+    let mut daemon = Daemon::start("");
+    assert!(daemon.terminate().success());
+    std::fs::write(daemon.content(), "somebody's").unwrap();
+    let config = daemon.config();
+    let ran = command::run(&["serve"], Some(&config), "").await;
+    ran.failed_with(1, &["is there and is no socket", &daemon.content().display().to_string()]);
+    assert_eq!(std::fs::read_to_string(daemon.content()).unwrap(), "somebody's");
+}
+
+async fn status(daemon: &Daemon) -> StatusResponse {
+    let mut hold = HoldClient::new(channel_to(&daemon.control()).await);
+    hold.status(StatusRequest {}).await.unwrap().into_inner()
+}
+
+/// As containerd asks.
+async fn has_its_store(daemon: &Daemon) {
+    let mut content = ContentClient::new(channel_to(&daemon.content()).await);
+    let digest = format!("sha256:{:064}", 0);
+    let answered = content.info(with_namespace!(InfoRequest { digest }, "default")).await;
+    assert_eq!(answered.unwrap_err().code(), tonic::Code::NotFound);
 }

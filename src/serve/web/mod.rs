@@ -26,6 +26,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::proto::v1::MissingListener;
 use crate::serve::overview::{AskError, Overview};
 use crate::store::{StoreError, blocking};
 
@@ -121,17 +122,27 @@ async fn healthz(State(site): State<Site>) -> Response {
 async fn readyz(State(site): State<Site>) -> Response {
     match &*site.phase.borrow() {
         Phase::Serving(overview) if overview.index_lost() => index_lost(),
-        Phase::Serving(_) => "ok\n".into_response(),
+        Phase::Serving(overview) => listening(&overview.missing()),
         Phase::Opening => unavailable("the hold is being opened\n"),
         Phase::Stopping(_) => unavailable("stopping: what runs may end\n"),
     }
+}
+
+/// Without the mirror no pulls can be sent here; what else is missing is told.
+fn listening(missing: &[MissingListener]) -> Response {
+    let told: String =
+        missing.iter().map(|missing| format!("no {} listener: {}\n", missing.name, missing.why)).collect();
+    if missing.iter().any(|missing| missing.name == "mirror") {
+        return unavailable(told);
+    }
+    format!("ok\n{told}").into_response()
 }
 
 fn index_lost() -> Response {
     unavailable("the index could not be written: is the disk full?\n")
 }
 
-fn unavailable(why: &'static str) -> Response {
+fn unavailable(why: impl IntoResponse) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
