@@ -59,7 +59,7 @@ put 0755 "$binary" usr/bin/tidehold
 if command -v strip >/dev/null; then
   strip --strip-unneeded --remove-section=.comment --remove-section=.note "$tree/usr/bin/tidehold"
 fi
-for unit in tidehold.service tidehold.socket tidehold-web.socket; do
+for unit in tidehold.service tidehold.socket tidehold-mirror.socket tidehold-web.socket; do
   put 0644 "$top/deploy/systemd/$unit" "usr/lib/systemd/system/$unit"
 done
 put 0644 "$top/deploy/config.toml" etc/tidehold/config.toml

@@ -147,6 +147,7 @@ fn it_leaves_no_trace() {
         ("etc/tidehold/config.toml", 0o644),
         ("usr/lib/systemd/system/tidehold.service", 0o644),
         ("usr/lib/systemd/system/tidehold.socket", 0o644),
+        ("usr/lib/systemd/system/tidehold-mirror.socket", 0o644),
         ("usr/lib/systemd/system/tidehold-web.socket", 0o644),
         ("usr/share/man/man1/tidehold.1.gz", 0o644),
         ("usr/share/man/man1/tidehold-serve.1.gz", 0o644),
@@ -159,6 +160,7 @@ fn it_leaves_no_trace() {
     }
     for enabled in [
         "sockets.target.wants/tidehold.socket",
+        "sockets.target.wants/tidehold-mirror.socket",
         "sockets.target.wants/tidehold-web.socket",
         "multi-user.target.wants/tidehold.service",
     ] {

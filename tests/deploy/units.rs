@@ -66,7 +66,7 @@ fn systemd_finds_nothing_wrong() {
         let name = if target.ends_with(".slice") { target.to_owned() } else { format!("{target}.target") };
         fs::write(units.join(name), "[Unit]\nDefaultDependencies=no\n").unwrap();
     }
-    let ours = ["tidehold.service", "tidehold.socket", "tidehold-web.socket"];
+    let ours = ["tidehold.service", "tidehold.socket", "tidehold-mirror.socket", "tidehold-web.socket"];
     for name in ours {
         fs::copy(deploy("systemd").join(name), units.join(name)).unwrap();
     }
@@ -93,25 +93,27 @@ fn sockets_are_the_configured() {
     let config = Config::default();
     let (mirror, web) = (config.mirror.listen.to_string(), config.web.listen.to_string());
     let sockets = config.containerds.iter().map(|containerd| containerd.socket.to_str().unwrap());
-    let configured: BTreeSet<&str> =
-        sockets.chain([config.control.socket.to_str().unwrap(), mirror.as_str()]).collect();
+    let configured: BTreeSet<&str> = sockets.chain([config.control.socket.to_str().unwrap()]).collect();
     // At one more nobody is answered, and at one less nobody waits while it restarts.
     assert_eq!(given, configured);
     assert_eq!(values(&socket, "SocketMode"), ["0600"]);
     // A unit has all its sockets or none: a port that somebody else has must not take containerd's content store away.
-    let page = unit("tidehold-web.socket");
-    assert_eq!(values(&page, "ListenStream"), [web]);
-    assert_eq!(values(&page, "Service"), ["tidehold.service"]);
+    for (name, address) in [("tidehold-mirror.socket", mirror), ("tidehold-web.socket", web)] {
+        let unit = unit(name);
+        assert_eq!(values(&unit, "ListenStream"), [address]);
+        assert_eq!(values(&unit, "Service"), ["tidehold.service"]);
+    }
     let service = unit("tidehold.service");
-    assert_eq!(values(&service, "Sockets"), ["tidehold.socket tidehold-web.socket"]);
+    assert_eq!(values(&service, "Sockets"), ["tidehold.socket tidehold-mirror.socket tidehold-web.socket"]);
     assert_eq!(values(&service, "Requires"), ["tidehold.socket"]);
-    assert_eq!(values(&service, "Wants"), ["tidehold-web.socket"]);
+    assert_eq!(values(&service, "Wants"), ["tidehold-mirror.socket tidehold-web.socket"]);
 }
 
 fn it_may_do_what_a_layer_asks_for() {
     let service = unit("tidehold.service");
     let may = values(&service, "CapabilityBoundingSet").join(" ");
-    let wanted = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SYS_ADMIN"];
+    let wanted =
+        ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP", "SYS_ADMIN", "NET_BIND_SERVICE"];
     let wanted = wanted.map(|name| format!("CAP_{name}"));
     assert_eq!(may.split(' ').collect::<Vec<_>>(), wanted);
     // Each of these keeps a layer from being unpacked that has a device, a setuid file or a folder for all.

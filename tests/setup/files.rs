@@ -228,7 +228,11 @@ fn units() {
         .ended_well()
         .said(&["systemctl enable --now tidehold.socket"]);
     assert!(node.text("/etc/systemd/system/tidehold.service").contains("ExecStart=/opt/tidehold serve\n"));
-    assert!(node.text("/etc/systemd/system/tidehold.socket").contains("ListenStream=127.0.0.1:789\n"));
+    assert!(
+        node.text("/etc/systemd/system/tidehold.socket")
+            .contains("ListenStream=/run/tidehold/content.sock\n")
+    );
+    assert!(node.text("/etc/systemd/system/tidehold-mirror.socket").contains("ListenStream=127.0.0.1:789\n"));
     assert!(node.text("/etc/systemd/system/tidehold-web.socket").contains("ListenStream=127.0.0.1:7890\n"));
     node.setup(V1_7).ended_well().said(&["nothing to change"]);
     node.setup(&["--undo", "--yes"]).ended_well();

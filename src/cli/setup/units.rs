@@ -14,6 +14,8 @@ use super::{Setup, shown};
 const SERVICE: &str = include_str!("../../../deploy/systemd/tidehold.service");
 const SOCKET: &str = include_str!("../../../deploy/systemd/tidehold.socket");
 
+const MIRROR_SOCKET: &str = include_str!("../../../deploy/systemd/tidehold-mirror.socket");
+
 const WEB_SOCKET: &str = include_str!("../../../deploy/systemd/tidehold-web.socket");
 
 /// Where administrators put units.
@@ -58,10 +60,12 @@ impl Units {
         if self.left_alone || !self.runs() {
             return Ok(Vec::new());
         }
-        let [service, socket, web] = ["tidehold.service", "tidehold.socket", "tidehold-web.socket"]
-            .map(|name| Path::new(FOLDER).join(name));
+        let [service, socket, mirror, web] =
+            ["tidehold.service", "tidehold.socket", "tidehold-mirror.socket", "tidehold-web.socket"]
+                .map(|name| Path::new(FOLDER).join(name));
         let mut wanted = vec![
             (socket, socket_unit(config)),
+            (mirror, listening(MIRROR_SOCKET, &[config.mirror.listen.to_string()])),
             (web, listening(WEB_SOCKET, &[config.web.listen.to_string()])),
         ];
         if OTHER_FOLDERS.iter().any(|folder| there(folder)) {
@@ -102,8 +106,8 @@ impl Units {
         !self.elsewhere()
     }
 
-    /// Starts Tidehold, now and whenever the node starts; its service brings the status page's socket, where that can be
-    /// had.
+    /// Starts Tidehold, now and whenever the node starts; its service brings the sockets of the mirror and the status page,
+    /// where these can be had.
     pub(super) fn start(&self, rewritten: bool) -> Result<(), Failed> {
         if self.elsewhere() {
             return Ok(());
@@ -111,7 +115,9 @@ impl Units {
         self.systemctl(&["daemon-reload"])?;
         if rewritten {
             // Sockets are made anew only while their service does not run.
-            self.systemctl(&["stop", "tidehold.service", "tidehold.socket", "tidehold-web.socket"])?;
+            let units =
+                ["tidehold.service", "tidehold.socket", "tidehold-mirror.socket", "tidehold-web.socket"];
+            self.systemctl(&[&["stop"][..], &units].concat())?;
         }
         self.systemctl(&["enable", "--now", "tidehold.socket", "tidehold.service"])
     }
@@ -129,13 +135,14 @@ impl Units {
         if self.elsewhere() {
             return Ok(());
         }
-        self.systemctl(&["stop", "tidehold.socket", "tidehold-web.socket", "tidehold.service"])?;
+        let units = ["tidehold.socket", "tidehold-mirror.socket", "tidehold-web.socket", "tidehold.service"];
+        self.systemctl(&[&["stop"][..], &units].concat())?;
         self.systemctl(&["daemon-reload"])
     }
 
     /// What does the same by hand.
     pub(super) fn stopping() -> &'static str {
-        "systemctl stop tidehold.socket tidehold-web.socket tidehold.service && systemctl daemon-reload"
+        "systemctl stop tidehold.socket tidehold-mirror.socket tidehold-web.socket tidehold.service && systemctl daemon-reload"
     }
 
     /// That systemd is there to restart anything.
@@ -197,12 +204,11 @@ fn quoted(path: &Path) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-/// The sockets that the configuration names, but for the status page's.
+/// The sockets that the configuration names by a path.
 fn socket_unit(config: &Config) -> String {
     let sockets = config.containerds.iter().map(|containerd| &containerd.socket);
     let sockets = sockets.chain([&config.control.socket]).map(|socket| socket.display().to_string());
-    let addresses: Vec<_> = sockets.chain([config.mirror.listen.to_string()]).collect();
-    listening(SOCKET, &addresses)
+    listening(SOCKET, &sockets.collect::<Vec<_>>())
 }
 
 /// A unit that listens at these addresses, in the place of its own.
@@ -228,12 +234,13 @@ mod tests {
     #[test]
     fn the_unit_has_the_sockets_of_the_configuration() {
         assert_eq!(socket_unit(&Config::default()), SOCKET);
-        let web = Config::default().web.listen.to_string();
-        assert_eq!(listening(WEB_SOCKET, &[web]), WEB_SOCKET);
-        let other = Config::parse("[mirror]\nlisten = \"127.0.0.1:1789\"\n", "x").unwrap();
+        let (mirror, web) = (Config::default().mirror.listen, Config::default().web.listen);
+        assert_eq!(listening(WEB_SOCKET, &[web.to_string()]), WEB_SOCKET);
+        assert_eq!(listening(MIRROR_SOCKET, &[mirror.to_string()]), MIRROR_SOCKET);
+        let other = Config::parse("[control]\nsocket = \"/s/control\"\n", "x").unwrap();
         let unit = socket_unit(&other);
-        assert!(unit.contains("ListenStream=127.0.0.1:1789\n"), "{unit}");
-        assert!(!unit.contains("127.0.0.1:789\n"), "{unit}");
+        assert!(unit.contains("ListenStream=/s/control\n"), "{unit}");
+        assert!(!unit.contains("/run/tidehold/control.sock\n"), "{unit}");
     }
 
     #[test]
