@@ -94,7 +94,7 @@ impl App {
         let resolver = Resolver::new(hold.clone(), upstreams, ages, access(&config)?, fetch, record);
         let keeper = Keeper::new(hold.clone(), limits(&config, &hold)?);
         let mut writers = Vec::new();
-        let differ = DifferService::new(hold.clone());
+        let differ = DifferService::new(hold.clone(), resolver.record().clone());
         for (containerd, opened) in config.containerds.iter().zip(openings) {
             let (hold, resolver) = (hold.clone(), resolver.clone());
             let (owner, handover) = (Owner::new(&containerd.name), containerd.handover);

@@ -50,18 +50,27 @@ fn registry(budget: &v1::RegistryBudget) -> String {
     line("pulls", gate(budget));
     let requests = words::count(*requests, "request");
     let spent = format!("{} counted of {requests} in the last six hours", strong(counted.to_string()));
+    let downloaded = words::size(budget.downloaded_bytes);
     line(
         "spent",
-        format!("{spent}; it would have been {} without Tidehold", strong(counted_without.to_string())),
+        format!(
+            "{spent}, {downloaded} downloaded; it would have been {} without Tidehold",
+            strong(counted_without.to_string())
+        ),
     );
     if !budget.spenders.is_empty() {
-        let mut table =
-            Table::new([long("  REPOSITORY"), right("COUNTED"), right("REQUESTS"), right("WITHOUT")]);
+        let mut table = Table::new([
+            long("  REPOSITORY"),
+            right("COUNTED"),
+            right("REQUESTS"),
+            right("WITHOUT"),
+            right("DOWNLOADED"),
+        ]);
         for spender in &budget.spenders {
-            let v1::Spender { repository, counted, requests, counted_without } = spender;
+            let v1::Spender { repository, counted, requests, counted_without, downloaded_bytes } = spender;
             let numbers = [*counted, *requests, *counted_without].map(|number| number.to_string().into());
-            let [counted, requests, without] = numbers;
-            table.row([format!("  {repository}").into(), counted, requests, without]);
+            let ([counted, requests, without], downloaded) = (numbers, words::size(*downloaded_bytes));
+            table.row([format!("  {repository}").into(), counted, requests, without, downloaded.into()]);
         }
         lines.push(table.shown());
     }

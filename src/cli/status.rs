@@ -69,9 +69,8 @@ fn as_text(status: &v1::StatusResponse) -> String {
     }
     line("answered", told(&status.answered));
     line("upstream", saved(status));
-    let from_hold = words::size(status.bytes_from_hold);
-    let from_upstream = words::size(status.bytes_from_upstream);
-    line("blob bytes", format!("{from_hold} from the hold, {from_upstream} from upstream"));
+    line("downloaded", format!("{} from registries", words::size(status.bytes_downloaded)));
+    line("given", given(status));
     for registry in &status.registries {
         line("registry", format!("{}: {}", registry.registry, budget::in_short(registry)));
     }
@@ -103,6 +102,14 @@ pub(super) fn painted(standing: &str) -> Painted {
         "immutable" | "fresh" | "unchanged" | "changed" => good(standing),
         other => other.into(),
     }
+}
+
+/// What clients have read: what had not to be downloaded for that comes first.
+fn given(status: &v1::StatusResponse) -> String {
+    let v1::StatusResponse { bytes_from_hold, bytes_from_upstream, .. } = status;
+    let [all, hold, upstream] =
+        [bytes_from_hold + bytes_from_upstream, *bytes_from_hold, *bytes_from_upstream].map(words::size);
+    format!("{all} of blobs: {hold} out of the hold, {upstream} downloaded for it")
 }
 
 fn saved(status: &v1::StatusResponse) -> String {

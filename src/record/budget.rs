@@ -163,11 +163,13 @@ pub(super) fn told(
         budget.requests += spent.requests;
         budget.counted += spent.counted;
         budget.counted_without += spent.given;
+        budget.downloaded_bytes += spent.downloaded_bytes;
         budget.spenders.push(v1::Spender {
             repository: (*repository).to_owned(),
             requests: spent.requests,
             counted: spent.counted,
             counted_without: spent.given,
+            downloaded_bytes: spent.downloaded_bytes,
         });
     }
     for (registry, of) in &limits.0 {

@@ -32,7 +32,7 @@ const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// One thing that happened.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Line {
-    #[prost(oneof = "What", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "What", tags = "1, 2, 3, 4, 5")]
     pub(super) what: Option<What>,
 }
 
@@ -46,6 +46,23 @@ pub(super) enum What {
     Given(GivenLine),
     #[prost(message, tag = "4")]
     Answered(v1::AnsweredSpan),
+    #[prost(message, tag = "5")]
+    Arrived(ArrivedLine),
+}
+
+/// How a blob came: from which repository, when, in how many bytes, and for how many counted requests.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct ArrivedLine {
+    #[prost(string, tag = "1")]
+    pub(super) digest: String,
+    #[prost(string, tag = "2")]
+    pub(super) repository: String,
+    #[prost(message, optional, tag = "3")]
+    pub(super) at: Option<prost_types::Timestamp>,
+    #[prost(uint64, tag = "4")]
+    pub(super) bytes: u64,
+    #[prost(uint32, tag = "5")]
+    pub(super) counted: u32,
 }
 
 /// A decision, and what it was about.
@@ -57,7 +74,7 @@ pub(super) struct DecidedLine {
     pub(super) decision: Option<v1::Decision>,
 }
 
-/// The manifests that were given in a span of time that began then.
+/// The manifests that were given in a span of time that began then, and the bytes that were downloaded.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct GivenLine {
     #[prost(message, optional, tag = "1")]
@@ -74,6 +91,8 @@ pub(super) struct Given {
     pub(super) repository: String,
     #[prost(uint64, tag = "3")]
     pub(super) times: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) downloaded_bytes: u64,
 }
 
 impl Line {
@@ -87,6 +106,10 @@ impl Line {
 
     pub(super) fn answered(span: v1::AnsweredSpan) -> Self {
         Self { what: Some(What::Answered(span)) }
+    }
+
+    pub(super) fn arrived(line: ArrivedLine) -> Self {
+        Self { what: Some(What::Arrived(line)) }
     }
 
     pub(super) fn given(line: GivenLine) -> Self {

@@ -28,10 +28,10 @@ const SECONDS: [f64; 18] = [
 
 /// Where bytes came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
-    /// They were held.
+pub(super) enum From {
+    /// They were held, and had not to be downloaded for that.
     Hold,
-    /// They came in from a registry meanwhile.
+    /// They were downloaded for it, meanwhile or just before.
     Upstream,
 }
 
@@ -69,6 +69,7 @@ pub(super) struct Metrics {
     registry: Registry,
     upstream: IntCounterVec,
     requests: IntCounterVec,
+    downloaded: IntCounterVec,
     remaining: IntGaugeVec,
     limit: IntGaugeVec,
     gate_open: IntGaugeVec,
@@ -80,6 +81,7 @@ pub(super) struct Metrics {
     latencies: [Histogram; 4],
     /// All requests, and the counted ones.
     all: [AtomicU64; 2],
+    all_downloaded: AtomicU64,
     labels: Mutex<BTreeSet<String>>,
     /// Held while the metrics are written: what others know is put in anew each time.
     writing: Mutex<()>,
@@ -112,7 +114,7 @@ impl Metrics {
         };
         let bytes = counters(
             "tidehold_bytes_total",
-            "Bytes of blobs that clients were given, by where they came from.",
+            "Bytes of blobs that clients read, by where they came from; upstream: downloaded for just that.",
             &["front", "from"],
         );
         Self {
@@ -125,6 +127,11 @@ impl Metrics {
                 "tidehold_requests_total",
                 "Requests answered, by the standing of the answer; refused: there was none to give.",
                 &["front", "kind", "standing"],
+            ),
+            downloaded: counters(
+                "tidehold_downloaded_bytes_total",
+                "Bytes that came from registries, whoever they were for.",
+                &["registry"],
             ),
             remaining: gauges(
                 "tidehold_ratelimit_remaining",
@@ -167,6 +174,7 @@ impl Metrics {
                 histogram("tidehold_content_commit_seconds", "One commit of a containerd."),
             ],
             all: Default::default(),
+            all_downloaded: AtomicU64::new(0),
             labels: Mutex::default(),
             writing: Mutex::default(),
             registry,
@@ -185,6 +193,15 @@ impl Metrics {
         let [all, all_counted] = &self.all;
         all.fetch_add(1, Ordering::Relaxed);
         all_counted.fetch_add(request.counted.into(), Ordering::Relaxed);
+    }
+
+    pub(super) fn downloaded(&self, registry: &str, bytes: u64) {
+        self.downloaded.with_label_values(&[self.label(registry).as_str()]).inc_by(bytes);
+        self.all_downloaded.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub(super) fn all_downloaded(&self) -> u64 {
+        self.all_downloaded.load(Ordering::Relaxed)
     }
 
     /// All requests, and the counted ones.

@@ -7,6 +7,7 @@
 mod answers;
 mod budget;
 mod decisions;
+mod downloads;
 mod journal;
 mod metrics;
 mod requests;
@@ -22,18 +23,19 @@ use std::time::{Duration, Instant, SystemTime};
 pub use answers::{Ending, Front, Kind};
 pub use budget::{Left, SPENT_WITHIN};
 pub use decisions::{Decided, Told};
-pub use metrics::{From, Gauges, Latency};
+pub use metrics::{Gauges, Latency};
 pub use requests::{Following, Which};
 
-use crate::oci::Repository;
+use crate::oci::{Digest, Repository};
 use crate::proto::v1;
 use answers::Answers;
 use budget::Limits;
 use decisions::Decisions;
-use journal::{Journal, Line};
-use metrics::Metrics;
+use downloads::Downloads;
+use journal::{ArrivedLine, Journal, Line};
+use metrics::{From, Metrics};
 use requests::Requests;
-use spending::Spending;
+use spending::{Spending, Spent};
 
 /// The record. Cheap to clone: every clone is the same one.
 #[derive(Clone)]
@@ -45,6 +47,7 @@ struct Inner {
     started_at: SystemTime,
     requests: Requests,
     decisions: Decisions,
+    downloads: Downloads,
     answers: Answers,
     metrics: Metrics,
     money: Mutex<Money>,
@@ -69,10 +72,20 @@ impl std::fmt::Debug for Record {
 impl Record {
     /// An empty one, in memory alone.
     pub fn new(now: SystemTime) -> Self {
-        let (requests, decisions) = (Requests::default(), Decisions::default());
+        let (requests, decisions, downloads) = Default::default();
         let (answers, metrics) = (Answers::new(now), Metrics::new());
         let (money, calls, journal) = (Mutex::default(), Mutex::default(), OnceLock::new());
-        let inner = Inner { started_at: now, requests, decisions, answers, metrics, money, calls, journal };
+        let inner = Inner {
+            started_at: now,
+            requests,
+            decisions,
+            downloads,
+            answers,
+            metrics,
+            money,
+            calls,
+            journal,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -140,10 +153,33 @@ impl Record {
         self.turn(now);
         self.inner.answers.given();
         let (registry, name) = (repository.registry().as_str(), repository.name());
-        let ended = self.money().spending.given_now(registry, name, now);
-        if let Some(given) = ended {
-            write(self.inner.journal.get(), || Line::given(given));
-        }
+        self.spend_now(registry, name, Spent { given: 1, ..Spent::default() }, now);
+    }
+
+    /// Bytes of an answer of a registry have come.
+    pub fn downloaded(&self, from: &Repository, bytes: u64, now: SystemTime) {
+        let (registry, name) = (from.registry().as_str(), from.name());
+        self.inner.metrics.downloaded(registry, bytes);
+        self.spend_now(registry, name, Spent { downloaded_bytes: bytes, ..Spent::default() }, now);
+    }
+
+    /// A blob or manifest that was not held is, after so many bytes and so many counted requests.
+    pub fn arrived(&self, digest: &Digest, from: &Repository, bytes: u64, counted: u32, now: SystemTime) {
+        let (digest, repository) = (digest.to_string(), from.to_string());
+        let line = ArrivedLine { digest, repository, at: Some(now.into()), bytes, counted };
+        write(self.inner.journal.get(), || Line::arrived(line.clone()));
+        self.inner.downloads.arrived(line);
+    }
+
+    /// How a blob came, where that is remembered.
+    pub fn arrival(&self, digest: &Digest) -> Option<Arrival> {
+        let ArrivedLine { repository, at, bytes, counted, .. } = self.inner.downloads.arrival(digest)?;
+        Some(Arrival { repository, at: at?.try_into().ok()?, bytes, counted })
+    }
+
+    /// A blob of so many bytes is downloaded for somebody who will read it afterwards.
+    pub fn owes(&self, digest: &Digest, bytes: u64) {
+        self.inner.downloads.owe(digest, bytes);
     }
 
     /// A containerd called, by the name of its listener.
@@ -162,9 +198,16 @@ impl Record {
         self.inner.calls.lock().unwrap_or_else(PoisonError::into_inner).get(containerd).copied()
     }
 
-    /// Bytes were given to a client.
-    pub fn bytes(&self, front: Front, from: From, bytes: u64) {
-        self.inner.metrics.bytes(front, from, bytes);
+    /// A client reads bytes of a blob that is held.
+    pub fn read(&self, front: Front, digest: &Digest, bytes: u64) {
+        let paid = self.inner.downloads.pay(digest, bytes);
+        self.bytes(front, paid, bytes);
+    }
+
+    /// Bytes were given to a client, so many of them out of what was downloaded for it.
+    fn bytes(&self, front: Front, from_upstream: u64, bytes: u64) {
+        self.inner.metrics.bytes(front, From::Upstream, from_upstream);
+        self.inner.metrics.bytes(front, From::Hold, bytes.saturating_sub(from_upstream));
     }
 
     /// Something took so long.
@@ -172,9 +215,12 @@ impl Record {
         self.inner.metrics.took(what, time);
     }
 
-    /// A body that is about to be sent to a client of the mirror, asked for then.
-    pub fn sending(&self, from: From, asked_at: Instant) -> Sending {
-        Sending { record: self.clone(), from, asked_at, first: true }
+    /// So many bytes of a blob are about to be sent to a client of the mirror that asked for them then: all of them as
+    /// they come in, or out of what is held.
+    pub fn sending(&self, digest: &Digest, bytes: u64, coming: bool, asked_at: Instant) -> Sending {
+        let owed = self.inner.downloads.pay(digest, bytes);
+        let from_upstream = if coming { bytes } else { owed };
+        Sending { record: self.clone(), from_upstream, asked_at, first: true }
     }
 
     /// The requests that are remembered and fit, the oldest first, `last` of them at most.
@@ -226,6 +272,7 @@ impl Record {
             counted_without,
             from_hold: from(From::Hold),
             from_upstream: from(From::Upstream),
+            downloaded: self.inner.metrics.all_downloaded(),
         }
     }
 
@@ -257,6 +304,13 @@ impl Record {
         }
     }
 
+    fn spend_now(&self, registry: &str, repository: &str, more: Spent, now: SystemTime) {
+        let ended = self.money().spending.spend_now(registry, repository, more, now);
+        if let Some(given) = ended {
+            write(self.inner.journal.get(), || Line::given(given));
+        }
+    }
+
     fn spend(&self, request: &v1::UpstreamRequest) {
         let mut money = self.money();
         if let Some(left) = Left::of(request) {
@@ -279,9 +333,12 @@ impl Record {
                 let Some(at) = given.at.and_then(|at| SystemTime::try_from(at).ok()) else { return };
                 let mut money = self.money();
                 for one in given.to {
-                    money.spending.given(&one.registry, &one.repository, one.times, at);
+                    let (given, downloaded_bytes) = (one.times, one.downloaded_bytes);
+                    let more = Spent { given, downloaded_bytes, ..Spent::default() };
+                    money.spending.spend(&one.registry, &one.repository, more, at);
                 }
             }
+            Some(journal::What::Arrived(line)) => self.inner.downloads.arrived(line),
             Some(journal::What::Answered(span)) => self.inner.answers.take_up(span),
             None => {}
         }
@@ -303,14 +360,30 @@ pub struct Sums {
     pub counted_without: u64,
     /// Bytes of blobs that clients were given out of the hold.
     pub from_hold: u64,
-    /// Bytes of blobs that clients were given as they came in.
+    /// Bytes of blobs that were downloaded for the clients who were given them.
     pub from_upstream: u64,
+    /// Bytes that came from registries.
+    pub downloaded: u64,
+}
+
+/// How a blob came to be held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// From which repository, with its registry.
+    pub repository: String,
+    /// When it was whole.
+    pub at: SystemTime,
+    /// How many bytes were received for it.
+    pub bytes: u64,
+    /// How many requests a registry counted for it.
+    pub counted: u32,
 }
 
 /// A body on its way to a client.
 pub struct Sending {
     record: Record,
-    from: From,
+    /// How many of the bytes that are still to be sent were downloaded for this.
+    from_upstream: u64,
     asked_at: Instant,
     first: bool,
 }
@@ -321,7 +394,9 @@ impl Sending {
         if std::mem::take(&mut self.first) {
             self.record.took(Latency::BlobFirstByte, now.saturating_duration_since(self.asked_at));
         }
-        self.record.bytes(Front::Mirror, self.from, bytes);
+        let from_upstream = bytes.min(self.from_upstream);
+        self.from_upstream -= from_upstream;
+        self.record.bytes(Front::Mirror, from_upstream, bytes);
     }
 }
 

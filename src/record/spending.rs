@@ -29,6 +29,17 @@ pub(super) struct Spent {
     pub(super) counted: u64,
     /// Manifests that clients were given.
     pub(super) given: u64,
+    /// Bytes that came from there, of whatever answers.
+    pub(super) downloaded_bytes: u64,
+}
+
+impl Spent {
+    fn add(&mut self, more: Self) {
+        self.requests += more.requests;
+        self.counted += more.counted;
+        self.given += more.given;
+        self.downloaded_bytes += more.downloaded_bytes;
+    }
 }
 
 /// By the registry, and by the name of the repository.
@@ -68,28 +79,27 @@ impl Spending {
         if self.spans.back().is_some_and(|(newest, _)| *newest > number(at) + MOST_SPANS) {
             self.spans.clear();
         }
-        if let Some(spent) = self.at(registry, repository, at) {
-            spent.requests += 1;
-            spent.counted += u64::from(counted);
-        }
+        let sent = Spent { requests: 1, counted: u64::from(counted), ..Spent::default() };
+        self.spend(registry, repository, sent, at);
     }
 
-    /// Manifests were given to a client.
-    pub(super) fn given(&mut self, registry: &str, repository: &str, times: u64, at: SystemTime) {
+    /// More was spent on a repository, or given.
+    pub(super) fn spend(&mut self, registry: &str, repository: &str, more: Spent, at: SystemTime) {
         if let Some(spent) = self.at(registry, repository, at) {
-            spent.given += times;
+            spent.add(more);
         }
     }
 
     /// The same, of what is to be written down too: answers with the span before, where a new one has begun.
-    pub(super) fn given_now(
+    pub(super) fn spend_now(
         &mut self,
         registry: &str,
         repository: &str,
+        more: Spent,
         now: SystemTime,
     ) -> Option<GivenLine> {
         let over = if self.unwritten == Some(number(now)) { None } else { self.end() };
-        self.given(registry, repository, 1, now);
+        self.spend(registry, repository, more, now);
         self.unwritten = Some(number(now));
         over
     }
@@ -105,10 +115,7 @@ impl Spending {
         let mut sums: BTreeMap<_, Spent> = BTreeMap::new();
         for (_, places) in self.spans.iter().filter(|(number, _)| *number > oldest) {
             for (registry, repository, spent) in places.each() {
-                let sum = sums.entry((registry, repository)).or_default();
-                sum.requests += spent.requests;
-                sum.counted += spent.counted;
-                sum.given += spent.given;
+                sums.entry((registry, repository)).or_default().add(spent);
             }
         }
         sums
@@ -135,12 +142,13 @@ impl Spending {
 
     fn line(&self, number: u64) -> Option<GivenLine> {
         let (_, places) = self.spans.iter().find(|(this, _)| *this == number)?;
-        let given = places.each().filter(|(_, _, spent)| spent.given > 0);
+        let given = places.each().filter(|(_, _, spent)| spent.given > 0 || spent.downloaded_bytes > 0);
         let to: Vec<_> = given
             .map(|(registry, repository, spent)| Given {
                 registry: registry.to_owned(),
                 repository: repository.to_owned(),
                 times: spent.given,
+                downloaded_bytes: spent.downloaded_bytes,
             })
             .collect();
         let at = UNIX_EPOCH + Duration::from_secs(number.saturating_mul(SPAN.as_secs()));
@@ -165,12 +173,12 @@ mod tests {
         let mut spending = Spending::default();
         for minutes in [0, 100, 400] {
             spending.sent("docker.io", "library/nginx", minutes == 100, at(minutes));
-            spending.given("docker.io", "library/nginx", 2, at(minutes));
+            spending.spend("docker.io", "library/nginx", Spent { given: 2, ..Spent::default() }, at(minutes));
         }
         let spent =
             |now| spending.within(SPENT_WITHIN, at(now)).get(&("docker.io", "library/nginx")).copied();
-        assert_eq!(spent(400), Some(Spent { requests: 2, counted: 1, given: 4 }));
-        assert_eq!(spent(500), Some(Spent { requests: 1, counted: 0, given: 2 }));
+        assert_eq!(spent(400), Some(Spent { requests: 2, counted: 1, given: 4, ..Spent::default() }));
+        assert_eq!(spent(500), Some(Spent { requests: 1, given: 2, ..Spent::default() }));
         assert_eq!(spent(900), None);
     }
 
@@ -181,19 +189,32 @@ mod tests {
         spending.sent("docker.io", "a/b", true, at(0));
         spending.sent("docker.io", "a/b", false, at(1));
         let sums = spending.within(SPENT_WITHIN, at(1));
-        assert_eq!(sums.get(&("docker.io", "a/b")), Some(&Spent { requests: 2, counted: 1, given: 0 }));
+        assert_eq!(
+            sums.get(&("docker.io", "a/b")),
+            Some(&Spent { requests: 2, counted: 1, ..Spent::default() })
+        );
     }
 
     #[test]
     fn a_span_that_is_over_is_written_down_once_and_found_again() {
         let mut spending = Spending::default();
-        assert_eq!(spending.given_now("docker.io", "a/b", at(0)), None);
-        assert_eq!(spending.given_now("docker.io", "a/b", at(1)), None);
-        let over = spending.given_now("docker.io", "a/c", at(7)).unwrap();
-        assert_eq!(over.to, [Given { registry: "docker.io".into(), repository: "a/b".into(), times: 2 }]);
-        assert_eq!(spending.given_now("docker.io", "a/c", at(8)), None);
-        let last = spending.end().unwrap();
-        assert_eq!(last.to, [Given { registry: "docker.io".into(), repository: "a/c".into(), times: 2 }]);
+        let mut spend = |repository, given, downloaded_bytes, minutes| {
+            let more = Spent { given, downloaded_bytes, ..Spent::default() };
+            spending.spend_now("docker.io", repository, more, at(minutes)).map(|line| line.to)
+        };
+        let told = |repository: &str, times, downloaded_bytes| {
+            vec![Given {
+                registry: "docker.io".into(),
+                repository: repository.into(),
+                times,
+                downloaded_bytes,
+            }]
+        };
+        assert_eq!(spend("a/b", 1, 0, 0), None);
+        assert_eq!(spend("a/b", 1, 70, 1), None);
+        assert_eq!(spend("a/c", 0, 5, 7), Some(told("a/b", 2, 70)));
+        assert_eq!(spend("a/c", 0, 5, 8), None);
+        assert_eq!(spending.end().unwrap().to, told("a/c", 0, 10));
         assert_eq!(spending.end(), None);
     }
 

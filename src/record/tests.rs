@@ -177,7 +177,8 @@ fn the_metrics_have_their_names_and_only_so_many_labels() {
         record.sent(v1::UpstreamRequest { registry: format!("r{number}.example"), ..request(1, false) });
     }
     record.answered(Front::Mirror, Kind::Manifest, Ending::Fresh, at(1));
-    record.bytes(Front::Mirror, From::Hold, 7);
+    record.read(Front::Mirror, &Digest::of(b"held"), 7);
+    record.downloaded(&Repository::new("docker.io".parse().unwrap(), "nginx").unwrap(), 11, at(1));
     record.took(Latency::Resolve, Duration::from_millis(3));
     let gauges = Gauges { cached_bytes: 9, ..Gauges::default() };
     let metrics = || record.metrics(&record.budget(None, at(2)), &gauges);
@@ -190,6 +191,7 @@ fn the_metrics_have_their_names_and_only_so_many_labels() {
         "tidehold_ratelimit_limit{registry=\"docker.io\",source=\"192.0.2.7\"} 100",
         "tidehold_gate_open{registry=\"docker.io\"} 1",
         "tidehold_bytes_total{from=\"hold\",front=\"mirror\"} 7",
+        "tidehold_downloaded_bytes_total{registry=\"docker.io\"} 11",
         "tidehold_hold_bytes{state=\"cached\"} 9",
         "tidehold_resolve_seconds_count 1",
     ] {
@@ -198,6 +200,44 @@ fn the_metrics_have_their_names_and_only_so_many_labels() {
     let registries = text.lines().filter(|line| line.starts_with("tidehold_upstream_requests_total")).count();
     assert_eq!(registries, 64 + 2, "one other that answered, and one that did not");
     assert_eq!(metrics(), text, "asking changes nothing");
+}
+
+#[test]
+fn what_was_downloaded_for_its_first_reader_comes_from_upstream_once() {
+    let (record, blob) = (Record::new(at(0)), Digest::of(b"blob"));
+    let now = crate::clock::instant();
+    let given = || (record.sums().from_upstream, record.sums().from_hold);
+    // Fetched ahead of a client of the mirror, who asks for a part, and then for all of it.
+    record.owes(&blob, 10);
+    record.sending(&blob, 4, false, now).sent(4, now);
+    assert_eq!(given(), (4, 0));
+    record.sending(&blob, 10, false, now).sent(10, now);
+    assert_eq!(given(), (10, 4));
+    // What a client reads as it comes owes it nothing afterwards.
+    let other = Digest::of(b"other");
+    record.owes(&other, 5);
+    record.sending(&other, 5, true, now).sent(5, now);
+    record.read(Front::Content, &other, 5);
+    assert_eq!(given(), (15, 9));
+}
+
+#[test]
+fn how_a_blob_came_and_how_much_was_downloaded_is_known_after_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let (blob, nginx) =
+        (Digest::of(b"blob"), Repository::new("docker.io".parse().unwrap(), "nginx").unwrap());
+    let arrival = Arrival { repository: nginx.to_string(), at: at(2), bytes: 70, counted: 1 };
+    let record = opened(folder.path(), at(0));
+    record.downloaded(&nginx, 70, at(1));
+    record.arrived(&blob, &nginx, 30, 0, at(1));
+    record.arrived(&blob, &nginx, 70, 1, at(2));
+    assert_eq!((record.arrival(&blob), record.sums().downloaded), (Some(arrival.clone()), 70));
+    record.close();
+    let record = opened(folder.path(), at(10));
+    assert_eq!((record.arrival(&blob), record.sums().downloaded), (Some(arrival), 0));
+    let budget = record.budget(None, at(10)).remove(0);
+    assert_eq!((budget.downloaded_bytes, budget.spenders[0].downloaded_bytes), (70, 70));
+    assert_eq!(record.arrival(&Digest::of(b"another")), None);
 }
 
 #[test]

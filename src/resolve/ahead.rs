@@ -144,27 +144,32 @@ impl Inner {
         for child in children.iter().take(MOST_BLOBS) {
             if !child.is_elsewhere() && seen.insert(&child.digest) && self.hold.blob(&child.digest)?.is_none()
             {
-                wanted.push(&child.digest);
+                wanted.push(child);
             }
         }
         let places = self.ahead.places(repository.registry(), self.fetch.parallel);
-        let fetching =
-            futures_util::stream::iter(wanted).for_each_concurrent(self.fetch.parallel, |digest| {
-                let (places, client) = (Arc::clone(&places), client.clone());
-                async move {
-                    let place = tokio::select! {
-                        () = self.ahead.stop.cancelled() => return,
-                        place = places.acquire_owned() => place,
-                    };
-                    // Its failure is told to whoever asks for it.
-                    if let Ok(_place) = place
-                        && let Ok(BlobBytes::Coming(follower)) =
-                            self.blob(&Caller::new(client, "fetching ahead"), repository, digest).await
-                    {
-                        follower.ended().await;
+        let fetching = futures_util::stream::iter(wanted).for_each_concurrent(self.fetch.parallel, |child| {
+            let (places, client) = (Arc::clone(&places), client.clone());
+            async move {
+                let place = tokio::select! {
+                    () = self.ahead.stop.cancelled() => return,
+                    place = places.acquire_owned() => place,
+                };
+                // Who has begun it reads it as it comes.
+                let place_of = (repository.registry().clone(), child.digest.clone());
+                let is_ours = self.downloads.promising(&place_of).is_none();
+                // Its failure is told to whoever asks for it.
+                if let Ok(_place) = place
+                    && let Ok(BlobBytes::Coming(follower)) =
+                        self.blob(&Caller::new(client, "fetching ahead"), repository, &child.digest).await
+                {
+                    if is_ours {
+                        self.record.owes(&child.digest, child.size);
                     }
+                    follower.ended().await;
                 }
-            });
+            }
+        });
         fetching.await;
         Ok(())
     }

@@ -14,7 +14,7 @@ use crate::access::Admission;
 use crate::clock;
 use crate::oci::{Digest, Kind, MAX_MANIFEST_BYTES, Manifest, ManifestError, Reference, Repository};
 use crate::store::{CommitError, Protected, StoreError, blocking};
-use crate::upstream::{Asker, Credential, Described, Failure, Wait};
+use crate::upstream::{Asker, Cost, Credential, Described, Failure, Wait};
 
 /// How long one request to a registry may take, with all that it needs before it is answered.
 pub(super) const ASK_DEADLINE: Duration = Duration::from_secs(12);
@@ -110,10 +110,12 @@ impl Inner {
             }
             (Ask::Get, Reference::Tag(_)) => {
                 let asker = errand.asker(errand.fetching.clone());
+                let before = asker.account.cost();
                 let bytes = self.get(&asker, errand.guise, errand.repository, errand.reference).await?;
                 let digest = Digest::of(&bytes);
                 parsed(&bytes)?;
-                errand.keep(self.keep(bytes, digest.clone()).await?);
+                let came = Came { from: errand.repository, asker: &asker, before };
+                errand.keep(self.keep(bytes, digest.clone(), &came).await?);
                 Ok(Reply::Got(digest))
             }
             // No manifest is asked for in this way.
@@ -223,6 +225,7 @@ impl Inner {
         digest: &Digest,
     ) -> Result<Arc<Protected>, Unanswered> {
         let key = (repository.clone(), digest.clone());
+        let came = Came { from: repository, asker, before: asker.account.cost() };
         let fetched = self.get(asker, guise, repository, &Reference::Digest(digest.clone())).await;
         // These are the bytes of that digest: no second pull will make more of them.
         let fit = match fetched {
@@ -231,7 +234,7 @@ impl Inner {
             Err(failure) => return Err(failure.into()),
         };
         match fit {
-            Ok(bytes) => self.keep(bytes, digest.clone()).await,
+            Ok(bytes) => self.keep(bytes, digest.clone(), &came).await,
             Err(failure) => {
                 self.unusable.note(key, failure.clone(), clock::instant());
                 Err(failure.into())
@@ -239,7 +242,14 @@ impl Inner {
         }
     }
 
-    async fn keep(&self, bytes: Bytes, digest: Digest) -> Result<Arc<Protected>, Unanswered> {
+    async fn keep(
+        &self,
+        bytes: Bytes,
+        digest: Digest,
+        came: &Came<'_>,
+    ) -> Result<Arc<Protected>, Unanswered> {
+        let counted = came.asker.account.cost().counted.saturating_sub(came.before.counted);
+        self.record.arrived(&digest, came.from, bytes.len() as u64, counted, clock::now());
         let hold = self.hold.clone();
         let kept = blocking(move || {
             let protected = hold.protect(&digest);
@@ -252,6 +262,13 @@ impl Inner {
             }
         })
     }
+}
+
+/// Where a manifest has come from, for whom, and what that one had spent before.
+struct Came<'a> {
+    from: &'a Repository,
+    asker: &'a Asker,
+    before: Cost,
 }
 
 fn parsed(bytes: &[u8]) -> Result<(), Failure> {

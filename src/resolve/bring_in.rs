@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::{BlobBytes, Caller, Client, Inner, Refusal, Resolver};
 use crate::clock;
 use crate::oci::{Digest, Reference, Repository};
-use crate::record::{From, Front};
 use crate::store::{DownloadState, FollowError, Follower, Listed};
 
 /// How long somebody waits for the next byte who may ask elsewhere: containerd then asks the mirror.
@@ -88,14 +87,12 @@ impl Inner {
         progress: &(impl Fn(u64) + Send),
     ) -> Result<u64, Refusal> {
         match self.blob(&Caller::new(Client::Operator, asked_by), from, digest).await? {
-            BlobBytes::Held(blob) => {
-                self.record.bytes(Front::Content, From::Hold, blob.size());
-                Ok(blob.size())
-            }
+            BlobBytes::Held(blob) => Ok(blob.size()),
             BlobBytes::Coming(follower) => {
                 self.fetch_ahead_of_config(&Client::Operator, from, digest);
                 let size = followed(follower, progress).await.map_err(Refusal::Interrupted)?;
-                self.record.bytes(Front::Content, From::Upstream, size);
+                // containerd is told that all of it is there, and reads it afterwards.
+                self.record.owes(digest, size);
                 Ok(size)
             }
         }

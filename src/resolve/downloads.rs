@@ -47,7 +47,7 @@ pub enum BlobBytes {
 }
 
 /// What is coming in, and from where: what one registry is slow to give, another is asked for.
-type Place = (Registry, Digest);
+pub(super) type Place = (Registry, Digest);
 
 /// The downloads under way.
 pub(super) struct Downloads {
@@ -97,7 +97,7 @@ impl Downloads {
     }
 
     /// A download that still comes to something.
-    fn promising(&self, place: &Place) -> Option<Started> {
+    pub(super) fn promising(&self, place: &Place) -> Option<Started> {
         self.running().get(place).filter(|started| !started.has_failed()).cloned()
     }
 
@@ -203,6 +203,8 @@ impl Inner {
                 // after a kill -9 at the moment when its last byte has left.
                 self.unnoted.tell(self.hold.note_source(digest, from));
                 self.flush_notes().await;
+                // Whoever explains what is held finds how it came.
+                self.record.arrived(digest, from, intake.received(), 0, clock::now());
                 Piece::End
             }
             Err(failure) => Piece::Broken(failure),

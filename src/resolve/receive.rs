@@ -130,6 +130,11 @@ impl<'a> Intake<'a> {
         }
     }
 
+    /// How many bytes have come.
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
     /// Looks how fast it comes, and answers how many connections are to be added.
     fn look(&self, gain: &mut Gain, came: u64, received: u64) -> usize {
         if self.queue.capacity() == 0 {

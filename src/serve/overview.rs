@@ -117,6 +117,7 @@ impl Overview {
             mirror: at(&mirror),
             web: at(&web),
             missing: [mirror, control, web].into_iter().filter_map(missing).collect(),
+            bytes_downloaded: sums.downloaded,
         })
     }
 

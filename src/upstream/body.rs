@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::failure::{Cause, Failure, Wait};
 use super::pace::Pace;
+use super::record::Tally;
 use super::span::Span;
 
 /// A blob on its way, or the rest of one.
@@ -100,11 +101,12 @@ fn parse_content_range(value: &str) -> Option<(u64, u64, Option<u64>)> {
 
 /// The chunks of a body of which `awaited` bytes must come, each within `idle`.
 pub(super) fn chunks(
+    tally: Tally,
     incoming: Incoming,
     awaited: Option<u64>,
     idle: Duration,
 ) -> BoxStream<'static, Result<Bytes, Failure>> {
-    stream::try_unfold((incoming, awaited), move |(mut incoming, mut left)| async move {
+    stream::try_unfold((incoming, awaited, tally), move |(mut incoming, mut left, mut tally)| async move {
         loop {
             // Time that the reader takes between two chunks does not count: a chunk that is there comes first.
             let frame = timeout(idle, incoming.frame()).await.map_err(|_| Failure::TimedOut(Wait::Body))?;
@@ -119,12 +121,17 @@ pub(super) fn chunks(
             if chunk.is_empty() {
                 continue;
             }
+            tally.add(chunk.len());
             if let Some(left) = &mut left {
                 *left = left
                     .checked_sub(chunk.len() as u64)
                     .ok_or_else(|| Failure::unusable("more bytes than announced"))?;
             }
-            return Ok(Some((chunk, (incoming, left))));
+            if left == Some(0) {
+                // Nobody need read on to find the end.
+                tally.tell();
+            }
+            return Ok(Some((chunk, (incoming, left, tally))));
         }
     })
     .boxed()
@@ -149,6 +156,7 @@ pub(super) fn paced(
 
 /// A whole body of at most `most` bytes that has to be there within this time.
 pub(super) async fn whole(
+    tally: Tally,
     incoming: Incoming,
     announced: Option<u64>,
     most: u64,
@@ -159,7 +167,7 @@ pub(super) async fn whole(
         return Err(too_long());
     }
     let read = async {
-        let mut chunks = chunks(incoming, announced, within);
+        let mut chunks = chunks(tally, incoming, announced, within);
         let mut bytes = BytesMut::new();
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk?;

@@ -21,6 +21,7 @@ use super::body;
 use super::failure::Failure;
 use super::gate::{Gate, Outcome, Pass, Shut};
 use super::limits::Left;
+use super::record::Tally;
 use super::retry_after;
 use crate::clock;
 use crate::oci::{Digest, Repository};
@@ -379,7 +380,8 @@ async fn limited(visit: Visit<'_>, answer: Answer) -> Failure {
     let left = Left::among(&head.headers);
     let of_pulls = visit.way.pull && {
         let length = body::length(&head.headers);
-        let said = body::whole(incoming, length, REFUSAL_BYTES, REFUSAL_WAIT).await;
+        let said =
+            body::whole(Tally::of(&head.extensions), incoming, length, REFUSAL_BYTES, REFUSAL_WAIT).await;
         let json = said.is_ok_and(|said| serde_json::from_slice::<serde_json::Map<_, _>>(&said).is_ok());
         json || left.is_some()
     };

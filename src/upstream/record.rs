@@ -1,19 +1,21 @@
 //! The layer that tells of each request, in the record and by a line in the log.
 //!
-//! Owns what is told, and which requests a registry counts against its pull limit. Never tells an address whole: a
+//! Owns what is told, and which requests a registry counts against its pull limit. How much of a body has come is told as
+//! it is read. Never tells an address whole: a
 //! redirect's query is a signature.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
-use http::{Method, StatusCode};
+use http::{Extensions, Method, StatusCode};
 use tower::{Service, ServiceExt};
 
 use super::asked::{Answer, Asked, Kind, Place, Request};
 use super::failure::Failure;
 use super::limits::Left;
 use crate::clock;
+use crate::oci::Repository;
 use crate::proto::v1::UpstreamRequest;
 
 /// Tells of each request once it has its answer, and puts it on the account of whoever it was sent for.
@@ -50,11 +52,15 @@ where
         let record = self.record.clone();
         async move {
             let (at, began) = (clock::now(), clock::instant());
-            let answer = answer.await;
+            let mut answer = answer.await;
             let took = clock::instant().duration_since(began);
             let request =
                 UpstreamRequest { at: Some(at.into()), host, ..told(&asked, &method, &answer, took) };
             log(&request, answer.as_ref().err());
+            if let Ok(answer) = &mut answer {
+                let (record, from) = (record.clone(), asked.repository.clone());
+                answer.extensions_mut().insert(Teller { record, from });
+            }
             // What may not be gone to was not asked.
             if !matches!(answer, Err(Failure::Forbidden(_))) {
                 asked.asker.account.spend(&record.sent(request));
@@ -62,6 +68,51 @@ where
             answer
         }
         .boxed()
+    }
+}
+
+/// Stands with an answer, and tells how much of its body has come.
+#[derive(Clone)]
+pub(super) struct Teller {
+    record: crate::record::Record,
+    from: Repository,
+}
+
+/// How much of a body has come and is not told yet. The rest is told when it is dropped.
+pub(super) struct Tally {
+    teller: Option<Teller>,
+    untold: u64,
+}
+
+/// So many bytes are told at once.
+const TOLD_AT_ONCE: u64 = 1 << 20;
+
+impl Tally {
+    /// Of the body of this answer.
+    pub(super) fn of(extensions: &Extensions) -> Self {
+        Self { teller: extensions.get().cloned(), untold: 0 }
+    }
+
+    /// More has come.
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.untold += bytes as u64;
+        if self.untold >= TOLD_AT_ONCE {
+            self.tell();
+        }
+    }
+
+    /// Tells what is not told yet.
+    pub(super) fn tell(&mut self) {
+        if let (Some(Teller { record, from }), 1..) = (&self.teller, self.untold) {
+            record.downloaded(from, self.untold, clock::now());
+        }
+        self.untold = 0;
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        self.tell();
     }
 }
 

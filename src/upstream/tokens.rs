@@ -22,6 +22,7 @@ use super::failure::Failure;
 use super::grant::Grant;
 use super::lockout::Lockouts;
 use super::logins::{Login, Proof};
+use super::record::Tally;
 use super::span::Span;
 use super::token::Token;
 use super::ways::Home;
@@ -190,7 +191,8 @@ impl Tokens {
         let date = head.headers.get(http::header::DATE).and_then(|date| date.to_str().ok());
         let date = date.and_then(|date| httpdate::parse_http_date(date).ok());
         let length = body::length(&head.headers);
-        let bytes = body::whole(incoming, length, MOST_BYTES, self.0.within).await?;
+        let bytes =
+            body::whole(Tally::of(&head.extensions), incoming, length, MOST_BYTES, self.0.within).await?;
         Token::parse(&bytes, date.unwrap_or_else(clock::now), clock::instant())
     }
 }

@@ -20,6 +20,7 @@ use super::gates::{Gates, View};
 use super::limits::Left;
 use super::link;
 use super::pace::Pace;
+use super::record::Tally;
 use super::settings::{Role, Settings, SettingsError};
 use super::span::Span;
 use super::stack::{Stack, stack};
@@ -247,7 +248,8 @@ impl Upstreams {
             let Extent { total, starts_at, awaited, ranges } =
                 Extent::of(answer.status(), answer.headers(), span)?;
             fits(answer.headers(), total, size)?;
-            let body = body::chunks(answer.into_body(), awaited, self.settings.timeouts.idle);
+            let tally = Tally::of(answer.extensions());
+            let body = body::chunks(tally, answer.into_body(), awaited, self.settings.timeouts.idle);
             let body = match &self.pace {
                 None => body,
                 Some(pace) => body::paced(body, Arc::clone(pace)),
@@ -261,7 +263,8 @@ impl Upstreams {
     /// The whole body of a small answer.
     fn whole(&self, answer: Answer) -> impl Future<Output = Result<Bytes, Failure>> + Send + use<> {
         let (length, idle) = (body::length(answer.headers()), self.settings.timeouts.idle);
-        body::whole(answer.into_body(), length, MAX_MANIFEST_BYTES, idle)
+        let tally = Tally::of(answer.extensions());
+        body::whole(tally, answer.into_body(), length, MAX_MANIFEST_BYTES, idle)
     }
 
     /// Whether a registry has mirrors, which may be asked in its place.

@@ -171,3 +171,31 @@ async fn a_registry_may_stop_giving_parts() {
     bench.hub.fault(Kind::Blob, Fault::Unavailable).await;
     assert!(reading.whole().await == large.bytes, "the first connection brings all of it");
 }
+
+#[tokio::test]
+async fn what_was_fetched_ahead_counts_as_downloaded_for_the_client_that_reads_it_first() {
+    let bench = bench().await;
+    let image = bench.hub.first();
+    bench.get(&bench.manifest("latest")).await;
+    bench.get(&bench.manifest(&image.own().manifest)).await;
+    all_held(&bench, image).await;
+    let bytes: u64 =
+        blobs_of(image.own()).iter().map(|digest| bench.file_of(digest).metadata().unwrap().len()).sum();
+    let given = async |all: u64| {
+        let mut given = (0, 0);
+        until(async || {
+            let status = bench.get(&format!("{}/api/status", bench.daemon.web())).await;
+            let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+            let bytes = |of: &str| status[of].as_u64().unwrap();
+            given = (bytes("bytes_from_upstream"), bytes("bytes_from_hold"));
+            assert!(bytes("bytes_downloaded") > given.0, "manifests and tokens are downloaded too");
+            given.0 + given.1 == all
+        })
+        .await;
+        given
+    };
+    bench.pull("latest").await;
+    assert_eq!(given(bytes).await, (bytes, 0));
+    bench.pull("latest").await;
+    assert_eq!(given(2 * bytes).await, (bytes, bytes));
+}

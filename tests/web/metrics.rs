@@ -108,6 +108,7 @@ async fn the_names_and_labels_are_those_that_were_promised() {
         ("tidehold_ratelimit_limit", "gauge", &["registry", "source"]),
         ("tidehold_gate_open", "gauge", &["registry"]),
         ("tidehold_bytes_total", "counter", &["from", "front"]),
+        ("tidehold_downloaded_bytes_total", "counter", &["registry"]),
         ("tidehold_hold_bytes", "gauge", &["state"]),
         ("tidehold_cache_limit_bytes", "gauge", &[]),
         ("tidehold_disk_free_bytes", "gauge", &[]),
@@ -125,7 +126,7 @@ async fn the_names_and_labels_are_those_that_were_promised() {
     assert_eq!(states, ["adopted", "cached", "ingest"]);
     assert_eq!(
         metrics.types.len(),
-        14,
+        15,
         "docs/monitoring.md and this list have all: {:?}",
         metrics.types.keys()
     );

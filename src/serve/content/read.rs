@@ -10,7 +10,7 @@ use tonic::Status;
 use super::{ContentService, Replies, api, digest, failed, not_found};
 use crate::clock;
 use crate::oci::Digest;
-use crate::record::{From, Front, Latency};
+use crate::record::{Front, Latency};
 use crate::store::{OpenBlob, Reading, blocking};
 
 /// What one message of a longer read carries, in bytes.
@@ -62,7 +62,7 @@ impl ContentService {
         if offset == 0 {
             self.begun.note(&digest);
         }
-        self.tell_read(length as u64, began);
+        self.tell_read(&digest, length as u64, began);
         Some(reply.freeze())
     }
 
@@ -107,8 +107,8 @@ impl ContentService {
         })))
     }
 
-    fn tell_read(&self, bytes: u64, began: Instant) {
-        self.record.bytes(Front::Content, From::Hold, bytes);
+    fn tell_read(&self, digest: &Digest, bytes: u64, began: Instant) {
+        self.record.read(Front::Content, digest, bytes);
         self.record.took(Latency::ContentRead, clock::instant().duration_since(began));
     }
 
@@ -136,7 +136,7 @@ impl ContentService {
                 (data.map_err(|error| Status::data_loss(format!("reading {digest}: {error}")))?, blob)
             }
         };
-        self.tell_read(to - from, began);
+        self.tell_read(digest, to - from, began);
         Ok((api::ReadContentResponse { offset: i64::try_from(from).unwrap_or(i64::MAX), data }, blob))
     }
 

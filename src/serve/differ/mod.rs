@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 use super::content::digest;
 use crate::apply::{ApplyError, Mount, Plan};
 use crate::clock;
+use crate::record::{Front, Record};
 use crate::store::{Hold, Reading, blocking};
 use api::containerd::services::diff::v1::diff_server::{Diff, DiffServer};
 use api::containerd::services::diff::v1::{ApplyRequest, ApplyResponse, DiffRequest, DiffResponse};
@@ -47,15 +48,16 @@ const AT_A_TIME: (usize, usize) = (2, 8);
 #[derive(Clone)]
 pub struct DifferService {
     hold: Hold,
+    record: Record,
     places: Arc<Semaphore>,
 }
 
 impl DifferService {
-    /// A differ for everything that the hold has.
-    pub fn new(hold: Hold) -> Self {
+    /// A differ for everything that the hold has, which tells the record what it reads.
+    pub fn new(hold: Hold, record: Record) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let places = Arc::new(Semaphore::new(cores.clamp(AT_A_TIME.0, AT_A_TIME.1)));
-        Self { hold, places }
+        Self { hold, record, places }
     }
 
     /// The service, ready to be served.
@@ -101,6 +103,7 @@ impl DifferService {
             tracing::warn!(%digest, %error, "a layer was not applied");
             status(error)
         })?;
+        self.record.read(Front::Content, &digest, compressed);
         tracing::info!(%digest, compressed, uncompressed = applied.size, ?took, "applied a layer");
         let descriptor = types::Descriptor {
             media_type: MEDIA_TYPE.to_owned(),

@@ -6,7 +6,6 @@ use super::error::Problem;
 use super::{CONTENT_DIGEST, STANDING, ascii};
 use crate::clock;
 use crate::oci::{ByteRange, Digest, Repository};
-use crate::record::From;
 use crate::resolve::{BlobBytes, Caller, Resolver, Standing};
 use crate::serve::http::Body;
 
@@ -45,11 +44,11 @@ pub(super) async fn answer(
     };
     let partial =
         asked.map(|_| ascii(&format!("bytes {}-{}/{total}", range.start, range.end.saturating_sub(1))));
-    let from = match &blob {
-        BlobBytes::Held(_) => From::Hold,
-        BlobBytes::Coming(_) => From::Upstream,
+    let coming = match &blob {
+        BlobBytes::Held(_) => false,
+        BlobBytes::Coming(_) => true,
     };
-    let sending = resolver.record().sending(from, asked_at);
+    let sending = resolver.record().sending(digest, range.end - range.start, coming, asked_at);
     let mut response = Response::new(Body::Blob(blob, range, sending));
     put_headers(&mut response, digest);
     if let Some(content_range) = partial {
