@@ -9,21 +9,27 @@ mod clear;
 mod daemon;
 mod put;
 mod shown;
+mod sources;
 mod store;
 mod take;
 mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+
+use tidehold::node::containerd::{CONFIG, ROOT, SOCKET, Settings};
+use tidehold::node::files::configuration;
+use tidehold::node::unit;
 
 use super::Failed;
 use super::control::Control;
 use daemon::Daemon;
 use shown::Shown;
 
-/// Where containerd keeps all that it has, where nobody says otherwise.
-const DEFAULT_ROOT: &str = "/var/lib/containerd";
+/// Below which k3s and rke2 keep the roots of theirs, and where these listen.
+const RANCHER_ROOT: &str = "/var/lib/rancher";
+const RANCHER_SOCKET: &str = "/run/k3s/containerd/containerd.sock";
 
 #[derive(Args)]
 pub(crate) struct Adopt {
@@ -31,7 +37,7 @@ pub(crate) struct Adopt {
     #[arg(long, value_name = "NAME")]
     containerd: Option<String>,
     /// containerd's root folder, or its content store's
-    #[arg(long, visible_alias = "root", value_name = "DIR", default_value = DEFAULT_ROOT)]
+    #[arg(long, visible_alias = "root", value_name = "DIR", default_value = ROOT)]
     from: PathBuf,
     /// Give back to that store all that this containerd relies on, so that it can be used again
     #[arg(long)]
@@ -43,9 +49,10 @@ pub(crate) struct Adopt {
     /// free when it is let go
     #[arg(long, conflicts_with_all = ["undo", "copy"])]
     clear: bool,
-    /// containerd's own socket, where it is asked before that which store it has
-    #[arg(long, value_name = "SOCKET", default_value = "/run/containerd/containerd.sock")]
-    address: PathBuf,
+    /// containerd's own socket, where it is asked what came from where, and before --clear which store it has; without
+    /// it, the one that containerd's configuration names
+    #[arg(long, value_name = "SOCKET")]
+    address: Option<PathBuf>,
     /// Copy where neither hard links nor reflinks can be had: it takes as much space again
     #[arg(long)]
     copy: bool,
@@ -79,6 +86,24 @@ impl Adopt {
             };
             // Also after a failure: what was done is to stay.
             daemon.close().await.and(done)
+        })
+    }
+
+    /// Where containerd listens. What its configuration does not tell, or nobody can read, is as usual.
+    fn address(&self) -> PathBuf {
+        if let Some(address) = &self.address {
+            return address.clone();
+        }
+        if self.from.starts_with(RANCHER_ROOT) {
+            return RANCHER_SOCKET.into();
+        }
+        let root = Path::new("/");
+        let flags = unit::flags(root).ok().flatten().unwrap_or_default();
+        flags.socket.unwrap_or_else(|| {
+            let config = flags.config.unwrap_or_else(|| CONFIG.into());
+            let settings =
+                configuration(root, &config).ok().and_then(|files| Settings::read(&files, None).ok());
+            settings.map_or_else(|| SOCKET.into(), |settings| settings.socket)
         })
     }
 }

@@ -1,5 +1,8 @@
 //! What a containerd says of its plugins, and which of its content stores are loaded.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use containerd_client::services::v1::introspection_client::IntrospectionClient;
 use containerd_client::services::v1::{Plugin, PluginsRequest};
 use tonic::Status;
@@ -9,6 +12,14 @@ use tonic::transport::Channel;
 pub(super) const BUILTIN: &str = "content";
 
 const CONTENT: &str = "io.containerd.content.v1";
+
+/// Whether they are of the containerd that has its root there.
+pub(super) fn has_root(plugins: &[Plugin], root: &Path) -> bool {
+    let roots = plugins.iter().filter_map(|plugin| plugin.exports.get("root").map(PathBuf::from));
+    // The root is where its links lead.
+    let mut roots = roots.map(|other| fs::canonicalize(&other).unwrap_or(other));
+    roots.any(|other| other.starts_with(root))
+}
 
 /// All of them, loaded or not.
 pub(super) async fn plugins(containerd: Channel) -> Result<Vec<Plugin>, Status> {

@@ -1,13 +1,17 @@
 //! Where blobs come from: the repositories that have them, and the ones whose manifests list them.
 //!
-//! Two kinds of knowledge, and only the first is proof: a *source* has served the blob, or said that it has it. What
-//! is *listed* was named by a manifest; it tells where to ask, and nothing of who may have the answer.
+//! Two kinds of knowledge, and only the first is proof: a *source* has served the blob, or said that it has it, to us or to
+//! a containerd that brought the blob along. What is *listed* was named by a manifest; it tells where to ask, and nothing
+//! of who may have the answer.
 
 use std::time::SystemTime;
 
 use super::records::{ListedRecord, Time};
-use super::{Hold, StoreError};
+use super::{Hold, Owner, StoreError};
 use crate::oci::{Child, Digest, Registry, Repository};
+
+/// How many sources of a blob there may be for a containerd's word to add another one.
+const MOST_TOLD: usize = 64;
 
 /// As what a manifest lists a child, which decides the endpoint that it is fetched from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +29,29 @@ impl Hold {
     /// When the index fails.
     pub fn note_source(&self, digest: &Digest, repository: &Repository) -> Result<(), StoreError> {
         self.inner.index.put_source(digest, &repository.to_string())
+    }
+
+    /// Notes that a repository has a blob, as a containerd that relies on the blob tells. Answers whether that is news: not
+    /// where it is known, nor where another registry has the blob, whose bytes these may be as well.
+    ///
+    /// # Errors
+    /// When the index fails.
+    pub fn note_told_source(
+        &self,
+        teller: &Owner,
+        digest: &Digest,
+        repository: &Repository,
+    ) -> Result<bool, StoreError> {
+        if self.adopted(teller, digest)?.is_none() {
+            return Ok(false);
+        }
+        let known = self.sources(digest)?;
+        let other = known.iter().any(|source| source.registry() != repository.registry());
+        if other || known.len() >= MOST_TOLD || known.contains(repository) {
+            return Ok(false);
+        }
+        self.note_source(digest, repository)?;
+        Ok(true)
     }
 
     /// Forgets that a repository has a blob.
@@ -131,6 +158,27 @@ mod tests {
         let sizes = [&nginx, &other].map(|repository| hold.listed_size(&child, repository).unwrap());
         assert_eq!(sizes, [None, Some(5)]);
         assert_eq!(hold.listed(&child).unwrap(), Some((other, Listed::Blob)));
+    }
+
+    #[test]
+    fn a_containerd_is_believed_of_what_it_relies_on_and_nobody_else_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let hold = Hold::open(folder.path(), clock::now()).unwrap().0;
+        let digest = Digest::of(b"layer");
+        hold.keep(b"layer", &digest, clock::now()).unwrap();
+        let (node, other) = (Owner::new("node"), Owner::new("other"));
+        hold.adopt(&node, &digest, clock::now()).unwrap();
+        let hub = |name: &str| Repository::new(Registry::docker_hub(), name).unwrap();
+        let elsewhere = Repository::new("quay.io".parse().unwrap(), "a/b").unwrap();
+        let tell = |teller: &Owner, repository: &Repository| {
+            hold.note_told_source(teller, &digest, repository).unwrap()
+        };
+        assert!(!tell(&other, &hub("nginx")), "it does not rely on it");
+        assert!(tell(&node, &hub("nginx")) && !tell(&node, &hub("nginx")), "once");
+        assert!(tell(&node, &hub("mine/nginx")), "another one of the same registry");
+        assert!(!tell(&node, &elsewhere), "another registry's");
+        (0..MOST_TOLD).for_each(|number| drop(tell(&node, &hub(&format!("many/{number}")))));
+        assert_eq!(hold.sources(&digest).unwrap().len(), MOST_TOLD);
     }
 
     #[test]

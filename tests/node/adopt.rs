@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::thread;
 
 use crate::bench::{FIXED, LATEST, Upstream, assert_free, parts_of, release};
-use crate::support::containerd::{Containerd, Store, Version, unique_id};
+use crate::support::containerd::{Containerd, Login, Store, Version, unique_id};
 use crate::support::daemon::Daemon;
-use crate::support::hub::Counters;
+use crate::support::hub::{Account, Counters, HubConfig, Image, ImageSpec, Private};
+use crate::support::ran::Ran;
 use crate::{Scenario, scenario};
 
 const MIB: usize = 1024 * 1024;
@@ -18,6 +19,12 @@ const MIB: usize = 1024 * 1024;
 pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("its own store is taken over, and all images and containers work as before", there),
     scenario("what it has, old and new, is given back to its own store", back),
+    scenario(
+        "where its blobs came from is asked once it runs, and both are given back without a daemon",
+        offline,
+    ),
+    scenario("a private image that was taken over is for those who may read it at its registry", private),
+    scenario("a registry that only names what another one has is not believed", named_by_another),
     scenario("what it pulls while its store is taken over is taken over by the next run", while_it_pulls),
 ];
 
@@ -30,7 +37,10 @@ struct Before {
 
 impl Before {
     fn start(version: Version) -> Self {
-        let upstream = Upstream::start();
+        Self::start_on(version, Upstream::start())
+    }
+
+    fn start_on(version: Version, upstream: Upstream) -> Self {
         let daemon = Daemon::start(&upstream.daemon_config());
         let containerd = Containerd::start(version, Store::Builtin);
         containerd.route("docker.io", &upstream.hub.registry_url());
@@ -49,15 +59,29 @@ impl Before {
         self.containerd.route("docker.io", &self.upstream.hub.registry_url());
     }
 
-    fn adopt(&self, options: &[&str]) {
-        let output = self.try_adopt(options);
-        assert!(output.status.success(), "{output:?}");
+    fn adopt(&self, options: &[&str]) -> Ran {
+        self.try_adopt(options).done()
     }
 
-    fn try_adopt(&self, options: &[&str]) -> Output {
+    fn try_adopt(&self, options: &[&str]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
         command.arg("adopt").arg("--config").arg(self.daemon.config());
-        command.arg("--from").arg(self.containerd.root()).args(options).output().unwrap()
+        command.arg("--from").arg(self.containerd.root()).arg("--address").arg(self.containerd.socket());
+        command.args(options).output().unwrap().into()
+    }
+
+    /// Takes over, and answers of how many blobs it is known now where they came from, and was not before.
+    fn noted(&self) -> usize {
+        let summary = self.adopt(&["--json"]).event("summary");
+        assert_eq!(summary["sources"].get("unanswered"), None, "{summary}");
+        summary["sources"]["noted"].as_u64().unwrap().try_into().unwrap()
+    }
+
+    /// Another containerd, with a store of its own, that pulls by way of the same daemon.
+    fn neighbour(&self) -> Containerd {
+        let other = Containerd::start(self.containerd.version(), Store::Builtin);
+        other.route("docker.io", &self.daemon.mirror());
+        other
     }
 
     /// The blobs in its own store, by digest.
@@ -85,8 +109,7 @@ fn blobs_of(containerd: &Containerd) -> PathBuf {
     containerd.root().join("io.containerd.content.v1.content/blobs/sha256")
 }
 
-/// Nothing but the one manifest by which its registry shows that it has the image: where the bytes came from that were
-/// taken over, nobody knows.
+/// Nothing but the one manifest by which its registry shows that it has the image.
 fn assert_shown(cost: &Counters) {
     assert_eq!((cost.manifest_gets, cost.blob_gets, cost.cdn_gets), (1, 0, 0), "{cost:?}");
 }
@@ -107,17 +130,12 @@ fn there(version: Version) {
     let first = node.upstream.hub.first().clone();
 
     // While it runs, and a second time, which finds nothing more to do.
-    for _ in 0..2 {
-        node.adopt(&[]);
+    for new in [node.stored().len(), 0] {
+        assert_eq!(node.noted(), new);
         node.shares(&node.stored());
         assert_eq!(node.relied_on(), node.stored());
     }
-    let address = node.containerd.socket().display().to_string();
-    let refused = node.try_adopt(&["--clear", "--address", &address]);
-    assert!(
-        String::from_utf8_lossy(&refused.stderr).contains("has its own content store still"),
-        "{refused:?}"
-    );
+    node.try_adopt(&["--clear"]).failed_with(1, &["has its own content store still"]);
     node.shares(&node.relied_on());
     node.swap();
     assert_eq!([node.containerd.content(&own), node.containerd.content("other")], before);
@@ -128,15 +146,22 @@ fn there(version: Version) {
     assert_eq!(node.containerd.run("other", &pushed.reference), release(&pushed.image));
 
     // Its former store lets go of what the hold has, so that what is removed leaves the disk.
-    node.adopt(&["--clear", "--address", &address]);
+    node.adopt(&["--clear"]);
     assert!(node.stored().is_empty());
     assert_eq!(node.containerd.read_back(&own), parts_of(&first));
 
-    // What is pulled again is there; what is removed goes, and nothing else.
+    // What is pulled again is there, for others too; what is removed goes, and nothing else.
+    let neighbour = node.neighbour();
     for reference in [LATEST, &pushed.reference] {
-        assert_shown(&node.upstream.cost_of(|| node.containerd.pull(&own, reference)));
+        let cost = node.upstream.cost_of(|| node.containerd.pull(&own, reference));
+        assert_free(&cost);
+        assert!(cost.manifest_heads > 0, "its registry was asked: {cost:?}");
+        assert_free(&node.upstream.cost_of(|| node.containerd.pull("third", reference)));
+        assert_free(&node.upstream.cost_of(|| neighbour.pull("default", reference)));
+        node.containerd.remove_images("third");
         assert_free(&node.upstream.cost_of(|| node.containerd.pull("third", reference)));
     }
+    assert_eq!(neighbour.run("default", &pushed.reference), release(&pushed.image));
     node.containerd.ctr(&["-n", own.as_str(), "images", "rm", "--sync", &pushed.reference]);
     node.containerd.remove_images("other");
     node.containerd.remove_images("third");
@@ -193,6 +218,100 @@ fn back(version: Version) {
     assert!(all.iter().all(|digest| node.daemon.file_of(digest).exists()));
 }
 
+/// The labels are in containerd's own database, whichever store it has.
+fn offline(version: Version) {
+    let mut node = Before::start(version);
+    let own = unique_id();
+    node.containerd.pull(&own, LATEST);
+    let first = node.upstream.hub.first().clone();
+    node.containerd.stop();
+    node.adopt(&[]).said(&[
+        "where they came from is not known",
+        "was not asked",
+        "run `tidehold adopt` again",
+    ]);
+    node.swap();
+    assert_eq!(node.noted(), parts_of(&first).len());
+    assert_eq!(node.noted(), 0);
+    assert_free(&node.upstream.cost_of(|| node.containerd.pull(&own, LATEST)));
+    node.containerd.remove_images(&own);
+    assert_free(&node.upstream.cost_of(|| node.containerd.pull(&own, LATEST)));
+
+    let new = node.upstream.push("new", MIB);
+    node.containerd.pull(&own, &new.reference);
+    let all = &parts_of(&first) | &parts_of(&new.image);
+    fs::remove_dir_all(blobs_of(&node.containerd)).unwrap();
+    node.containerd.stop();
+    assert!(node.daemon.terminate().success());
+    node.adopt(&["--undo", "--offline"]);
+    node.shares(&all);
+    node.swap_back();
+    assert_eq!(node.containerd.read_back(&own), all);
+    assert_eq!(node.containerd.run(&own, LATEST), release(&first));
+    assert_eq!(node.containerd.run(&own, &new.reference), release(&new.image));
+}
+
+fn private(version: Version) {
+    const ADA: Login = Login { name: "ada", password: "s3cret" };
+    const BOB: Login = Login { name: "bob", password: "hunter2" };
+    const REPOSITORY: &str = "team/secret";
+    const SECRET: &str = "docker.io/team/secret:latest";
+    let account = |login: Login| Account::free(login.name, login.password);
+    let upstream = Upstream::start_as(HubConfig {
+        accounts: vec![account(ADA), account(BOB)],
+        private: vec![Private { repository: REPOSITORY.to_owned(), account: ADA.name.to_owned() }],
+        ..HubConfig::default()
+    });
+    let image = Image::build(&ImageSpec { marker: "secret".to_owned(), ..ImageSpec::default() }).unwrap();
+    upstream.hub.push(REPOSITORY, &image);
+    upstream.hub.tag(REPOSITORY, "latest", &image.digest);
+    let mut node = Before::start_on(version, upstream);
+    let own = unique_id();
+    let pulled = node.containerd.try_pull_as(&own, SECRET, Some(ADA));
+    assert!(pulled.status.success(), "{pulled:?}");
+    assert_eq!(node.noted(), parts_of(&image).len());
+    node.swap();
+
+    let neighbour = node.neighbour();
+    let by_digest = format!("docker.io/{REPOSITORY}@{}", image.digest);
+    // What is public has them no more than the private one does.
+    let as_public = format!("docker.io/library/tide@{}", image.digest);
+    let cost = node.upstream.cost_of(|| {
+        for (containerd, namespace) in [(&node.containerd, "one"), (&neighbour, "default")] {
+            for reference in [SECRET, &by_digest, &as_public] {
+                for login in [None, Some(BOB)] {
+                    let pulled = containerd.try_pull_as(namespace, reference, login);
+                    assert!(!pulled.status.success(), "{reference} as {login:?}");
+                }
+            }
+        }
+    });
+    assert_free(&cost);
+    let cost = node.upstream.cost_of(|| {
+        for (containerd, namespace) in [(&node.containerd, "three"), (&neighbour, "default")] {
+            let pulled = containerd.try_pull_as(namespace, SECRET, Some(ADA));
+            assert!(pulled.status.success(), "{pulled:?}");
+        }
+    });
+    assert_free(&cost);
+    assert_eq!(neighbour.run("default", SECRET), release(&image));
+}
+
+/// Its image is pulled without a byte of it, as containerd has them all, and labels them with its name too.
+fn named_by_another(version: Version) {
+    const OTHER: &str = "other.test/library/tide:latest";
+    let mut node = Before::start(version);
+    let own = unique_id();
+    node.containerd.pull(&own, LATEST);
+    node.containerd.route("other.test", &node.upstream.hub.registry_url());
+    node.containerd.pull(&own, OTHER);
+    assert_eq!(node.noted(), 0);
+    node.swap();
+    let cost = node.upstream.cost_of(|| node.containerd.pull(&own, LATEST));
+    assert_shown(&cost);
+    assert_free(&node.upstream.cost_of(|| node.containerd.pull(&own, LATEST)));
+}
+
 fn while_it_pulls(version: Version) {
     let mut node = Before::start(version);
     node.containerd.pull("default", LATEST);
@@ -212,7 +331,7 @@ fn while_it_pulls(version: Version) {
     node.swap();
     for pushed in &pushed {
         assert_eq!(node.containerd.run("default", &pushed.reference), release(&pushed.image));
-        assert_shown(&node.upstream.cost_of(|| node.containerd.pull("default", &pushed.reference)));
+        assert_free(&node.upstream.cost_of(|| node.containerd.pull("default", &pushed.reference)));
     }
     node.containerd.read_back("default");
 }

@@ -199,9 +199,19 @@ impl Containerd {
         printed
     }
 
-    fn stop(&mut self) {
+    /// Ends it in good order, if it has not ended so before.
+    pub(crate) fn stop(&mut self) {
+        if self.is_stopped() {
+            return;
+        }
         let pid = self.pid();
         self.process.terminate(pid);
+        // Its process id may be another one's now.
+        fs::remove_file(self.pid_file()).unwrap();
+    }
+
+    fn is_stopped(&self) -> bool {
+        !self.pid_file().exists()
     }
 
     /// Where it keeps all that is its own, and what a client of it may keep.
@@ -378,13 +388,20 @@ impl Containerd {
 
     /// Containerd's own process, which is not the one that was started (that one holds its namespaces).
     fn pid(&self) -> Pid {
-        let text = fs::read_to_string(self.folder.path().join("pid")).expect("the launcher's pid file");
+        let text = fs::read_to_string(self.pid_file()).expect("the launcher's pid file");
         pid_of(text.trim().parse().expect("a process id"))
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.folder.path().join("pid")
     }
 }
 
 impl Drop for Containerd {
     fn drop(&mut self) {
+        if self.is_stopped() {
+            return;
+        }
         // The kernel ends everything in the process namespace before its first process is gone.
         let _ = kill(self.pid(), Signal::SIGKILL);
         self.process.wait();

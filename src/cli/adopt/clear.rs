@@ -4,7 +4,7 @@
 //! Invariant: a name is removed only where the hold has the blob, and that containerd was seen to have no store of its own.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -25,8 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn clear(daemon: &mut Daemon, asked: &Adopt, mut shown: Shown) -> Result<(), Failed> {
     let store = ContentStore::find(&asked.from)?;
-    let address = asked.address.display();
-    let asking = tokio::time::timeout(PATIENCE, plugins(&asked.address)).await;
+    let socket = asked.address();
+    let address = socket.display();
+    let asking = tokio::time::timeout(PATIENCE, plugins(&socket)).await;
     let plugins = asking.map_err(anyhow::Error::from).and_then(|asked| asked).with_context(|| {
         format!("ask the containerd at {address} whether Tidehold is its store: is it running? --address names another")
     })?;
@@ -96,8 +97,7 @@ async fn plugins(address: &Path) -> anyhow::Result<Vec<Plugin>> {
 /// Whether a containerd with these plugins has its root there, and another content store than its own alone; or why
 /// not, as what is said of it.
 fn has_left(plugins: &[Plugin], root: &Path) -> Result<(), &'static str> {
-    let roots = plugins.iter().filter_map(|plugin| plugin.exports.get("root").map(PathBuf::from));
-    if !roots.into_iter().any(|other| other.starts_with(root)) {
+    if !plugins::has_root(plugins, root) {
         return Err("is not the one whose root that is (--address and --from have to be of one)");
     }
     let mut stores = plugins::stores(plugins).peekable();

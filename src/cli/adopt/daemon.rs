@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
 use tidehold::app::HoldAlone;
+use tidehold::oci::{Digest, Repository};
 use tidehold::proto::v1;
 use tidehold::proto::v1::adoption_client::AdoptionClient;
 use tokio::sync::mpsc;
@@ -96,6 +97,32 @@ impl Daemon {
             blobs.extend(page.blobs);
         }
         Ok(blobs)
+    }
+
+    /// Has it note that these came from a repository, and answers of how many that is news.
+    pub(super) async fn note_source(
+        &mut self,
+        repository: &Repository,
+        digests: &[Digest],
+    ) -> Result<u64, Failed> {
+        let mut noted = 0;
+        for some in digests.chunks(ASKED_AT_ONCE) {
+            let request = v1::NoteSourceRequest {
+                containerd: self.containerd.clone(),
+                repository: repository.to_string(),
+                digests: some.iter().map(Digest::to_string).collect(),
+            };
+            let answer = self.client.note_source(request).await.map_err(|status| match status.code() {
+                Code::Unimplemented => anyhow!(
+                    "the daemon is of an earlier version than this command: restart it, and run this again to have it note \
+                     where the blobs came from. All else was done"
+                )
+                .into(),
+                _ => refused(&status),
+            });
+            noted += answer?.into_inner().noted;
+        }
+        Ok(noted)
     }
 
     pub(super) async fn release(&mut self, digests: &[String]) -> Result<u64, Failed> {

@@ -15,8 +15,10 @@ use super::Adopt;
 use super::daemon::{Daemon, TakingOver};
 use super::put::{PutError, Way, put};
 use super::shown::{Shown, blobs};
+use super::sources::{self, Asked};
 use super::store::{ContentStore, Listing, StoredBlob};
 use super::work::{Outcome, Work, full};
+
 /// How far the clock of a file system may be behind the system's: a tick of the kernel's.
 const CLOCKS_APART: Duration = Duration::from_millis(10);
 
@@ -92,7 +94,8 @@ pub(super) async fn take_over(daemon: &mut Daemon, asked: &Adopt, mut shown: Sho
     if whole {
         daemon.note(&store.root, at, total - outcome.gone).await?;
     }
-    show_end(shown, daemon, &outcome, adopted, begun.elapsed())?;
+    let asked = sources::note(daemon, &asked.address(), &store.root).await?;
+    show_end(shown, daemon, &outcome, &asked, adopted, begun.elapsed())?;
     if whole { Ok(()) } else { Err(left_out(&outcome, &daemon.containerd)) }
 }
 
@@ -214,6 +217,7 @@ fn show_end(
     shown: Shown,
     daemon: &Daemon,
     outcome: &Outcome,
+    asked: &Asked,
     adopted: u64,
     took: Duration,
 ) -> Result<(), Failed> {
@@ -231,6 +235,7 @@ fn show_end(
         "bad": outcome.bad,
         "failed": outcome.failed,
         "whole": outcome.bad + outcome.failed == 0,
+        "sources": asked.as_json(),
     });
     let ways: Vec<String> =
         outcome.taken.iter().map(|(way, count)| format!("{count} as {}", way.plural())).collect();
@@ -243,6 +248,9 @@ fn show_end(
     );
     if outcome.gone > 0 {
         text = format!("{text}; containerd removed {} meanwhile", blobs(outcome.gone));
+    }
+    if let Some(said) = asked.as_text() {
+        text = format!("{text}\n{said}");
     }
     if outcome.bad + outcome.failed == 0 {
         text = format!(

@@ -275,6 +275,9 @@ impl Setup {
         let mut command = Command::new(program);
         command.arg("adopt").args(options).args(["--containerd", &swap.containerd, "--from"]);
         command.arg(seen(&self.root, &swap.root));
+        if !swap.socket.as_os_str().is_empty() {
+            command.arg("--address").arg(seen(&self.root, &swap.socket));
+        }
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);
         }

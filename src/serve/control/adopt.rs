@@ -19,13 +19,13 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{MAX_REQUEST_BYTES, Replies};
 use crate::clock;
-use crate::oci::{Digest, DigestError};
+use crate::oci::{Digest, DigestError, Registry, Repository};
 use crate::proto::v1;
 use crate::proto::v1::adoption_server::{Adoption as Service, AdoptionServer};
 use crate::proto::v1::take_over_response::Answer;
 use crate::store::{AdoptedFrom, ArrivalError, Arrivals, Hold, Kept, Owner, StoreError, blocking};
 
-/// How many digests one `Look` or `Release` may have, and how many one request of `TakeOver`.
+/// How many digests one `Look`, `NoteSource` or `Release` may have, and how many one request of `TakeOver`.
 const MOST_DIGESTS: usize = 4096;
 const MOST_AT_ONCE: usize = 256;
 
@@ -117,6 +117,23 @@ impl Service for AdoptionService {
             drop(place);
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(answered))))
+    }
+
+    async fn note_source(
+        &self,
+        request: Request<v1::NoteSourceRequest>,
+    ) -> Result<Response<v1::NoteSourceResponse>, Status> {
+        let v1::NoteSourceRequest { containerd, repository, digests } = request.into_inner();
+        let (owner, digests) = (self.owner(&containerd)?, parsed(&digests, MOST_DIGESTS)?);
+        let (repository, hold) = (named(&repository)?, self.hold.clone());
+        let noted = blocking(move || {
+            let mut noted = 0;
+            for digest in &digests {
+                noted += u64::from(hold.note_told_source(&owner, digest, &repository)?);
+            }
+            Ok(noted)
+        });
+        Ok(Response::new(v1::NoteSourceResponse { noted: noted.await.map_err(failed)? }))
     }
 
     type ReliedOnStream = Replies<v1::ReliedOnResponse>;
@@ -320,6 +337,13 @@ fn parsed(digests: &[String], most: usize) -> Result<Vec<Digest>, Status> {
         Some(twice) => Err(Status::invalid_argument(format!("{twice} is named twice"))),
         None => Ok(parsed),
     }
+}
+
+fn named(repository: &str) -> Result<Repository, Status> {
+    let (registry, name) = repository.split_once('/').unwrap_or_default();
+    let registry = registry.parse::<Registry>();
+    let repository = registry.and_then(|registry| Repository::new(registry, name));
+    repository.map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 fn noted(from: v1::AdoptedFrom) -> Result<AdoptedFrom, Status> {
