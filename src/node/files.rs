@@ -1,13 +1,19 @@
 //! The configuration files of a node, as they lie beneath a root: the node's own, or where an image or a host is mounted.
 //!
 //! A path inside a file, and each path that is given out, is one of the node itself; the root is put in front of it only
-//! where the disk is asked.
+//! where the disk is asked. A link leads to a place of the node too, wherever the system that we run on would see it: nothing
+//! outside the root is ever read.
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Component, Path, PathBuf};
+
+use glob::Pattern;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use super::containerd::{File, import_patterns};
 
@@ -16,6 +22,12 @@ const MOST_FILES: usize = 256;
 
 /// No configuration is longer than this, in bytes.
 const LONGEST: u64 = 4 << 20;
+
+/// As many links as the system follows on the way to one file.
+const MOST_LINKS: usize = 40;
+
+/// No folder is looked at beyond so many names.
+const MOST_FOLDERS: usize = 4096;
 
 /// Where a path of the node is, seen from here.
 pub fn beneath(root: &Path, path: &Path) -> PathBuf {
@@ -29,7 +41,22 @@ pub fn beneath(root: &Path, path: &Path) -> PathBuf {
 /// # Errors
 /// That a link cannot be read, or that there are too many.
 pub fn real(root: &Path, path: &Path) -> io::Result<PathBuf> {
-    const MOST_LINKS: usize = 16;
+    resolve(root, path).map_err(|stuck| stuck.why)
+}
+
+/// The same; where a link leads nowhere or cannot be read, a place where that is found out.
+pub fn seen(root: &Path, path: &Path) -> PathBuf {
+    resolve(root, path).unwrap_or_else(|stuck| stuck.at)
+}
+
+/// That a path cannot be followed to its end.
+struct Stuck {
+    why: io::Error,
+    /// Where the system fails too. Never outside the root: it may see a link there as one of its own.
+    at: PathBuf,
+}
+
+fn resolve(root: &Path, path: &Path) -> Result<PathBuf, Stuck> {
     let mut at = root.to_owned();
     let mut parts: VecDeque<OsString> = parts_of(path);
     let mut links = 0;
@@ -45,7 +72,9 @@ pub fn real(root: &Path, path: &Path) -> io::Result<PathBuf> {
             Ok(to) => {
                 links += 1;
                 if links > MOST_LINKS {
-                    return Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many links"));
+                    // Nothing is below that, and who looks is told that there is nothing.
+                    let nowhere = beneath(Path::new("/dev/null"), path);
+                    return Err(Stuck { why: Errno::LOOP.into(), at: nowhere });
                 }
                 if to.is_absolute() {
                     root.clone_into(&mut at);
@@ -56,15 +85,10 @@ pub fn real(root: &Path, path: &Path) -> io::Result<PathBuf> {
             }
             // Not a link, or not there.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput || absent(&error) => at = next,
-            Err(error) => return Err(error),
+            Err(why) => return Err(Stuck { why, at: next }),
         }
     }
     Ok(at)
-}
-
-/// The same; where a link leads nowhere, the place where that is found out.
-pub fn seen(root: &Path, path: &Path) -> PathBuf {
-    real(root, path).unwrap_or_else(|_| beneath(root, path))
 }
 
 /// The names on a path, and its steps upwards.
@@ -78,21 +102,42 @@ fn parts_of(path: &Path) -> VecDeque<OsString> {
 /// # Errors
 /// That it cannot be read, or is no text.
 pub fn text(root: &Path, path: &Path) -> io::Result<Option<String>> {
-    // What leads in a circle is only read, never written: the system says what is wrong with it, if it sees it so too.
-    let at = seen(root, path);
-    match fs::metadata(&at) {
-        Ok(found) if found.len() > LONGEST => {
-            let problem = format!("{} has more than {LONGEST} bytes", path.display());
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
-        }
-        Ok(_) => {}
+    let file = match open(root, path) {
+        Ok(file) => file,
         Err(error) if absent(&error) => return Ok(None),
         Err(error) => return Err(error),
+    };
+    let found = file.metadata()?;
+    if found.file_type().is_char_device() {
+        // A unit of systemd may be a link to /dev/null.
+        return Ok(Some(String::new()));
     }
-    match fs::read_to_string(at) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if absent(&error) => Ok(None),
-        Err(error) => Err(error),
+    if !found.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no file", path.display())));
+    }
+    let mut text = String::new();
+    file.take(LONGEST + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST {
+        let problem = format!("{} has more than {LONGEST} bytes", path.display());
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
+    }
+    Ok(Some(text))
+}
+
+/// Opens a file beneath the root, whatever becomes of the links meanwhile. Waits for nobody, whatever it is.
+fn open(root: &Path, path: &Path) -> io::Result<fs::File> {
+    let how = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    if root == Path::new("/") {
+        return Ok(rustix::fs::open(path, how, Mode::empty())?.into());
+    }
+    let folder = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    match rustix::fs::openat2(folder, path, how, Mode::empty(), ResolveFlags::IN_ROOT) {
+        Ok(file) => Ok(file.into()),
+        // Before Linux 5.6, or where it is forbidden, or somebody moves things about.
+        Err(Errno::NOSYS | Errno::PERM | Errno::AGAIN) => {
+            Ok(rustix::fs::open(real(root, path)?, how | OFlags::NOFOLLOW, Mode::empty())?.into())
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -123,12 +168,33 @@ pub fn matching(root: &Path, pattern: &str) -> Vec<PathBuf> {
     if !pattern.contains('*') {
         return vec![PathBuf::from(pattern)];
     }
-    // The root itself is no pattern.
-    let own = glob::Pattern::escape(&root.to_string_lossy());
-    let whole = format!("{}/{}", own.trim_end_matches('/'), pattern.trim_start_matches('/'));
-    let Ok(found) = glob::glob(&whole) else { return Vec::new() };
-    let named = found.flatten().filter_map(|path| Some(Path::new("/").join(path.strip_prefix(root).ok()?)));
-    named.take(MOST_FILES).collect()
+    let mut found = vec![PathBuf::from("/")];
+    for part in parts_of(Path::new(pattern)) {
+        let wanted = part.to_str().filter(|part| part.contains(['*', '?', '['])).map(Pattern::new);
+        match wanted {
+            None => found.iter_mut().for_each(|path| path.push(&part)),
+            Some(Ok(wanted)) => {
+                let within = |folder: &PathBuf| names_like(root, folder, &wanted);
+                found = found.iter().flat_map(within).take(MOST_FOLDERS).collect();
+            }
+            Some(Err(_)) => return Vec::new(),
+        }
+    }
+    found.retain(|path| seen(root, path).exists());
+    found.truncate(MOST_FILES);
+    found
+}
+
+/// What is in a folder under such a name.
+fn names_like(root: &Path, folder: &Path, wanted: &Pattern) -> Vec<PathBuf> {
+    let entries = fs::read_dir(seen(root, folder)).into_iter().flatten().flatten().take(MOST_FOLDERS);
+    let names = entries.map(|entry| entry.file_name());
+    let mut found: Vec<PathBuf> = names
+        .filter(|name| name.to_str().is_some_and(|name| wanted.matches(name)))
+        .map(|name| folder.join(name))
+        .collect();
+    found.sort();
+    found
 }
 
 /// Whether that means that there is no such file.
@@ -163,6 +229,78 @@ mod tests {
         assert_eq!(real("/etc/containerd/up").unwrap(), at("srv/conf/x"));
         assert_eq!(real("/../etc/y").unwrap(), at("etc/y"));
         assert!(real("/srv/loop").is_err());
+    }
+
+    /// Names that are links in a circle beneath a root may lead to a file of the system outside of it.
+    #[test]
+    fn a_circle_beneath_the_root_does_not_lead_out_of_it() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let (root, outside) = (folder.path().join("root"), folder.path().join("outside"));
+        fs::create_dir_all(&root).unwrap();
+        fs::create_dir_all(&outside).unwrap();
+        fs::write(outside.join("x.toml"), "not of the node").unwrap();
+        // Each is a link to itself for the node, and to what is outside for the system.
+        let within = beneath(&root, &outside);
+        fs::create_dir_all(within.parent().unwrap()).unwrap();
+        symlink(&outside, &within).unwrap();
+        let path = outside.join("x.toml");
+        assert_eq!(fs::read_to_string(within.join("x.toml")).unwrap(), "not of the node");
+
+        assert_eq!(text(&root, &path).unwrap_err().raw_os_error(), Some(Errno::LOOP.raw_os_error()));
+        assert_eq!(real(&root, &path).unwrap_err().raw_os_error(), Some(Errno::LOOP.raw_os_error()));
+        assert!(!seen(&root, &path).exists() && !seen(&root, &outside).exists());
+        assert!(matching(&root, &format!("{}/*.toml", outside.display())).is_empty());
+        // A way up ends at the root.
+        symlink("../../../../../../../../../../../../etc/hostname", root.join("up")).unwrap();
+        assert_eq!(text(&root, Path::new("/up")).unwrap(), None);
+        // As many links as the system follows, and one more.
+        fs::write(root.join("0"), "the end").unwrap();
+        for link in 1..=41 {
+            symlink(format!("/{}", link - 1), root.join(link.to_string())).unwrap();
+        }
+        assert_eq!(text(&root, Path::new("/40")).unwrap().as_deref(), Some("the end"));
+        assert_eq!(real(&root, Path::new("/40")).unwrap(), root.join("0"));
+        assert!(text(&root, Path::new("/41")).is_err() && real(&root, Path::new("/41")).is_err());
+    }
+
+    #[test]
+    fn patterns_are_matched_beneath_the_root_by_what_its_links_lead_to() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        for folder in ["srv/conf/b", "srv/conf/a", "srv/conf/empty", "etc"] {
+            fs::create_dir_all(at(folder)).unwrap();
+        }
+        for file in ["srv/conf/b/hosts.toml", "srv/conf/a/hosts.toml", "srv/conf/one.toml"] {
+            fs::write(at(file), "").unwrap();
+        }
+        symlink("/srv/conf", at("etc/conf")).unwrap();
+        let found = |pattern: &str| matching(root.path(), pattern);
+        assert_eq!(
+            found("/etc/conf/*/hosts.toml"),
+            ["/etc/conf/a/hosts.toml", "/etc/conf/b/hosts.toml"].map(PathBuf::from)
+        );
+        assert_eq!(found("/etc/conf/*.toml"), [PathBuf::from("/etc/conf/one.toml")]);
+        assert_eq!(found("/etc/*/*.toml"), [PathBuf::from("/etc/conf/one.toml")]);
+        assert_eq!(found("/etc/conf/plain"), [PathBuf::from("/etc/conf/plain")]);
+        assert!(found("/nowhere/*").is_empty() && found("/etc/conf/***").is_empty());
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_read() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("folder")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, root.path().join("pipe"), Mode::RUSR).unwrap();
+        std::os::unix::fs::symlink("/dev/null", root.path().join("masked")).unwrap();
+        for path in ["/folder", "/pipe"] {
+            assert!(
+                text(root.path(), Path::new(path)).unwrap_err().to_string().contains("is no file"),
+                "{path}"
+            );
+        }
+        assert_eq!(text(root.path(), Path::new("/masked")).unwrap(), None);
+        assert_eq!(text(Path::new("/"), &root.path().join("masked")).unwrap().as_deref(), Some(""));
     }
 
     #[test]

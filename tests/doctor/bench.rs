@@ -102,13 +102,13 @@ impl Node {
     }
 }
 
-/// A file system of a node without anything but `/tmp`, where the tests have theirs.
+/// A file system of a node without anything but `/tmp`, where the tests have theirs: whoever examines it has it mounted there.
 pub(crate) struct Root(TempDir);
 
 impl Root {
     pub(crate) fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("tidehold-root-").tempdir_in("/tmp").unwrap();
-        std::os::unix::fs::symlink("/tmp", folder.path().join("tmp")).unwrap();
+        fs::create_dir(folder.path().join("tmp")).unwrap();
         Self(folder)
     }
 
@@ -122,7 +122,9 @@ impl Root {
 
 /// Runs the doctor on a root with a daemon's configuration.
 pub(crate) fn examine(root: &Root, config: &Path, options: &[&str]) -> Found {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-ec", "mount --rbind /tmp \"$0/tmp\"; exec \"$@\""]).arg(root.0.path());
+    command.arg(env!("CARGO_BIN_EXE_tidehold"));
     command.env_remove("TIDEHOLD_CONFIG").args(["doctor", "--json", "--reference", IMAGE, "--root"]);
     let output = command.arg(root.0.path()).arg("--config").arg(config).args(options).output().unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -26,7 +26,7 @@ pub(super) struct Node {
 impl Node {
     /// Where a path of the node is from here.
     pub(super) fn at(&self, path: &Path) -> PathBuf {
-        if self.root == Path::new("/") { path.to_owned() } else { files::beneath(&self.root, path) }
+        if self.root == Path::new("/") { path.to_owned() } else { files::seen(&self.root, path) }
     }
 
     /// Whether there is anything.
