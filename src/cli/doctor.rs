@@ -10,11 +10,14 @@ mod daemon;
 mod disk;
 mod examine;
 mod finding;
+mod holder;
 mod hosts;
+mod listeners;
 mod logins;
 mod look;
 mod plugins;
 mod registries;
+mod units;
 mod upstream;
 
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! What systemd's unit of containerd tells it on its command line, which is stronger than its configuration.
+//! What systemd's units say: containerd's what it is told on its command line, which is stronger than its configuration; our
+//! own what we are told there, and where systemd listens for us.
 //!
 //! Only the files are read, in the order in which systemd reads them (systemd.unit(5)); systemd itself is not asked.
 
@@ -35,46 +36,79 @@ pub struct Flags {
 /// # Errors
 /// That a file of it cannot be read.
 pub fn flags(root: &Path) -> io::Result<Option<Flags>> {
+    let command = command(&texts(root, "containerd.service")?);
+    Ok(command.filter(|words| words.iter().any(|word| word.contains("containerd"))).map(|words| read(&words)))
+}
+
+/// The options of the command that a node's unit of Tidehold runs; none where there is no such unit.
+///
+/// # Errors
+/// That a file of it cannot be read.
+pub fn own(root: &Path) -> io::Result<Option<Flags>> {
+    Ok(command(&texts(root, "tidehold.service")?).map(|words| read(&words)))
+}
+
+/// Where a unit of sockets listens; none where there is no such unit.
+///
+/// # Errors
+/// That a file of it cannot be read.
+pub fn listens(root: &Path, unit: &str) -> io::Result<Option<Vec<String>>> {
+    let texts = texts(root, unit)?;
+    Ok((!texts.is_empty()).then(|| settings(&texts, "[Socket]", "ListenStream")))
+}
+
+/// The texts of a unit, as systemd puts them together. Empty where there is no such unit.
+fn texts(root: &Path, unit: &str) -> io::Result<Vec<String>> {
     let mut texts = Vec::new();
     for folder in FOLDERS {
-        if let Some(unit) = text(root, &Path::new(folder).join("containerd.service"))? {
-            texts.push(unit);
+        if let Some(text) = text(root, &Path::new(folder).join(unit))? {
+            texts.push(text);
             break;
         }
+    }
+    if texts.is_empty() {
+        return Ok(texts);
     }
     // Of several with one name the strongest is read, and all in the order of their names.
     let mut parts: BTreeMap<_, PathBuf> = BTreeMap::new();
     for folder in FOLDERS {
-        for part in matching(root, &format!("{folder}/containerd.service.d/*.conf")) {
+        for part in matching(root, &format!("{folder}/{unit}.d/*.conf")) {
             parts.entry(part.file_name().map(ToOwned::to_owned)).or_insert(part);
         }
     }
     for part in parts.values() {
         texts.extend(text(root, part)?);
     }
-    Ok(command(&texts).map(|command| read(&command)))
+    Ok(texts)
+}
+
+/// The values of a setting that may be given several times: an empty one takes back those before it.
+fn settings(texts: &[String], section: &str, name: &str) -> Vec<String> {
+    let mut values = Vec::new();
+    for text in texts {
+        let mut within = false;
+        for line in text.replace("\\\n", " ").lines().map(str::trim) {
+            if line.starts_with('[') {
+                within = line == section;
+            } else if let Some((key, value)) = line.split_once('=')
+                && within
+                && key.trim() == name
+            {
+                match value.trim() {
+                    "" => values.clear(),
+                    value => values.push(value.to_owned()),
+                }
+            }
+        }
+    }
+    values
 }
 
 /// The words of the command that these files come to.
 fn command(texts: &[String]) -> Option<Vec<String>> {
-    let mut command: Option<&str> = None;
-    let texts: Vec<String> = texts.iter().map(|text| text.replace("\\\n", " ")).collect();
-    for text in &texts {
-        let mut within = false;
-        for line in text.lines().map(str::trim) {
-            if line.starts_with('[') {
-                within = line == "[Service]";
-            } else if let Some((key, value)) = line.split_once('=')
-                && within
-                && key.trim() == "ExecStart"
-            {
-                command = Some(value.trim()).filter(|value| !value.is_empty());
-            }
-        }
-    }
-    let words = command?.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned());
-    let words: Vec<String> = words.collect();
-    words.iter().any(|word| word.contains("containerd")).then_some(words)
+    let command = settings(texts, "[Service]", "ExecStart").pop()?;
+    let words = command.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned());
+    Some(words.collect())
 }
 
 fn read(command: &[String]) -> Flags {
@@ -124,7 +158,32 @@ mod tests {
         assert_eq!(found.socket.as_deref(), Some(Path::new("/c.sock")));
         assert_eq!(found.config.as_deref(), Some(Path::new("/c.toml")));
         assert!(!found.variables);
+        assert_eq!(flags_of(&[(part, own)]), None, "a part without its unit is nothing");
         let some = flags_of(&[(unit, "[Service]\nExecStart=/usr/bin/containerd $ARGS\n")]).unwrap();
         assert!(some.variables);
+    }
+
+    #[test]
+    fn sockets_are_those_of_the_unit_and_its_parts() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let at = root.path().join(path);
+            fs::create_dir_all(at.parent().unwrap()).unwrap();
+            fs::write(at, text).unwrap();
+        };
+        let found = || listens(root.path(), "t.socket").unwrap();
+        assert_eq!(found(), None);
+        write(
+            "usr/lib/systemd/system/t.socket",
+            "[Unit]\nListenStream=no\n[Socket]\n#ListenStream=no\nListenStream=/a\nListenStream = 1\n",
+        );
+        assert_eq!(found().unwrap(), ["/a", "1"]);
+        write("run/systemd/system/t.socket.d/b.conf", "[Socket]\nListenStream=/b\n");
+        assert_eq!(found().unwrap(), ["/a", "1", "/b"]);
+        write("etc/systemd/system/t.socket.d/a.conf", "[Socket]\nListenStream=\nListenStream=/c\n");
+        assert_eq!(found().unwrap(), ["/c", "/b"]);
+        write("etc/systemd/system/t.socket", "[Socket]\n");
+        write("etc/systemd/system/t.socket.d/b.conf", "");
+        assert_eq!(found().unwrap(), ["/c"]);
     }
 }

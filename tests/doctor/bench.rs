@@ -112,9 +112,13 @@ impl Root {
         Self(folder)
     }
 
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        self.0.path().join(path.trim_start_matches('/'))
+    }
+
     /// Writes a file of the node.
     pub(crate) fn write(&self, path: &str, text: &str) {
-        let at = self.0.path().join(path.trim_start_matches('/'));
+        let at = self.at(path);
         fs::create_dir_all(at.parent().unwrap()).unwrap();
         fs::write(at, text).unwrap();
     }

@@ -17,6 +17,9 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     only(ONE, "the daemon is down", down),
     only(ONE, "the daemon died and left its sockets", stale),
     only(ONE, "another program has the mirror's port", other_on_the_port),
+    only(ONE, "other programs had the mirror's port and the page's before the daemon", taken),
+    only(ONE, "something else is in the place of the control socket", no_control),
+    only(ONE, "systemd listens elsewhere than the configuration says", other_units),
     only(ONE, "the configuration has faults", faulty),
     only(ONE, "its sockets are open to everybody", open_to_all),
     only(ONE, "the registry cannot be reached", unreachable),
@@ -44,6 +47,8 @@ fn other_on_the_port(_: Version) {
     assert!(node.daemon.terminate().success());
     let address = node.daemon.mirror().trim_start_matches("http://").to_owned();
     let other = TcpListener::bind(address).unwrap();
+    // It has the port for as long as this.
+    let _kept = other.try_clone().unwrap();
     let answering = std::thread::spawn(move || {
         // One connection to see whether somebody is there, one to ask.
         for stream in other.incoming().take(2) {
@@ -55,8 +60,71 @@ fn other_on_the_port(_: Version) {
             }
         }
     });
-    node.examine().has("bad", "mirror.other", &["nginx", "ss -ltnp"]);
+    let own = format!("kill {} ", std::process::id());
+    node.examine().has("bad", "mirror.other", &["nginx", &own, "listen under [mirror]"]);
     answering.join().unwrap();
+}
+
+fn taken(_: Version) {
+    let mut node = Node::mirror_only(Version::V2, Kubernetes::Without);
+    assert!(node.daemon.terminate().success());
+    let address = |url: String| url.trim_start_matches("http://").to_owned();
+    let (mirror, web) = (address(node.daemon.mirror()), address(node.daemon.web()));
+    let (one, other) = (TcpListener::bind(mirror).unwrap(), TcpListener::bind(web).unwrap());
+    // Nobody is answered there.
+    one.set_nonblocking(true).unwrap();
+    node.daemon.start_again();
+    let own = format!("kill {} ", std::process::id());
+    let found = node.examine();
+    found.has("bad", "mirror.other", &["the daemon has no mirror", &own, "tidehold-mirror.socket"]);
+    found.has("warn", "web.other", &["there is no status page", &own, "listen under [web]"]);
+    drop((one, other));
+    node.daemon.await_log_times("listening after all", 2);
+    node.is_well();
+}
+
+fn no_control(_: Version) {
+    let mut node = Node::mirror_only(Version::V2, Kubernetes::Without);
+    assert!(node.daemon.terminate().success());
+    let control = node.daemon.control();
+    fs::create_dir(&control).unwrap();
+    node.daemon.start_again();
+    node.examine().has("bad", "daemon.no-socket", &[&format!("mv {}", control.display())]);
+    fs::remove_dir(&control).unwrap();
+    node.daemon.await_log("listening after all");
+    node.is_well();
+
+    assert!(node.daemon.terminate().success());
+    std::os::unix::fs::symlink("nowhere", &control).unwrap();
+    node.daemon.start_again();
+    node.ails("daemon.control", &["the daemon runs", "is there and is no socket", "within seconds"]);
+    fs::remove_file(&control).unwrap();
+    node.daemon.await_log_times("listening after all", 2);
+    node.is_well();
+}
+
+fn other_units(_: Version) {
+    let node = Node::mirror_only(Version::V2, Kubernetes::Without);
+    let config = node.daemon.config().display().to_string();
+    let service = format!("[Service]\nExecStart=tidehold serve --config {config}\n");
+    node.root.write("/etc/systemd/system/tidehold.service", &service);
+    fs::create_dir_all(node.root.at("/run/systemd/system")).unwrap();
+    let socket = |listens: &[String]| -> String {
+        let lines: String = listens.iter().map(|listen| format!("ListenStream={listen}\n")).collect();
+        format!("[Socket]\n{lines}")
+    };
+    let own = [node.daemon.content().display().to_string(), node.daemon.control().display().to_string()];
+    let mirror = node.daemon.mirror().trim_start_matches("http://").to_owned();
+    node.root.write("/usr/lib/systemd/system/tidehold.socket", &socket(&own));
+    node.root.write("/usr/lib/systemd/system/tidehold-mirror.socket", &socket(&["127.0.0.1:789".to_owned()]));
+    let mend = format!("ListenStream=\n  ListenStream={mirror}\n");
+    let found = node.ails("daemon.units", &["127.0.0.1:789, which", &mirror, &mend]);
+    assert!(found.mend.contains("systemctl edit tidehold-mirror.socket"), "{found:?}");
+    let moved = format!("[Socket]\nListenStream=\nListenStream={mirror}\n");
+    node.root.write("/etc/systemd/system/tidehold-mirror.socket.d/override.conf", &moved);
+    node.is_well();
+    node.root.write("/etc/systemd/system/tidehold.socket", &socket(&own[1..]));
+    node.examine().has("warn", "daemon.units", &["does not listen at", &own[0]]);
 }
 
 fn faulty(_: Version) {

@@ -106,6 +106,11 @@ impl Daemon {
         self.process.await_log(said);
     }
 
+    /// Returns once its log says this so often.
+    pub(crate) fn await_log_times(&mut self, said: &str, times: usize) {
+        self.process.await_log_times(said, times);
+    }
+
     /// SIGTERM, and waits until it has drained.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         let pid = self.process.pid();

@@ -104,8 +104,13 @@ impl Process {
 
     /// Returns once it has written this.
     pub(crate) fn await_log(&mut self, said: &str) {
+        self.await_log_times(said, 1);
+    }
+
+    /// The same, so often.
+    pub(crate) fn await_log_times(&mut self, said: &str, times: usize) {
         for _ in 0..ticks(READY_WITHIN) {
-            if self.log().contains(said) {
+            if self.log().matches(said).count() >= times {
                 return;
             }
             std::thread::sleep(LOOK_EVERY);

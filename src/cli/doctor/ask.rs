@@ -110,6 +110,12 @@ pub(super) async fn mirror(address: SocketAddr) -> Answerer {
     }
 }
 
+/// What the daemon's page says of its being ready, or nothing where nobody says any such thing.
+pub(super) async fn ready(address: SocketAddr) -> String {
+    let Ok(answer) = http(address, Method::GET, "/readyz").await else { return String::new() };
+    String::from_utf8_lossy(&answer.body).into_owned()
+}
+
 /// Asks the mirror for an image, as containerd would.
 pub(super) async fn head(address: SocketAddr, registry: &str, name: &str, reference: &str) -> Head {
     let path = format!("/v2/{name}/manifests/{reference}?ns={registry}");

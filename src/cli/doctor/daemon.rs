@@ -4,14 +4,16 @@
 use std::path::{Path, PathBuf};
 
 use tidehold::config::Config;
-use tidehold::proto::v1::StatusResponse;
+use tidehold::proto::v1::{MissingListener, StatusResponse};
 
 use super::finding::{Finding, bad, ok, warn};
+use super::holder::Holder;
 use super::hosts::Mirror;
+use super::listeners;
 use crate::cli::words;
 
 /// How one starts the daemon.
-const START: &str =
+pub(super) const START: &str =
     "systemctl enable --now tidehold.socket tidehold.service    # no such units: tidehold setup";
 
 /// What was seen of the file of a socket.
@@ -62,10 +64,15 @@ pub(super) struct Facts {
     pub(super) contents: Vec<(String, PathBuf, Door)>,
     /// What the daemon says of itself, where it was reached.
     pub(super) status: Option<Result<StatusResponse, String>>,
+    /// The listeners that it could not have, where its page had to be asked since there is no control socket.
+    pub(super) told_by_page: Vec<MissingListener>,
     /// Who is at the mirror's address.
     pub(super) mirror: Answerer,
     /// Where that is.
     pub(super) at: Mirror,
+    /// Who has the mirror's and the page's address, where we have not and it can be seen.
+    pub(super) mirror_holder: Option<Holder>,
+    pub(super) web_holder: Option<Holder>,
 }
 
 impl Facts {
@@ -74,7 +81,19 @@ impl Facts {
         matches!(self.status, Some(Ok(_)))
     }
 
-    fn file(&self) -> String {
+    /// Whether it runs, as far as it can be known.
+    pub(super) fn runs(&self) -> bool {
+        self.answers() || !self.told_by_page.is_empty()
+    }
+
+    /// The listener of this name, if the daemon could not have it.
+    pub(super) fn missing(&self, name: &str) -> Option<&MissingListener> {
+        let told = self.status.as_ref().and_then(|status| status.as_ref().ok());
+        let told = told.map_or(&self.told_by_page, |status| &status.missing);
+        told.iter().find(|missing| missing.name == name)
+    }
+
+    pub(super) fn file(&self) -> String {
         self.file.as_deref().unwrap_or(Path::new("/etc/tidehold/config.toml")).display().to_string()
     }
 }
@@ -91,10 +110,11 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         findings.extend(content(facts, name, path, door));
     }
     // Where the whole daemon is away, that has been said.
-    let away = matches!(facts.control.1, Door::Missing | Door::Stale);
+    let away = matches!(facts.control.1, Door::Missing | Door::Stale) && !facts.runs();
     if !away || !matches!(facts.mirror, Answerer::Nobody(_)) {
-        findings.push(mirror(facts));
+        findings.push(listeners::mirror(facts));
     }
+    findings.extend(listeners::web(facts));
     findings
 }
 
@@ -116,6 +136,14 @@ fn control(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     match door {
         Door::Open { .. } => {}
+        Door::Missing | Door::Stale if facts.runs() => {
+            let why = facts.missing("control").map_or("nobody listens there", |missing| &missing.why);
+            findings.push(bad(
+                "daemon.control",
+                format!("the daemon runs, and no command can ask it at {shown}: {why}"),
+                "see to that, and the daemon listens there within seconds; or: systemctl restart tidehold",
+            ));
+        }
         Door::Missing => {
             findings.push(bad("daemon.down", format!("the daemon does not run: there is no {shown}"), START));
         }
@@ -175,7 +203,7 @@ fn content(facts: &Facts, name: &str, path: &Path, door: &Door) -> Vec<Finding> 
     match door {
         Door::Open { .. } => {}
         // The same is said of the whole daemon already.
-        Door::Missing | Door::Stale if !facts.answers() => {}
+        Door::Missing | Door::Stale if !facts.runs() => {}
         Door::Missing | Door::Stale => findings.push(bad(
             "daemon.content-socket",
             format!("nobody listens at {shown}, the content socket of {name:?}, though the daemon runs"),
@@ -217,27 +245,4 @@ fn rights(what: &str, path: &Path, door: &Door) -> Option<Finding> {
             format!("chmod 600 {}, and SocketMode=0600 in tidehold.socket", path.display()),
         )
     })
-}
-
-fn mirror(facts: &Facts) -> Finding {
-    let url = facts.at.url();
-    let port = facts.at.0.port();
-    match &facts.mirror {
-        Answerer::Ours => ok("mirror.answers", format!("the mirror answers at {url}")),
-        Answerer::Other(what) => bad(
-            "mirror.other",
-            format!("something else has the mirror's address {url}: {what}"),
-            format!(
-                "see who it is, and stop it: ss -ltnp 'sport = :{port}'\nor give the mirror another port under \
-                 [mirror] in {}",
-                facts.file()
-            ),
-        ),
-        Answerer::Nobody(why) if facts.answers() => bad(
-            "mirror.down",
-            format!("the daemon runs, and nobody answers at {url}: {why}"),
-            "systemctl restart tidehold.socket tidehold.service",
-        ),
-        Answerer::Nobody(why) => bad("mirror.down", format!("nobody answers at {url}: {why}"), START),
-    }
 }

@@ -15,7 +15,10 @@ use super::daemon::{Answerer, Door};
 use super::finding::{Finding, Report, bad, warn};
 use super::hosts::{Folder, Mirror};
 use super::look::Node;
-use super::{Doctor, ask, clients, daemon, disk, hosts, logins, plugins, registries, upstream};
+use super::{
+    Doctor, ask, clients, daemon, disk, holder, hosts, listeners, logins, plugins, registries, units,
+    upstream,
+};
 use crate::cli::{DEFAULT_CONFIG, Failed};
 
 /// Where a unit of systemd may be.
@@ -40,6 +43,7 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
     let sockets: Vec<_> = facts.contents.iter().map(|(name, path, _)| (name.clone(), path.clone())).collect();
 
     let mut found = daemon::judge(&facts);
+    found.extend(units::judge(&node.socket_units(&facts.config, &facts.file())));
     found.extend(disk::judge(&disk_facts(&node, &facts.config, facts.answers())));
     report.add("tidehold", found);
     report.add("registries", upstream_findings(&node, asked, images, &facts).await);
@@ -104,7 +108,30 @@ async fn daemon_facts(node: &Node, named: Option<&Path>) -> daemon::Facts {
     };
     let at = Mirror(listen);
     let mirror = ask::mirror(reachable(listen)).await;
-    daemon::Facts { file, faults, config, control, contents, status, mirror, at }
+    let told_by_page = match &status {
+        Some(Ok(_)) => Vec::new(),
+        Some(Err(_)) | None => listeners::told(&ask::ready(reachable(config.web.listen)).await),
+    };
+    let mut facts = daemon::Facts {
+        file,
+        faults,
+        config,
+        control,
+        contents,
+        status,
+        told_by_page,
+        mirror,
+        at,
+        mirror_holder: None,
+        web_holder: None,
+    };
+    if facts.missing("mirror").is_some() || matches!(facts.mirror, Answerer::Other(_)) {
+        facts.mirror_holder = holder::holder(listen);
+    }
+    if facts.missing("web").is_some() {
+        facts.web_holder = holder::holder(facts.config.web.listen);
+    }
+    facts
 }
 
 /// An address to connect to, where one is listened at that stands for all.

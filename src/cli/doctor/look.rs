@@ -6,13 +6,16 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use tidehold::config::Config;
 use tidehold::node::containerd::Version;
 use tidehold::node::hosts::FILE;
-use tidehold::node::{discover, files};
+use tidehold::node::{discover, files, unit};
 
 use super::daemon::Door;
 use super::disk::Disk;
 use super::hosts::{Folder, Text};
+use super::units;
+use crate::cli::DEFAULT_CONFIG;
 
 /// No folder of registries has more of them than this.
 const MOST_REGISTRIES: usize = 1024;
@@ -95,6 +98,46 @@ impl Node {
             })
         };
         look().map_err(|error| error.to_string())
+    }
+
+    /// Where our socket units listen, and where they should by the configuration of this file. None where no systemd runs,
+    /// or the service that it starts reads another one.
+    pub(super) fn socket_units(&self, config: &Config, file: &str) -> units::Facts {
+        let mut facts = units::Facts { units: Vec::new(), file: file.to_owned() };
+        let own = unit::own(&self.root).ok().flatten();
+        let read = own.map(|flags| flags.config.unwrap_or_else(|| DEFAULT_CONFIG.into()));
+        if !self.has("/run/systemd/system") || read.is_none_or(|read| read != Path::new(file)) {
+            return facts;
+        }
+        let sockets = config.containerds.iter().map(|containerd| &containerd.socket);
+        let sockets = sockets.chain([&config.control.socket]).map(|socket| socket.display().to_string());
+        for (name, wanted) in [
+            ("tidehold.socket", sockets.collect()),
+            ("tidehold-mirror.socket", vec![config.mirror.listen.to_string()]),
+            ("tidehold-web.socket", vec![config.web.listen.to_string()]),
+        ] {
+            let listens = unit::listens(&self.root, name).ok().flatten().unwrap_or_default();
+            let [listens, wanted] =
+                [listens, wanted].map(|all| all.iter().map(|address| self.address(address)).collect());
+            facts.units.push(units::Unit { name, listens, wanted });
+        }
+        facts
+    }
+
+    /// An address as systemd.socket(5) has it, in the one way to write it.
+    fn address(&self, text: &str) -> String {
+        if text.parse::<u16>().is_ok() {
+            return format!("[::]:{text}");
+        }
+        let text = text.replacen("%t", "/run", 1);
+        let path = Path::new(&text);
+        let (Some(folder), Some(name), true) = (path.parent(), path.file_name(), path.is_absolute()) else {
+            return text.parse::<std::net::SocketAddr>().map_or(text, |address| address.to_string());
+        };
+        // By another way to the same folder, as `/var/run` is one to `/run`, it is the same.
+        let folder = files::seen(&self.root, folder);
+        let folder = folder.strip_prefix(&self.root).unwrap_or(&folder);
+        Path::new("/").join(folder).join(name).display().to_string()
     }
 
     /// When that was last written.
@@ -185,6 +228,36 @@ fn started(folder: &Path) -> Option<SystemTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn socket_units_are_read_as_systemd_reads_them() {
+        let root = tempfile::tempdir().unwrap();
+        let node = Node { root: root.path().to_owned() };
+        let write = |path: &str, text: &str| {
+            let at = node.at(Path::new(path));
+            fs::create_dir_all(at.parent().unwrap()).unwrap();
+            fs::write(at, text).unwrap();
+        };
+        let units = |file: &str| node.socket_units(&Config::default(), file).units;
+        write("/etc/systemd/system/tidehold.service", "[Service]\nExecStart=tidehold serve\n");
+        assert!(units(DEFAULT_CONFIG).is_empty(), "no systemd runs");
+        fs::create_dir_all(node.at(Path::new("/run/systemd/system"))).unwrap();
+        assert!(units("/elsewhere.toml").is_empty(), "the service reads another file");
+        fs::create_dir_all(node.at(Path::new("/var"))).unwrap();
+        std::os::unix::fs::symlink("/run", root.path().join("var/run")).unwrap();
+        let sockets =
+            "[Socket]\nListenStream=/var/run/tidehold/content.sock\nListenStream=%t/tidehold/control.sock\n";
+        write("/usr/lib/systemd/system/tidehold.socket", sockets);
+        write("/usr/lib/systemd/system/tidehold-web.socket", "[Socket]\nListenStream=7890\n");
+        let [own, mirror, web] = &units(DEFAULT_CONFIG)[..] else { panic!("three units") };
+        assert_eq!(own.listens, own.wanted);
+        assert_eq!(own.listens, ["/run/tidehold/content.sock", "/run/tidehold/control.sock"]);
+        assert_eq!((mirror.listens.len(), &mirror.wanted[..]), (0, &["127.0.0.1:789".to_owned()][..]));
+        assert_eq!(
+            (&web.listens[..], &web.wanted[..]),
+            (&["[::]:7890".to_owned()][..], &["127.0.0.1:7890".to_owned()][..])
+        );
+    }
 
     #[test]
     fn the_configuration_of_a_process_is_in_its_arguments() {
