@@ -130,10 +130,17 @@ fn other_units(_: Version) {
 fn faulty(_: Version) {
     let node = Node::mirror_only(Version::V2, Kubernetes::Without);
     let good = fs::read_to_string(node.daemon.config()).unwrap();
-    fs::write(node.daemon.config(), format!("{good}\n[cash]\nmax_size = \"1 apple\"\n")).unwrap();
+    fs::write(node.daemon.config(), format!("{good}\n[cash]\n[cache]\nmax_size = \"1 apple\"\n")).unwrap();
     let found = node.examine();
-    let lines = format!("{}:", node.daemon.config().display());
-    found.has("bad", "daemon.configuration", &[&lines, "cash"]);
+    let end = good.lines().count();
+    let file = node.daemon.config().display().to_string();
+    let told: Vec<_> = found.all().into_iter().filter(|finding| finding.level != "ok").collect();
+    let names: Vec<_> = told.iter().map(|finding| finding.name.as_str()).collect();
+    assert_eq!(names, ["daemon.configuration", "daemon.configuration", "daemon.not-examined"], "{found:#?}");
+    assert!(told[0].what.starts_with(&format!("{file}:{}:", end + 2)), "{told:#?}");
+    assert!(told[0].mend.contains("cache") && told[1].what.contains("cache.max_size"), "{told:#?}");
+    assert!(told[2].what.contains("registries") && told[2].mend.contains("serve --check"), "{told:#?}");
+    assert_eq!(found.code, Some(1));
     fs::write(node.daemon.config(), good).unwrap();
     node.is_well();
 }

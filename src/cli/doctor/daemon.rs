@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use tidehold::config::Config;
+use tidehold::config::{Config, Fault, LoadError};
 use tidehold::proto::v1::{MissingListener, StatusResponse};
 
 use super::finding::{Finding, bad, ok, warn};
@@ -54,9 +54,7 @@ pub(super) enum Answerer {
 pub(super) struct Facts {
     /// The configuration's file, where there is one.
     pub(super) file: Option<PathBuf>,
-    /// What its faults are, if any; and whether there could be read anything at all.
-    pub(super) faults: Option<String>,
-    /// What holds, the defaults where it is faulty.
+    /// What holds.
     pub(super) config: Config,
     /// The control socket.
     pub(super) control: (PathBuf, Door),
@@ -119,15 +117,43 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
 }
 
 fn configuration(facts: &Facts) -> Finding {
-    match (&facts.faults, &facts.file) {
-        (Some(faults), _) => bad(
-            "daemon.configuration",
-            format!("the daemon's configuration is not valid:\n{faults}"),
-            "mend these lines, then: systemctl restart tidehold",
-        ),
-        (None, Some(file)) => ok("daemon.configuration", format!("{} is valid", file.display())),
-        (None, None) => ok("daemon.configuration", "there is no configuration, so the defaults hold"),
+    match &facts.file {
+        Some(file) => ok("daemon.configuration", format!("{} is valid", file.display())),
+        None => ok("daemon.configuration", "there is no configuration, so the defaults hold"),
     }
+}
+
+/// All that can be said of a daemon whose configuration has faults: each of them. What it would have where the rest holds,
+/// and what defaults would have in its place, is not what the node has.
+pub(super) fn faulty(file: &Path, error: &LoadError) -> Vec<Finding> {
+    let name = "daemon.configuration";
+    // As the node calls it, wherever that is seen from.
+    let file = file.display();
+    let mut findings: Vec<_> = match error {
+        LoadError::Unreadable { source, .. } => {
+            let mend = format!("see that it is there, and who may read it: ls -l {file}");
+            vec![bad(name, format!("{file} cannot be read: {source}"), mend)]
+        }
+        LoadError::Faulty(faults) => {
+            let told = faults.iter().map(|fault| {
+                let Fault { line, column, key, problem, instead } = fault;
+                let key = if key.is_empty() { String::new() } else { format!("{key}: ") };
+                let mend = if instead.is_empty() { "mend this line" } else { instead };
+                bad(name, format!("{file}:{line}:{column}: {key}{problem}"), mend)
+            });
+            told.collect()
+        }
+    };
+    findings.push(warn(
+        "daemon.not-examined",
+        "the daemon's sockets, its mirror, the disk of its hold, registries, logins, and whether containerd and other \
+         clients come to it were not examined: what they should be, the configuration says",
+        format!(
+            "mend it, see that it is valid, have the daemon read it, and examine the rest:\n  \
+             tidehold serve --check --config {file}\n  systemctl restart tidehold\n  tidehold doctor"
+        ),
+    ));
+    findings
 }
 
 fn control(facts: &Facts) -> Vec<Finding> {
@@ -187,7 +213,7 @@ fn answered(facts: &Facts, status: &StatusResponse) -> Vec<Finding> {
         facts.contents.iter().any(|(own, socket, _)| own == name && socket == Path::new(path))
     };
     let differs = told.len() != facts.contents.len() || !told.iter().all(written);
-    if facts.faults.is_none() && (differs || Path::new(&status.data_dir) != facts.config.data_dir) {
+    if differs || Path::new(&status.data_dir) != facts.config.data_dir {
         findings.push(warn(
             "daemon.other-configuration",
             format!("the daemon runs with something else than {} says now", facts.file()),

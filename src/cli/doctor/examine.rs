@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use tidehold::clock;
-use tidehold::config::{Config, LoadError};
+use tidehold::config::Config;
 use tidehold::node::discover::blobs;
 use tidehold::oci::{ImageName, Reference};
 use url::Url;
@@ -38,7 +38,23 @@ pub(super) fn images(references: &[String]) -> Result<Vec<ImageName>, Failed> {
 pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
     let node = Node { root: asked.root.clone() };
     let mut report = Report::default();
-    let facts = daemon_facts(&node, asked.config.as_deref()).await;
+    let mut containerds = Vec::new();
+    for (socket, config) in chosen(&node, &asked.containerd, &asked.containerd_config) {
+        containerds.push(look_at(&node, socket, config).await);
+    }
+    let default = Path::new(DEFAULT_CONFIG);
+    let file = asked.config.as_deref().or_else(|| node.at(default).exists().then_some(default));
+    let config = match file.map_or_else(|| Ok(Config::default()), |file| Config::load(&node.at(file))) {
+        Ok(config) => config,
+        Err(error) => {
+            report.add("tidehold", daemon::faulty(file.unwrap_or(default), &error));
+            for containerd in &containerds {
+                report.add(containerd.title(), by_itself(containerd, &containerds));
+            }
+            return report;
+        }
+    };
+    let facts = daemon_facts(&node, file.map(Path::to_owned), config).await;
     let mirror = facts.at;
     let sockets: Vec<_> = facts.contents.iter().map(|(name, path, _)| (name.clone(), path.clone())).collect();
 
@@ -49,10 +65,6 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
     report.add("registries", upstream_findings(&node, asked, images, &facts).await);
     report.add("credentials", logins(&node, &facts.config).await);
 
-    let mut containerds = Vec::new();
-    for (socket, config) in chosen(&node, &asked.containerd, &asked.containerd_config) {
-        containerds.push(look_at(&node, socket, config).await);
-    }
     let elsewhere = clients::name_us(&other_texts(&node), mirror);
     let folders = folders(&node, asked, &containerds, elsewhere);
     let mirrored = elsewhere || folders.iter().any(|folder| names_us(folder, mirror));
@@ -75,19 +87,7 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
     report
 }
 
-async fn daemon_facts(node: &Node, named: Option<&Path>) -> daemon::Facts {
-    let default = Path::new(DEFAULT_CONFIG);
-    let file = named.or_else(|| node.at(default).exists().then_some(default)).map(Path::to_owned);
-    let loaded = file.as_deref().map_or_else(|| Ok(Config::default()), |file| Config::load(&node.at(file)));
-    let (config, faults) = match loaded {
-        Ok(config) => (config, None),
-        Err(LoadError::Faulty(faults)) => (Config::default(), Some(faults.to_string())),
-        Err(error @ LoadError::Unreadable { .. }) => {
-            let why =
-                std::error::Error::source(&error).map_or_else(String::new, |source| format!(": {source}"));
-            (Config::default(), Some(format!("{error}{why}")))
-        }
-    };
+async fn daemon_facts(node: &Node, file: Option<PathBuf>, config: Config) -> daemon::Facts {
     let control = (config.control.socket.clone(), node.door(&config.control.socket).await);
     let mut contents = Vec::new();
     for containerd in &config.containerds {
@@ -114,7 +114,6 @@ async fn daemon_facts(node: &Node, named: Option<&Path>) -> daemon::Facts {
     };
     let mut facts = daemon::Facts {
         file,
-        faults,
         config,
         control,
         contents,
@@ -327,19 +326,37 @@ fn of_containerd(containerd: &Containerd, all: &[Containerd], used: &Used<'_>) -
         }));
     }
     if let Ok(settings) = &containerd.settings {
-        findings.extend(registries::judge(&registries::Facts {
-            version: containerd.version,
-            files: &containerd.files,
-            settings,
-            config: &config,
-            unread: &containerd.unread,
-            cri: plugins::has_cri(containerd.plugins()),
-            restart: containerd.restart,
-        }));
-        findings.extend(shared(containerd, settings, all));
+        findings.extend(of_settings(containerd, settings, all));
         findings.extend(order(containerd, settings, used));
     }
     findings.extend(clients::proxy(&containerd.running.environment, used.mirror, containerd.restart));
+    findings
+}
+
+/// What can be said of it whatever the daemon's configuration.
+fn by_itself(containerd: &Containerd, all: &[Containerd]) -> Vec<Finding> {
+    let mut findings = containerd.judge();
+    if let Ok(settings) = &containerd.settings {
+        findings.extend(of_settings(containerd, settings, all));
+    }
+    findings
+}
+
+fn of_settings(
+    containerd: &Containerd,
+    settings: &tidehold::node::containerd::Settings,
+    all: &[Containerd],
+) -> Vec<Finding> {
+    let mut findings = registries::judge(&registries::Facts {
+        version: containerd.version,
+        files: &containerd.files,
+        settings,
+        config: &containerd.editable(),
+        unread: &containerd.unread,
+        cri: plugins::has_cri(containerd.plugins()),
+        restart: containerd.restart,
+    });
+    findings.extend(shared(containerd, settings, all));
     findings
 }
 
