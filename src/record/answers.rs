@@ -124,10 +124,15 @@ pub(super) struct Answers {
 }
 
 /// The spans that are over.
+#[derive(Default)]
 struct Past {
     /// What there was in all when the running span began.
     before: Count,
+    /// How much of what there is in all was written down.
+    written: Count,
     spans: VecDeque<(u64, Count)>,
+    /// What is still to be written of those that are over.
+    unwritten: VecDeque<(u64, Count)>,
 }
 
 /// How often each ending came about, how many manifests were given, and how many requests were counted.
@@ -170,6 +175,11 @@ impl Past {
         let more = self.spans.len().saturating_sub(MOST_SPANS);
         self.spans.drain(..more);
     }
+
+    /// What has come since something was written, which then counts as written.
+    fn since_written(&mut self, sum: Count) -> Count {
+        sum.since(&std::mem::replace(&mut self.written, sum))
+    }
 }
 
 impl Answers {
@@ -179,7 +189,7 @@ impl Answers {
             given: AtomicU64::new(0),
             counted: AtomicU64::new(0),
             running: AtomicU64::new(span(now)),
-            past: Mutex::new(Past { before: Count::default(), spans: VecDeque::new() }),
+            past: Mutex::default(),
         }
     }
 
@@ -239,31 +249,51 @@ impl Answers {
         past.keep(span(at), count);
     }
 
-    /// The span that is running, as far as it has come.
-    pub(super) fn end(&self) -> Option<v1::AnsweredSpan> {
-        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = self.sum().since(&past.before);
-        (count != Count::default()).then(|| told(self.running.load(Ordering::Relaxed), count))
+    /// Forgets what was taken up: it comes again.
+    pub(super) fn take_up_afresh(&self) {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner).spans.clear();
     }
 
-    /// Ends the running span where it is over, and answers with it.
-    pub(super) fn turn(&self, now: SystemTime) -> Option<v1::AnsweredSpan> {
+    /// What is to be written of each span: what has come since, or all of it.
+    pub(super) fn write(&self, all: bool) -> Vec<v1::AnsweredSpan> {
+        let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
+        let (running, sum) = (self.running.load(Ordering::Relaxed), self.sum());
+        let since = past.since_written(sum);
+        let over = std::mem::take(&mut past.unwritten);
+        let due: Vec<_> = match all {
+            true => past.spans.iter().copied().chain([(running, sum.since(&past.before))]).collect(),
+            false => over.into_iter().chain([(running, since)]).collect(),
+        };
+        let some = due.into_iter().filter(|(_, count)| *count != Count::default());
+        some.map(|(number, count)| told(number, count)).collect()
+    }
+
+    /// Ends the running span where it is over.
+    pub(super) fn turn(&self, now: SystemTime) {
         let number = span(now);
-        if self.running.load(Ordering::Relaxed) == number {
-            return None;
+        if self.is_running(number) {
+            return;
         }
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        let over = self.running.swap(number, Ordering::Relaxed);
-        if over == number {
-            return None;
+        if self.is_running(number) {
+            return;
         }
+        let over = self.running.swap(number, Ordering::Relaxed);
         let sum = self.sum();
-        let count = sum.since(&past.before);
+        let (count, since) = (sum.since(&past.before), past.since_written(sum));
         past.before = sum;
         past.keep(over, count);
+        past.unwritten.push_back((over, since));
         let oldest = number.saturating_sub(MOST_SPANS as u64);
         past.spans.retain(|(number, _)| *number > oldest);
-        (count != Count::default()).then(|| told(over, count))
+        past.unwritten.retain(|(number, _)| *number > oldest);
+    }
+
+    /// Whether what happened in that span goes to the one that is running: what ends late began in an earlier one. Where
+    /// it is a day earlier, the clock was set back.
+    fn is_running(&self, number: u64) -> bool {
+        let running = self.running.load(Ordering::Relaxed);
+        number <= running && running - number < MOST_SPANS as u64
     }
 
     fn sum(&self) -> Count {

@@ -20,9 +20,9 @@ const MOST_READINGS: usize = 64;
 /// How many repositories are named that something was spent on.
 const MOST_SPENDERS: usize = 50;
 
-/// A pace is told of readings that are no older than this, from the first to the last of which this has passed.
+/// A pace is told of readings that are no older than this, and over this time at least: images come in bursts.
 const PACE_WITHIN: Duration = Duration::from_secs(60 * 60);
-const PACE_OVER: Duration = Duration::from_secs(60);
+const PACE_OVER: Duration = Duration::from_secs(15 * 60);
 
 /// What a registry said was left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,16 +137,13 @@ fn runs_out_at(
 ) -> Option<SystemTime> {
     let young = |at: &SystemTime| now.duration_since(*at).is_ok_and(|age| age <= PACE_WITHIN);
     let (first_at, first) = readings.iter().find(|(at, _)| young(at))?;
-    let (last_at, last) = readings.back()?;
+    let (_, last) = readings.back()?;
     let spent = u32::try_from(first - last).ok().filter(|spent| *spent > 0)?;
     let left = u32::try_from(*last).ok()?;
-    // Nobody knows how it goes on from a moment's worth of pulls.
-    let over = last_at.duration_since(*first_at).ok()?.max(PACE_OVER);
+    let over = now.duration_since(*first_at).ok()?.max(PACE_OVER);
     let lasts = over.checked_mul(left)?.checked_div(spent)?;
     let window = window.unwrap_or(SPENT_WITHIN);
-    let at = last_at.checked_add(lasts)?;
-    // What should have run out by now has gone slower since.
-    (lasts < window && at > now).then_some(at)
+    (left > 0 && lasts < window).then(|| now.checked_add(lasts)).flatten()
 }
 
 /// What each registry, or only this one, allows, and what was spent there. Of gates nothing is known here.
@@ -221,9 +218,18 @@ mod tests {
 
     #[test]
     fn the_forecast_goes_by_the_pace_of_the_last_hour() {
-        // 10 in 10 minutes: the 80 that are left last for another 80.
-        let limit = limit(&[(0, 90), (5, 85), (10, 80)], 10);
-        assert_eq!((limit.remaining, limit.limit, time(limit.runs_out_at)), (80, Some(100), Some(90)));
+        // 10 in 20 minutes: the 80 that are left last for another 160.
+        let readings = [(0, 90), (5, 85), (10, 80)];
+        let told = limit(&readings, 20);
+        assert_eq!((told.remaining, told.limit, time(told.runs_out_at)), (80, Some(100), Some(180)));
+        assert_eq!(time(limit(&readings, 40).runs_out_at), Some(360), "it has gone slower since");
+    }
+
+    #[test]
+    fn one_image_is_no_pace() {
+        assert_eq!(limit(&[(0, 100), (0, 98)], 1).runs_out_at, None);
+        // A burst is, as if it took a quarter of an hour.
+        assert_eq!(time(limit(&[(0, 100), (1, 50)], 1).runs_out_at), Some(16));
     }
 
     #[test]
@@ -232,7 +238,6 @@ mod tests {
         assert_eq!(limit(&[(0, 90)], 0).runs_out_at, None);
         assert_eq!(limit(&[(0, 90), (1, 20), (2, 95)], 2).runs_out_at, None, "it has come back");
         assert_eq!(limit(&[(0, 90), (10, 80)], 300).runs_out_at, None, "too long ago");
-        assert_eq!(limit(&[(0, 90), (10, 10)], 12).runs_out_at, None, "it has gone slower since");
         assert_eq!(limit(&[(0, 5), (10, -1)], 10).runs_out_at, None, "it has run out");
     }
 

@@ -3,6 +3,9 @@
 //! A line is a protobuf message with its length in front. Nobody waits for it to be written, and it is never synced: after
 //! a crash the last of it may be missing or torn, and what is torn is cut off. Losing all of it costs nothing but the
 //! memory of what was.
+//!
+//! Sums are asked for every few seconds, by the thread that writes, and written as what has come since. A file that
+//! follows another one begins with all of them, so that they outlast the lines of which they are the sums.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Write as _};
@@ -15,13 +18,15 @@ use std::time::Duration;
 
 use prost::Message as _;
 
+use crate::clock;
 use crate::proto::v1;
 
 /// How large the file may grow before it becomes the one before.
 const MOST_BYTES: u64 = 4 << 20;
 
-/// The longest line that is read again, in bytes.
-const MOST_LINE_BYTES: usize = 64 << 10;
+/// The longest line, and the most that all sums take, in bytes.
+const MOST_LINE_BYTES: u64 = 64 << 10;
+const MOST_SUMS_BYTES: u64 = 4 << 20;
 
 /// How many lines may wait to be written: more are lost.
 const MOST_WAITING: usize = 4096;
@@ -29,10 +34,13 @@ const MOST_WAITING: usize = 4096;
 /// How long a line may wait before it is handed to the system.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 
+/// How often what has come to the sums is written.
+const SUMS_AFTER: Duration = Duration::from_secs(10);
+
 /// One thing that happened.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Line {
-    #[prost(oneof = "What", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "What", tags = "1, 2, 5, 6")]
     pub(super) what: Option<What>,
 }
 
@@ -42,12 +50,10 @@ pub(super) enum What {
     Sent(v1::UpstreamRequest),
     #[prost(message, tag = "2")]
     Decided(DecidedLine),
-    #[prost(message, tag = "3")]
-    Given(GivenLine),
-    #[prost(message, tag = "4")]
-    Answered(v1::AnsweredSpan),
     #[prost(message, tag = "5")]
     Arrived(ArrivedLine),
+    #[prost(message, tag = "6")]
+    Sums(SumsLine),
 }
 
 /// How a blob came: from which repository, when, in how many bytes, and for how many counted requests.
@@ -74,25 +80,47 @@ pub(super) struct DecidedLine {
     pub(super) decision: Option<v1::Decision>,
 }
 
-/// The manifests that were given in a span of time that began then, and the bytes that were downloaded.
+/// Sums by spans of time: all that they come to, or what has come to them since the line before.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct GivenLine {
+pub(super) struct SumsLine {
+    /// What lines before this one say is part of it.
+    #[prost(bool, tag = "1")]
+    pub(super) all: bool,
+    #[prost(message, repeated, tag = "2")]
+    pub(super) spent: Vec<SpentSpan>,
+    #[prost(message, repeated, tag = "3")]
+    pub(super) answered: Vec<v1::AnsweredSpan>,
+}
+
+/// What was spent in a span of time that began then.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct SpentSpan {
     #[prost(message, optional, tag = "1")]
     pub(super) at: Option<prost_types::Timestamp>,
     #[prost(message, repeated, tag = "2")]
-    pub(super) to: Vec<Given>,
+    pub(super) on: Vec<SpentOn>,
 }
 
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Given {
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct SpentOn {
     #[prost(string, tag = "1")]
     pub(super) registry: String,
     #[prost(string, tag = "2")]
     pub(super) repository: String,
     #[prost(uint64, tag = "3")]
-    pub(super) times: u64,
+    pub(super) requests: u64,
     #[prost(uint64, tag = "4")]
+    pub(super) counted: u64,
+    #[prost(uint64, tag = "5")]
+    pub(super) given: u64,
+    #[prost(uint64, tag = "6")]
     pub(super) downloaded_bytes: u64,
+}
+
+/// Who knows the sums. Asked by one thread alone.
+pub(super) trait Sums: Send + 'static {
+    /// All of it, or what has come since it was asked last.
+    fn sums(&self, all: bool) -> SumsLine;
 }
 
 impl Line {
@@ -104,17 +132,21 @@ impl Line {
         Self { what: Some(What::Decided(line)) }
     }
 
-    pub(super) fn answered(span: v1::AnsweredSpan) -> Self {
-        Self { what: Some(What::Answered(span)) }
-    }
-
     pub(super) fn arrived(line: ArrivedLine) -> Self {
         Self { what: Some(What::Arrived(line)) }
     }
 
-    pub(super) fn given(line: GivenLine) -> Self {
-        Self { what: Some(What::Given(line)) }
+    fn sums(line: SumsLine) -> Self {
+        Self { what: Some(What::Sums(line)) }
     }
+}
+
+/// A file that is ready to be written to.
+pub(super) struct Opened {
+    file: File,
+    length: u64,
+    now: PathBuf,
+    before: PathBuf,
 }
 
 /// A file that is written by a thread of its own.
@@ -127,7 +159,7 @@ struct Writing {
     thread: JoinHandle<()>,
 }
 
-impl Journal {
+impl Opened {
     /// Opens the journal in a folder, making that where it is missing, with what was written before.
     pub(super) fn open(folder: &Path) -> io::Result<(Self, Vec<Line>)> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
@@ -138,13 +170,21 @@ impl Journal {
         let file = opened(&now)?;
         // What was torn off by a crash would make what comes after it unreadable.
         file.set_len(whole)?;
-        let (sender, receiver) = sync_channel(MOST_WAITING);
-        let writer = Writer { file: BufWriter::new(file), length: whole, now, before };
-        let thread =
-            std::thread::Builder::new().name("record".to_owned()).spawn(move || writer.run(&receiver))?;
-        Ok((Self { writing: Mutex::new(Some(Writing { lines: sender, thread })) }, lines))
+        Ok((Self { file, length: whole, now, before }, lines))
     }
 
+    /// Begins to write, the lines that it is given and these sums.
+    pub(super) fn start(self, sums: impl Sums) -> io::Result<Journal> {
+        let Self { file, length, now, before } = self;
+        let (sender, receiver) = sync_channel(MOST_WAITING);
+        let writer = Writer { file: BufWriter::new(file), length, now, before, sums };
+        let thread =
+            std::thread::Builder::new().name("record".to_owned()).spawn(move || writer.run(&receiver))?;
+        Ok(Journal { writing: Mutex::new(Some(Writing { lines: sender, thread })) })
+    }
+}
+
+impl Journal {
     /// Writes a line, some time soon; or never, where there are too many.
     pub(super) fn write(&self, line: Line) {
         let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -178,14 +218,16 @@ impl Journal {
     }
 }
 
-struct Writer {
+struct Writer<S> {
     file: BufWriter<File>,
+    /// How much was written to it, without the sums that it begins with.
     length: u64,
     now: PathBuf,
     before: PathBuf,
+    sums: S,
 }
 
-impl Writer {
+impl<S: Sums> Writer<S> {
     fn run(mut self, lines: &Receiver<Line>) {
         if let Err(error) = self.write_all(lines) {
             let path = self.now.display();
@@ -194,13 +236,27 @@ impl Writer {
     }
 
     fn write_all(&mut self, lines: &Receiver<Line>) -> io::Result<()> {
+        let mut summed_at = clock::instant();
         loop {
-            match lines.recv_timeout(FLUSH_AFTER) {
-                Ok(line) => self.write(&line)?,
-                Err(RecvTimeoutError::Timeout) => self.file.flush()?,
-                Err(RecvTimeoutError::Disconnected) => return self.file.flush(),
+            let ended = match lines.recv_timeout(FLUSH_AFTER) {
+                Ok(line) => self.write(&line).map(|()| false)?,
+                Err(RecvTimeoutError::Timeout) => self.file.flush().map(|()| false)?,
+                Err(RecvTimeoutError::Disconnected) => true,
+            };
+            if ended || summed_at.elapsed() >= SUMS_AFTER {
+                self.write_since()?;
+                summed_at = clock::instant();
+            }
+            if ended {
+                return self.file.flush();
             }
         }
+    }
+
+    /// Writes what has come to the sums.
+    fn write_since(&mut self) -> io::Result<()> {
+        let since = self.sums.sums(false);
+        if since == SumsLine::default() { Ok(()) } else { self.write(&Line::sums(since)) }
     }
 
     fn write(&mut self, line: &Line) -> io::Result<()> {
@@ -208,12 +264,20 @@ impl Writer {
         self.file.write_all(&bytes)?;
         self.length = self.length.saturating_add(bytes.len() as u64);
         if self.length >= MOST_BYTES {
-            self.file.flush()?;
-            fs::rename(&self.now, &self.before)?;
-            self.file = BufWriter::new(opened(&self.now)?);
-            self.length = 0;
+            self.write_on()?;
         }
         Ok(())
+    }
+
+    /// Goes on in another file.
+    fn write_on(&mut self) -> io::Result<()> {
+        self.file.flush()?;
+        fs::rename(&self.now, &self.before)?;
+        self.file = BufWriter::new(opened(&self.now)?);
+        self.length = 0;
+        let all = Line::sums(self.sums.sums(true));
+        self.file.write_all(&all.encode_length_delimited_to_vec())?;
+        self.file.flush()
     }
 }
 
@@ -226,7 +290,7 @@ fn read(path: &Path) -> io::Result<(Vec<Line>, u64)> {
     let mut bytes = Vec::new();
     match File::open(path) {
         // One that somebody else made larger is read as far as we would have written it.
-        Ok(file) => file.take(MOST_BYTES + MOST_LINE_BYTES as u64).read_to_end(&mut bytes)?,
+        Ok(file) => file.take(MOST_BYTES + MOST_SUMS_BYTES + MOST_LINE_BYTES).read_to_end(&mut bytes)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
         Err(error) => return Err(error),
     };

@@ -17,7 +17,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 pub use answers::{Ending, Front, Kind};
@@ -32,7 +32,7 @@ use answers::Answers;
 use budget::Limits;
 use decisions::Decisions;
 use downloads::Downloads;
-use journal::{ArrivedLine, Journal, Line};
+use journal::{ArrivedLine, Journal, Line, Opened, SumsLine};
 use metrics::{From, Metrics};
 use requests::Requests;
 use spending::{Spending, Spent};
@@ -92,13 +92,14 @@ impl Record {
     /// Keeps it in a folder too, after taking up what was told there before. A folder that cannot be used is told in the
     /// log, and keeps nobody from anything else. Waits for the disk.
     pub fn keep_in(&self, folder: &Path) {
-        match Journal::open(folder) {
-            Ok((journal, lines)) => {
-                for line in lines {
-                    self.take_up(line);
-                }
-                let _ = self.inner.journal.set(journal);
+        let journal = Opened::open(folder).and_then(|(opened, lines)| {
+            for line in lines {
+                self.take_up(line);
             }
+            opened.start(Arc::downgrade(&self.inner))
+        });
+        match journal {
+            Ok(journal) => drop(self.inner.journal.set(journal)),
             Err(error) => {
                 let folder = folder.display();
                 tracing::warn!(%folder, %error, "what happens is not kept across restarts");
@@ -123,7 +124,7 @@ impl Record {
         let Inner { requests, metrics, journal, .. } = &*self.inner;
         metrics.sent(&request);
         if let (true, Some(Ok(at))) = (request.counted, request.at.map(SystemTime::try_from)) {
-            self.turn(at);
+            self.inner.answers.turn(at);
             self.inner.answers.counted();
         }
         self.spend(&request);
@@ -144,23 +145,24 @@ impl Record {
 
     /// Something was answered.
     pub fn answered(&self, front: Front, kind: Kind, ending: Ending, now: SystemTime) {
-        self.turn(now);
+        self.inner.answers.turn(now);
         self.inner.answers.count(front, kind, ending);
     }
 
     /// A client was given a manifest that it would have asked the registry for.
     pub fn given_manifest(&self, repository: &Repository, now: SystemTime) {
-        self.turn(now);
+        self.inner.answers.turn(now);
         self.inner.answers.given();
         let (registry, name) = (repository.registry().as_str(), repository.name());
-        self.spend_now(registry, name, Spent { given: 1, ..Spent::default() }, now);
+        self.money().spending.spend(registry, name, Spent { given: 1, ..Spent::default() }, now);
     }
 
     /// Bytes of an answer of a registry have come.
     pub fn downloaded(&self, from: &Repository, bytes: u64, now: SystemTime) {
         let (registry, name) = (from.registry().as_str(), from.name());
         self.inner.metrics.downloaded(registry, bytes);
-        self.spend_now(registry, name, Spent { downloaded_bytes: bytes, ..Spent::default() }, now);
+        let more = Spent { downloaded_bytes: bytes, ..Spent::default() };
+        self.money().spending.spend(registry, name, more, now);
     }
 
     /// A blob or manifest that was not held is, after so many bytes and so many counted requests.
@@ -257,7 +259,7 @@ impl Record {
 
     /// What was answered over the last day, in spans.
     pub fn history(&self, now: SystemTime) -> Vec<v1::AnsweredSpan> {
-        self.turn(now);
+        self.inner.answers.turn(now);
         self.inner.answers.history(now)
     }
 
@@ -284,38 +286,15 @@ impl Record {
     /// Brings to the disk what is to be kept. Waits for it.
     pub fn close(&self) {
         let Some(journal) = self.inner.journal.get() else { return };
-        let last = self.money().spending.end();
-        if let Some(given) = last {
-            journal.write_in_turn(Line::given(given));
-        }
         for decision in self.inner.decisions.grown() {
             journal.write_in_turn(Line::decided(decision));
-        }
-        if let Some(span) = self.inner.answers.end() {
-            journal.write_in_turn(Line::answered(span));
         }
         journal.close();
     }
 
-    /// Writes down the span of time that is over, where one is.
-    fn turn(&self, now: SystemTime) {
-        if let Some(span) = self.inner.answers.turn(now) {
-            write(self.inner.journal.get(), || Line::answered(span));
-        }
-    }
-
-    fn spend_now(&self, registry: &str, repository: &str, more: Spent, now: SystemTime) {
-        let ended = self.money().spending.spend_now(registry, repository, more, now);
-        if let Some(given) = ended {
-            write(self.inner.journal.get(), || Line::given(given));
-        }
-    }
-
     fn spend(&self, request: &v1::UpstreamRequest) {
         let mut money = self.money();
-        if let Some(left) = Left::of(request) {
-            money.limits.read(&request.registry, left);
-        }
+        money.read(request);
         let at = request.at.and_then(|at| SystemTime::try_from(at).ok()).unwrap_or(self.inner.started_at);
         money.spending.sent(&request.registry, &request.repository, request.counted, at);
     }
@@ -323,29 +302,46 @@ impl Record {
     fn take_up(&self, line: Line) {
         match line.what {
             Some(journal::What::Sent(request)) => {
-                self.spend(&request);
+                self.money().read(&request);
                 self.inner.requests.push(request);
             }
             Some(journal::What::Decided(decision)) => {
                 self.inner.decisions.take_up(decision.reference, decision.decision.unwrap_or_default());
             }
-            Some(journal::What::Given(given)) => {
-                let Some(at) = given.at.and_then(|at| SystemTime::try_from(at).ok()) else { return };
-                let mut money = self.money();
-                for one in given.to {
-                    let (given, downloaded_bytes) = (one.times, one.downloaded_bytes);
-                    let more = Spent { given, downloaded_bytes, ..Spent::default() };
-                    money.spending.spend(&one.registry, &one.repository, more, at);
-                }
-            }
             Some(journal::What::Arrived(line)) => self.inner.downloads.arrived(line),
-            Some(journal::What::Answered(span)) => self.inner.answers.take_up(span),
+            Some(journal::What::Sums(SumsLine { all, spent, answered })) => {
+                let mut money = self.money();
+                if all {
+                    money.spending = Spending::default();
+                    self.inner.answers.take_up_afresh();
+                }
+                spent.into_iter().for_each(|span| money.spending.take_up(span));
+                answered.into_iter().for_each(|span| self.inner.answers.take_up(span));
+            }
             None => {}
         }
     }
 
     fn money(&self) -> MutexGuard<'_, Money> {
         self.inner.money.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Money {
+    /// Takes note of what the answer to a request said is left.
+    fn read(&mut self, request: &v1::UpstreamRequest) {
+        if let Some(left) = Left::of(request) {
+            self.limits.read(&request.registry, left);
+        }
+    }
+}
+
+/// What the journal asks for; nothing once the record is gone.
+impl journal::Sums for Weak<Inner> {
+    fn sums(&self, all: bool) -> SumsLine {
+        let Some(inner) = self.upgrade() else { return SumsLine::default() };
+        let spent = inner.money.lock().unwrap_or_else(PoisonError::into_inner).spending.write(all);
+        SumsLine { all, spent, answered: inner.answers.write(all) }
     }
 }
 

@@ -1,10 +1,11 @@
-//! What was spent on which repository, in spans of five minutes, for as long as Docker Hub's window.
+//! What was spent on which repository, in spans of five minutes, for as long as Docker Hub's window; and what of it is
+//! still to be written down.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::budget::SPENT_WITHIN;
-use super::journal::{Given, GivenLine};
+use super::journal::{SpentOn, SpentSpan};
 
 /// How long a span is, and how many repositories it tells apart; what is more goes under one name.
 const SPAN: Duration = Duration::from_secs(300);
@@ -12,12 +13,13 @@ const MOST_SPANS: u64 = SPENT_WITHIN.as_secs() / SPAN.as_secs();
 const MOST_REPOSITORIES: usize = 1024;
 const OTHERS: &str = "(others)";
 
+/// How many repositories of a span are told apart where all spans are written at once.
+const MOST_WRITTEN: usize = 128;
+
 #[derive(Default)]
 pub(super) struct Spending {
     /// By their numbers since the epoch, the oldest first.
     spans: VecDeque<(u64, Places)>,
-    /// The span of which it was not yet written down what was given.
-    unwritten: Option<u64>,
 }
 
 /// What was spent on one repository.
@@ -40,25 +42,79 @@ impl Spent {
         self.given += more.given;
         self.downloaded_bytes += more.downloaded_bytes;
     }
+
+    fn since(&self, before: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_sub(before.requests),
+            counted: self.counted.saturating_sub(before.counted),
+            given: self.given.saturating_sub(before.given),
+            downloaded_bytes: self.downloaded_bytes.saturating_sub(before.downloaded_bytes),
+        }
+    }
+
+    fn told(self, registry: &str, repository: &str) -> SpentOn {
+        let Self { requests, counted, given, downloaded_bytes } = self;
+        let (registry, repository) = (registry.to_owned(), repository.to_owned());
+        SpentOn { registry, repository, requests, counted, given, downloaded_bytes }
+    }
 }
 
 /// By the registry, and by the name of the repository.
 #[derive(Default)]
 struct Places {
-    registries: BTreeMap<String, BTreeMap<String, Spent>>,
+    registries: BTreeMap<String, BTreeMap<String, Place>>,
     /// How many repositories these are.
     repositories: usize,
+    /// Whether some of it is still to be written.
+    unwritten: bool,
+}
+
+#[derive(Default)]
+struct Place {
+    spent: Spent,
+    /// How much of that was written.
+    written: Spent,
 }
 
 impl Places {
     fn each(&self) -> impl Iterator<Item = (&str, &str, Spent)> {
         self.registries.iter().flat_map(|(registry, repositories)| {
-            repositories.iter().map(|(repository, spent)| (registry.as_str(), repository.as_str(), *spent))
+            let each = repositories.iter();
+            each.map(|(repository, place)| (registry.as_str(), repository.as_str(), place.spent))
         })
     }
 
+    /// What is still to be written, which then counts as written.
+    fn since(&mut self) -> Vec<SpentOn> {
+        let mut since = Vec::new();
+        for (registry, repositories) in &mut self.registries {
+            for (repository, place) in repositories {
+                let more = place.spent.since(std::mem::replace(&mut place.written, place.spent));
+                if more != Spent::default() {
+                    since.push(more.told(registry, repository));
+                }
+            }
+        }
+        self.unwritten = false;
+        since
+    }
+
+    /// All of it, the least as one; it then counts as written.
+    fn all(&mut self) -> Vec<SpentOn> {
+        self.since();
+        let mut each: Vec<_> = self.each().collect();
+        each.sort_by_key(|(.., spent)| std::cmp::Reverse((spent.counted, spent.given, spent.requests)));
+        let mut others = Spent::default();
+        each.iter().skip(MOST_WRITTEN).for_each(|(.., spent)| others.add(*spent));
+        each.truncate(MOST_WRITTEN);
+        let told = each.into_iter().chain([(OTHERS, OTHERS, others)]);
+        told.filter(|(.., spent)| *spent != Spent::default())
+            .map(|(registry, repository, spent)| spent.told(registry, repository))
+            .collect()
+    }
+
     /// What is to be added to. What is there already is found without making anything.
-    fn of(&mut self, registry: &str, repository: &str) -> Option<&mut Spent> {
+    fn of(&mut self, registry: &str, repository: &str) -> Option<&mut Place> {
         let known = self.registries.get(registry).is_some_and(|of| of.contains_key(repository));
         let (registry, repository) = match known || self.repositories < MOST_REPOSITORIES {
             true => (registry, repository),
@@ -66,7 +122,7 @@ impl Places {
         };
         if !self.registries.get(registry).is_some_and(|of| of.contains_key(repository)) {
             let repositories = self.registries.entry(registry.to_owned()).or_default();
-            repositories.insert(repository.to_owned(), Spent::default());
+            repositories.insert(repository.to_owned(), Place::default());
             self.repositories += 1;
         }
         self.registries.get_mut(registry).and_then(|of| of.get_mut(repository))
@@ -85,28 +141,35 @@ impl Spending {
 
     /// More was spent on a repository, or given.
     pub(super) fn spend(&mut self, registry: &str, repository: &str, more: Spent, at: SystemTime) {
-        if let Some(spent) = self.at(registry, repository, at) {
-            spent.add(more);
+        if let Some(places) = self.at(at) {
+            places.unwritten = true;
+            if let Some(place) = places.of(registry, repository) {
+                place.spent.add(more);
+            }
         }
     }
 
-    /// The same, of what is to be written down too: answers with the span before, where a new one has begun.
-    pub(super) fn spend_now(
-        &mut self,
-        registry: &str,
-        repository: &str,
-        more: Spent,
-        now: SystemTime,
-    ) -> Option<GivenLine> {
-        let over = if self.unwritten == Some(number(now)) { None } else { self.end() };
-        self.spend(registry, repository, more, now);
-        self.unwritten = Some(number(now));
-        over
+    /// Takes up what was written.
+    pub(super) fn take_up(&mut self, span: SpentSpan) {
+        let Some(Ok(at)) = span.at.map(SystemTime::try_from) else { return };
+        let Some(places) = self.at(at) else { return };
+        for SpentOn { registry, repository, requests, counted, given, downloaded_bytes } in span.on {
+            if let Some(place) = places.of(&registry, &repository) {
+                let spent = Spent { requests, counted, given, downloaded_bytes };
+                place.spent.add(spent);
+                place.written.add(spent);
+            }
+        }
     }
 
-    /// What is still to be written down.
-    pub(super) fn end(&mut self) -> Option<GivenLine> {
-        self.unwritten.take().and_then(|number| self.line(number))
+    /// What is to be written of each span: what has come since, or all of it.
+    pub(super) fn write(&mut self, all: bool) -> Vec<SpentSpan> {
+        let due = self.spans.iter_mut().filter(|(_, places)| all || places.unwritten);
+        let told = due.map(|(number, places)| {
+            let at = UNIX_EPOCH + Duration::from_secs(number.saturating_mul(SPAN.as_secs()));
+            SpentSpan { at: Some(at.into()), on: if all { places.all() } else { places.since() } }
+        });
+        told.collect()
     }
 
     /// By repository, over the time that ends now.
@@ -122,7 +185,7 @@ impl Spending {
     }
 
     /// What is to be added to; nothing where that is too long ago.
-    fn at(&mut self, registry: &str, repository: &str, at: SystemTime) -> Option<&mut Spent> {
+    fn at(&mut self, at: SystemTime) -> Option<&mut Places> {
         let number = number(at);
         let newest = self.spans.back().map_or(number, |(newest, _)| (*newest).max(number));
         let oldest = newest.saturating_sub(MOST_SPANS);
@@ -137,22 +200,7 @@ impl Spending {
                 place
             }
         };
-        self.spans.get_mut(place).and_then(|(_, places)| places.of(registry, repository))
-    }
-
-    fn line(&self, number: u64) -> Option<GivenLine> {
-        let (_, places) = self.spans.iter().find(|(this, _)| *this == number)?;
-        let given = places.each().filter(|(_, _, spent)| spent.given > 0 || spent.downloaded_bytes > 0);
-        let to: Vec<_> = given
-            .map(|(registry, repository, spent)| Given {
-                registry: registry.to_owned(),
-                repository: repository.to_owned(),
-                times: spent.given,
-                downloaded_bytes: spent.downloaded_bytes,
-            })
-            .collect();
-        let at = UNIX_EPOCH + Duration::from_secs(number.saturating_mul(SPAN.as_secs()));
-        (!to.is_empty()).then(|| GivenLine { at: Some(at.into()), to })
+        self.spans.get_mut(place).map(|(_, places)| places)
     }
 }
 
@@ -162,6 +210,9 @@ fn number(time: SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
+    use super::super::journal::SumsLine;
     use super::*;
 
     fn at(minutes: u64) -> SystemTime {
@@ -196,26 +247,48 @@ mod tests {
     }
 
     #[test]
-    fn a_span_that_is_over_is_written_down_once_and_found_again() {
+    fn what_was_spent_is_written_once_and_found_again() {
         let mut spending = Spending::default();
-        let mut spend = |repository, given, downloaded_bytes, minutes| {
-            let more = Spent { given, downloaded_bytes, ..Spent::default() };
-            spending.spend_now("docker.io", repository, more, at(minutes)).map(|line| line.to)
+        let spent = |given, downloaded_bytes| Spent { given, downloaded_bytes, ..Spent::default() };
+        let on = |spans: &[SpentSpan]| spans.iter().map(|span| span.on.clone()).collect::<Vec<_>>();
+        spending.spend("docker.io", "a/b", spent(1, 0), at(0));
+        spending.spend("docker.io", "a/b", spent(1, 70), at(1));
+        let first = spending.write(false);
+        assert_eq!(on(&first), [[spent(2, 70).told("docker.io", "a/b")]]);
+        assert_eq!(spending.write(false), []);
+        spending.spend("docker.io", "a/b", spent(1, 0), at(1));
+        spending.spend("docker.io", "a/c", spent(0, 5), at(7));
+        let second = spending.write(false);
+        assert_eq!(
+            on(&second),
+            [[spent(1, 0).told("docker.io", "a/b")], [spent(0, 5).told("docker.io", "a/c")]]
+        );
+
+        let all = spending.write(true);
+        let of = |lines: Vec<SpentSpan>| {
+            let mut again = Spending::default();
+            lines.into_iter().for_each(|line| again.take_up(line));
+            assert_eq!(again.write(false), [], "it is written already");
+            again.within(SPENT_WITHIN, at(8)).get(&("docker.io", "a/b")).copied()
         };
-        let told = |repository: &str, times, downloaded_bytes| {
-            vec![Given {
-                registry: "docker.io".into(),
-                repository: repository.into(),
-                times,
-                downloaded_bytes,
-            }]
-        };
-        assert_eq!(spend("a/b", 1, 0, 0), None);
-        assert_eq!(spend("a/b", 1, 70, 1), None);
-        assert_eq!(spend("a/c", 0, 5, 7), Some(told("a/b", 2, 70)));
-        assert_eq!(spend("a/c", 0, 5, 8), None);
-        assert_eq!(spending.end().unwrap().to, told("a/c", 0, 10));
-        assert_eq!(spending.end(), None);
+        assert_eq!(of([first, second].concat()), Some(spent(3, 70)));
+        assert_eq!(of(all), Some(spent(3, 70)));
+    }
+
+    #[test]
+    fn all_that_was_spent_has_a_bound_when_it_is_written() {
+        let mut spending = Spending::default();
+        for minutes in 0..400 {
+            for number in 0..MOST_WRITTEN + 9 {
+                let repository = format!("{number}/{}", "x".repeat(240));
+                spending.sent("docker.io", &repository, true, at(minutes));
+            }
+        }
+        let all = SumsLine { all: true, spent: spending.write(true), answered: Vec::new() };
+        assert!(all.encoded_len() < 4 << 20, "{}", all.encoded_len());
+        let counted = all.spent.iter().flat_map(|span| &span.on).map(|on| on.counted).sum::<u64>();
+        let sums = spending.within(Duration::MAX, at(400));
+        assert_eq!(counted, sums.values().map(|spent| spent.counted).sum::<u64>());
     }
 
     #[test]

@@ -118,6 +118,42 @@ fn what_happened_is_known_after_a_restart() {
 }
 
 #[test]
+fn sums_outlast_what_they_are_the_sums_of() {
+    let folder = TempDir::new().unwrap();
+    let nginx = Repository::new("docker.io".parse().unwrap(), "nginx").unwrap();
+    let sums = |record: &Record| {
+        let budget = record.budget(Some("docker.io"), at(9)).remove(0);
+        let answered =
+            record.history(at(9)).iter().map(|span| (span.fresh, span.counted)).collect::<Vec<_>>();
+        (budget.requests, budget.counted, budget.counted_without, answered)
+    };
+    for run in 1..=3 {
+        let record = opened(folder.path(), at(0));
+        for number in 0..40_000 {
+            record.sent(request(number % 8, number % 2 == 0));
+            record.given_manifest(&nginx, at(number % 8));
+            record.answered(Front::Mirror, Kind::Manifest, Ending::Fresh, at(number % 8));
+        }
+        let all = run * 40_000;
+        assert_eq!(sums(&record), (all, all / 2, all, vec![(all, all / 2)]));
+        record.close();
+    }
+    let kept = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().len();
+    assert!(kept("journal.before") < 5 << 20 && kept("journal") < 5 << 20);
+}
+
+#[test]
+fn a_request_that_ends_in_the_next_span_of_time_does_not_begin_the_last_one_again() {
+    let record = Record::new(at(0));
+    for seconds in [1, 301, 2, 302, 3] {
+        record.sent(request(seconds, true));
+        record.answered(Front::Mirror, Kind::Manifest, Ending::Fresh, at(seconds));
+    }
+    let spans: Vec<_> = record.history(at(303)).iter().map(|span| (span.fresh, span.counted)).collect();
+    assert_eq!(spans, [(1, 1), (4, 4)]);
+}
+
+#[test]
 fn a_torn_end_is_cut_off_and_what_comes_after_it_is_read() {
     let folder = TempDir::new().unwrap();
     let record = opened(folder.path(), at(0));
