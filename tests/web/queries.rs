@@ -17,7 +17,7 @@ const ADDED: &[&str] = &["instance", "job"];
 /// Labels whose values are all known.
 const CLOSED: &[(&str, &[&str])] = &[
     ("front", &["mirror", "content", "control"]),
-    ("standing", &["immutable", "fresh", "unchanged", "changed", "stale", "refused"]),
+    ("standing", &["immutable", "fresh", "unchanged", "changed", "stale", "refused", "challenged"]),
     ("state", &["adopted", "cached", "ingest"]),
     ("counted", &["true", "false"]),
     ("from", &["hold", "upstream"]),

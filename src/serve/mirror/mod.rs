@@ -200,7 +200,10 @@ impl Line {
 
     fn log(&self, given: Given, client: SocketAddr, cost: Cost, took: Duration) {
         let Self { method, uri, reference, status, standing, agent } = self;
-        let (path, ns, reference) = (uri.path(), uri.query().unwrap_or("-"), reference.as_str());
+        let (path, reference) = (uri.path(), reference.as_str());
+        // The rest of the query is the client's own, and may be a secret.
+        let ns = route::named_by(uri.query()).next().unwrap_or("-".into());
+        let ns = ns.as_ref();
         let (standing, agent) = (standing.to_str().unwrap_or("-"), agent.as_str());
         let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let Cost { requests, counted } = cost;

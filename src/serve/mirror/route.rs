@@ -87,9 +87,14 @@ fn decoded(part: &str) -> Cow<'_, str> {
     percent_decode_str(part).decode_utf8_lossy()
 }
 
-fn repository(name: &str, query: Option<&str>) -> Result<Repository, Problem> {
+/// The registries that a query names; nothing else in it is ours to look at.
+pub(super) fn named_by(query: Option<&str>) -> impl Iterator<Item = Cow<'_, str>> {
     let query = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
-    let mut named = query.filter_map(|(key, value)| (key == "ns").then_some(value));
+    query.filter_map(|(key, value)| (key == "ns").then_some(value))
+}
+
+fn repository(name: &str, query: Option<&str>) -> Result<Repository, Problem> {
+    let mut named = named_by(query);
     if let Some(ns) = named.next() {
         if let Some(other) = named.find(|other| *other != ns) {
             return Err(Problem::Ambiguous(format!("{ns:.100} and {other:.100}")));
