@@ -19,6 +19,9 @@ use super::sources::{self, Asked};
 use super::store::{ContentStore, Listing, StoredBlob};
 use super::work::{Outcome, Work, full};
 
+/// What is to be left of the hold's disk beside the copies, in bytes: for the index, and for what comes in meanwhile.
+const LEFT_FREE: u64 = 32 << 20;
+
 /// How far the clock of a file system may be behind the system's: a tick of the kernel's.
 const CLOCKS_APART: Duration = Duration::from_millis(10);
 
@@ -128,6 +131,7 @@ fn way_of(taking: &TakingOver, plan: &Plan, may_copy: bool) -> Result<Option<Way
 fn there_is_room(data_dir: &Path, store: &ContentStore, plan: &Plan, may_copy: bool) -> Result<(), Failed> {
     let disk = statvfs(data_dir).with_context(|| format!("look at the disk of {}", data_dir.display()))?;
     let (free, needed) = (disk.f_bavail.saturating_mul(disk.f_frsize), plan.unknown_bytes());
+    let left = free.saturating_sub(LEFT_FREE);
     let (hold, root) = (data_dir.display(), store.root.display());
     let space = format!("{} in {}, and {} is free", size(needed), hold, size(free));
     if !may_copy {
@@ -138,9 +142,13 @@ fn there_is_room(data_dir: &Path, store: &ContentStore, plan: &Plan, may_copy: b
         )
         .into());
     }
-    if free < needed {
+    // Each takes whole blocks.
+    let blocks = plan.unknown.iter().map(|blob| blob.size.div_ceil(disk.f_frsize.max(1)));
+    if left < blocks.fold(0, u64::saturating_add).saturating_mul(disk.f_frsize) {
         return Err(anyhow!(
-            "the copies take {space}: make room, or have data_dir on the file system of {root}"
+            "the copies take {space}, of which the hold itself needs {}: make room, or have data_dir on the file system of \
+             {root}",
+            size(LEFT_FREE)
         )
         .into());
     }

@@ -353,5 +353,15 @@ fn noted(from: v1::AdoptedFrom) -> Result<AdoptedFrom, Status> {
 }
 
 fn failed(error: StoreError) -> Status {
-    Status::internal(error.to_string())
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    Status::internal(match &error {
+        // It is sled's first failure that counts, and only a new start helps.
+        StoreError::Index { .. } => format!(
+            "{error}: where its disk is full, make room. Once that can be written again the daemon ends, to be started anew"
+        ),
+        StoreError::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded) => {
+            format!("{error}: make room")
+        }
+        StoreError::Io { .. } | StoreError::Damaged(_) | StoreError::InUse(_) => error.to_string(),
+    })
 }
