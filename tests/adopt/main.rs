@@ -10,4 +10,5 @@ mod support;
 mod back;
 mod ends;
 mod node;
+mod sources;
 mod take;

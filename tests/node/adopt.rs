@@ -64,9 +64,14 @@ impl Before {
     }
 
     fn try_adopt(&self, options: &[&str]) -> Ran {
+        self.adopt_asking(&self.containerd.socket(), options)
+    }
+
+    /// Where what came from where is asked at this socket.
+    fn adopt_asking(&self, socket: &Path, options: &[&str]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
         command.arg("adopt").arg("--config").arg(self.daemon.config());
-        command.arg("--from").arg(self.containerd.root()).arg("--address").arg(self.containerd.socket());
+        command.arg("--from").arg(self.containerd.root()).arg("--address").arg(socket);
         command.args(options).output().unwrap().into()
     }
 
@@ -152,6 +157,7 @@ fn there(version: Version) {
 
     // What is pulled again is there, for others too; what is removed goes, and nothing else.
     let neighbour = node.neighbour();
+    node.adopt_asking(&neighbour.socket(), &[]).done().said(&["its root is not", "--address names"]);
     for reference in [LATEST, &pushed.reference] {
         let cost = node.upstream.cost_of(|| node.containerd.pull(&own, reference));
         assert_free(&cost);
