@@ -134,6 +134,14 @@ impl Told {
     }
 }
 
+/// The repository in an image's name.
+fn repository_of(name: &str) -> Option<Repository> {
+    if name.starts_with(BY_CONFIG) {
+        return None;
+    }
+    name.parse::<ImageName>().ok().map(|name| name.repository)
+}
+
 /// Whether a label's host is a registry's, whatever the port.
 fn same_host(host: &str, registry: &Registry) -> bool {
     // An address of the sixth version stands between brackets in a registry's name.
@@ -191,12 +199,9 @@ impl Asking {
         let mut images = ImagesClient::new(self.channel.clone()).max_decoding_message_size(MOST_BYTES);
         for image in images.list(request).await?.into_inner().images {
             let target = image.target.map(|target| target.digest.parse::<Digest>());
-            let (Some(Ok(target)), Ok(name)) = (target, image.name.parse::<ImageName>()) else { continue };
-            if image.name.starts_with(BY_CONFIG) {
-                continue;
-            }
+            let (Some(Ok(target)), Some(repository)) = (target, repository_of(&image.name)) else { continue };
             for digest in self.parts(namespace, target, &small).await {
-                told.named.entry(digest).or_default().insert(name.repository.clone());
+                told.named.entry(digest).or_default().insert(repository.clone());
             }
         }
         Ok(())
@@ -299,6 +304,16 @@ mod tests {
         assert_eq!(sources(&[hub, ("evil.test", "x")], &["team/secret"]), [""; 0]);
         assert_eq!(sources(&[("evil.test", "x")], &["team/secret", "evil.test/x"]), [""; 0]);
         assert_eq!(sources(&[hub, ("no registry", "x")], &["team/secret"]), [""; 0]);
+    }
+
+    #[test]
+    fn the_names_that_the_kubelets_part_gives_an_image_are_of_one_repository() {
+        let digest = digest("blob");
+        let by_digest = format!("docker.io/library/nginx@{digest}");
+        let names = ["docker.io/library/nginx:1", &by_digest, digest.as_str(), "no name"];
+        let repositories = names.map(|name| repository_of(name).map(|repository| repository.to_string()));
+        let nginx = Some("docker.io/library/nginx".to_owned());
+        assert_eq!(repositories, [nginx.clone(), nginx, None, None]);
     }
 
     #[test]
