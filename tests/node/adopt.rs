@@ -8,7 +8,9 @@ use std::process::Command;
 use std::thread;
 
 use crate::bench::{FIXED, LATEST, Upstream, assert_free, parts_of, release};
-use crate::support::containerd::{Containerd, Login, Store, Version, unique_id};
+use crate::programs;
+use crate::support::containerd::{Containerd, Kubernetes, Login, Store, Version, unique_id};
+use crate::support::cri::Crictl;
 use crate::support::daemon::Daemon;
 use crate::support::hub::{Account, Counters, HubConfig, Image, ImageSpec, Private};
 use crate::support::ran::Ran;
@@ -23,6 +25,10 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "where its blobs came from is asked once it runs, and both are given back without a daemon",
         offline,
     ),
+    Scenario {
+        needs: programs::available,
+        ..scenario("what crictl has pulled is taken over with where it came from", by_crictl)
+    },
     scenario("a private image that was taken over is for those who may read it at its registry", private),
     scenario("a registry that only names what another one has is not believed", named_by_another),
     scenario("what it pulls while its store is taken over is taken over by the next run", while_it_pulls),
@@ -41,8 +47,12 @@ impl Before {
     }
 
     fn start_on(version: Version, upstream: Upstream) -> Self {
+        Self::start_as(version, upstream, Kubernetes::Without)
+    }
+
+    fn start_as(version: Version, upstream: Upstream, kubernetes: Kubernetes) -> Self {
         let daemon = Daemon::start(&upstream.daemon_config());
-        let containerd = Containerd::start(version, Store::Builtin);
+        let containerd = Containerd::start_as(version, Store::Builtin, kubernetes);
         containerd.route("docker.io", &upstream.hub.registry_url());
         Self { containerd, daemon, upstream }
     }
@@ -255,6 +265,22 @@ fn offline(version: Version) {
     assert_eq!(node.containerd.read_back(&own), all);
     assert_eq!(node.containerd.run(&own, LATEST), release(&first));
     assert_eq!(node.containerd.run(&own, &new.reference), release(&new.image));
+}
+
+/// It names each image twice more, by its digest and by its config's.
+fn by_crictl(version: Version) {
+    let mut node = Before::start_as(version, Upstream::start(), Kubernetes::With);
+    let program = programs::program("crictl");
+    let first = node.upstream.hub.first().clone();
+    Crictl::new(program.clone(), &node.containerd).pull(LATEST);
+    assert_eq!(node.noted(), parts_of(&first).len());
+    node.swap();
+    let crictl = Crictl::new(program, &node.containerd);
+    assert_free(&node.upstream.cost_of(|| crictl.pull(LATEST)));
+    crictl.ask(&["rmi", LATEST]);
+    assert!(!crictl.images().iter().any(|image| image == LATEST));
+    assert_free(&node.upstream.cost_of(|| crictl.pull(LATEST)));
+    assert_eq!(node.containerd.read_back("k8s.io"), parts_of(&first));
 }
 
 fn private(version: Version) {
