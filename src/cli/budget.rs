@@ -24,7 +24,7 @@ impl Budget {
         super::runtime()?.block_on(async {
             let mut hold = self.control.hold().await?;
             let request = v1::BudgetRequest { registry: self.registry.unwrap_or_default() };
-            let budget = answered(hold.budget(soon(request)).await, self.json)?;
+            let budget = answered(hold.budget(soon(request)).await)?;
             print(&if self.json { words::json(&budget)? } else { as_text(&budget) })
         })
     }

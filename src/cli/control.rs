@@ -17,8 +17,9 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::service_fn;
 
+use super::Failed;
+use super::failed::Refused;
 use super::words::plain;
-use super::{Failed, words};
 
 /// How long a daemon that is well may take over a question.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -65,7 +66,7 @@ impl Control {
         };
         let stream = match UnixStream::connect(&socket).await {
             Ok(stream) => stream,
-            Err(error) => return Err(unanswered(&socket.display().to_string(), &error).into()),
+            Err(error) => return Err(unanswered(&socket.display().to_string(), &error)),
         };
         let channel = channel(stream).await.with_context(|| format!("talk to {}", socket.display()))?;
         Ok(channel)
@@ -84,17 +85,24 @@ pub(super) async fn channel(stream: UnixStream) -> Result<Channel, tonic::transp
     Endpoint::from_static("http://tidehold.invalid").connect_with_connector(connector).await
 }
 
-fn unanswered(socket: &str, error: &io::Error) -> anyhow::Error {
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => anyhow!(
-            "nobody answers at {socket} ({error}): is `tidehold serve` running, and is this its control socket? Name \
-             another with --socket, or the daemon's configuration with --config"
+fn unanswered(socket: &str, error: &io::Error) -> Failed {
+    let (code, reason) = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => (
+            Code::Unavailable,
+            format!(
+                "nobody answers at {socket} ({error}): is `tidehold serve` running, and is this its control socket? \
+                 Name another with --socket, or the daemon's configuration with --config"
+            ),
         ),
-        io::ErrorKind::PermissionDenied => {
-            anyhow!("{socket} is only for the daemon's own user ({error}): run this as that user, or as root")
-        }
-        _ => anyhow!("connect to {socket}: {error}"),
-    }
+        io::ErrorKind::PermissionDenied => (
+            Code::PermissionDenied,
+            format!(
+                "{socket} is only for the daemon's own user ({error}): run this as that user, or as root"
+            ),
+        ),
+        _ => (Code::Unavailable, format!("connect to {socket}: {error}")),
+    };
+    Refused::unasked(code, reason).into()
 }
 
 /// A question that the daemon answers from what it knows: where it takes long over it, something is wrong with it.
@@ -104,18 +112,9 @@ pub(super) fn soon<T>(question: T) -> tonic::Request<T> {
     request
 }
 
-/// The answer to a call; what is wrong is told on standard error, and with `json` on standard output too.
-pub(super) fn answered<T>(answer: Result<tonic::Response<T>, Status>, json: bool) -> Result<T, Failed> {
-    match answer {
-        Ok(answer) => Ok(answer.into_inner()),
-        Err(status) => {
-            if json {
-                let told = serde_json::json!({ "code": words::code(status.code()), "reason": said(&status) });
-                super::print(&told.to_string())?;
-            }
-            Err(anyhow!(said(&status)).into())
-        }
-    }
+/// The answer to a call.
+pub(super) fn answered<T>(answer: Result<tonic::Response<T>, Status>) -> Result<T, Failed> {
+    answer.map(tonic::Response::into_inner).map_err(|status| Refused::from(&status).into())
 }
 
 /// What the daemon says is wrong, for people.

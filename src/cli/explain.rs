@@ -4,7 +4,8 @@ use clap::Args;
 use tidehold::oci::ImageName;
 use tidehold::proto::v1;
 
-use super::control::{Control, answered, soon};
+use super::control::{Control, soon};
+use super::failed::Refused;
 use super::paint::{faint, odd, strong};
 use super::status::painted;
 use super::{Failed, print, requests, words};
@@ -26,7 +27,8 @@ impl Explain {
         super::runtime()?.block_on(async {
             let mut hold = self.control.hold().await?;
             let request = v1::ExplainRequest { reference: self.reference.to_string() };
-            let story = answered(hold.explain(soon(request)).await, self.json)?;
+            let story = hold.explain(soon(request)).await;
+            let story = story.map_err(|status| Refused::about(&status, &self.reference))?.into_inner();
             print(&if self.json { words::json(&story)? } else { as_text(&story) })
         })
     }

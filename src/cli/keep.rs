@@ -1,13 +1,14 @@
 //! `tidehold pin`, `unpin` and `forget`: what is to stay whatever comes, and what is to go.
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 use tidehold::oci::ImageName;
 use tidehold::proto::v1;
 use tonic::Status;
 
-use super::control::{Control, said};
+use super::control::Control;
+use super::failed::Refused;
 use super::{Failed, print, words};
 
 /// A reference, and how to answer.
@@ -75,22 +76,9 @@ impl Forget {
 }
 
 impl Of {
-    /// What was answered; a failure is also told as JSON where that is asked for.
     fn answered<T>(&self, answered: Result<tonic::Response<T>, Status>) -> Result<T, Failed> {
-        match answered {
-            Ok(response) => Ok(response.into_inner()),
-            Err(status) => {
-                if self.json {
-                    let (code, reason) = (words::code(status.code()), said(&status));
-                    let reference = self.reference.to_string();
-                    print(
-                        &serde_json::json!({ "reference": reference, "code": code, "reason": reason })
-                            .to_string(),
-                    )?;
-                }
-                Err(anyhow!(said(&status)).into())
-            }
-        }
+        let refused = |status| Refused::about(&status, &self.reference).into();
+        answered.map(tonic::Response::into_inner).map_err(refused)
     }
 
     fn show(&self, answer: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failed> {

@@ -1,11 +1,12 @@
 //! `tidehold ls`: the tags that are known, and what is held of each.
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::Args;
 use tidehold::clock;
 use tidehold::proto::v1;
 
-use super::control::{Control, said};
+use super::control::Control;
+use super::failed::Refused;
 use super::paint::{Painted, Table, faint, good, left, long, odd, right};
 use super::{Failed, print, words};
 
@@ -24,7 +25,7 @@ pub(crate) struct Ls {
 impl Ls {
     pub(crate) fn run(self) -> Result<(), Failed> {
         super::runtime()?.block_on(async {
-            let failed = |status| anyhow!(said(&status));
+            let failed = |status| Failed::from(Refused::from(&status));
             let request = v1::ListRequest { contains: self.filter.clone() };
             let mut tags = self.control.hold().await?.list(request).await.map_err(failed)?.into_inner();
             let mut table = table();

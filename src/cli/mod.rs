@@ -1,6 +1,6 @@
 //! The command line: one file a family of commands.
 //!
-//! Exit codes: 0 done, 1 failed, 2 usage, 78 bad configuration.
+//! Exit codes: 0 done, 1 failed, 2 usage, 78 bad configuration. `failed` says what is told of each.
 
 mod adopt;
 mod budget;
@@ -8,6 +8,7 @@ mod control;
 mod decompress;
 mod doctor;
 mod explain;
+mod failed;
 mod generate;
 mod keep;
 mod log;
@@ -30,7 +31,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use tidehold::config::{Config, LoadError};
+use tidehold::config::Config;
+
+use failed::{Failed, misused};
 
 /// Where the configuration is read from where no file is named, if it is there.
 const DEFAULT_CONFIG: &str = "/etc/tidehold/config.toml";
@@ -82,30 +85,11 @@ enum Command {
     Generate(generate::Generate),
 }
 
-/// How a command ended where it did not do what it was asked to.
-enum Failed {
-    /// It was tried and failed.
-    Error(anyhow::Error),
-    /// The configuration has faults.
-    Configuration(String),
-    /// It was asked for in a way that makes no sense.
-    Usage(String),
-    /// Whoever reads what it writes has gone.
-    Unread,
-    /// It failed, and what it printed says all of it.
-    Told,
-}
-
-impl From<anyhow::Error> for Failed {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Error(error)
-    }
-}
-
 /// Runs the command that was asked for. What the command line alone shows to be wrong has ended the process with 2 by
 /// then.
 pub(crate) fn run() -> ExitCode {
-    let ended = match Cli::parse().command {
+    let json = asks_for_json();
+    let ended = match parsed(json).command {
         Command::Serve(serve) => serve.run(),
         Command::Setup(setup) => setup.run(),
         Command::Doctor(doctor) => doctor.run(),
@@ -125,39 +109,40 @@ pub(crate) fn run() -> ExitCode {
         Command::Generate(generate) => generate.run(),
     };
     match ended {
-        Ok(()) | Err(Failed::Unread) => ExitCode::SUCCESS,
-        Err(Failed::Told) => ExitCode::FAILURE,
-        Err(Failed::Error(error)) => {
-            complain(&format!("tidehold: {}", in_one_line(&error)));
-            ExitCode::FAILURE
-        }
-        Err(Failed::Configuration(faults)) => {
-            complain(&faults);
-            ExitCode::from(78)
-        }
-        Err(Failed::Usage(faults)) => {
-            complain(&faults);
-            ExitCode::from(2)
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            if let (true, Some(error)) = (json, failed.as_json()) {
+                // Whoever has gone has its exit code still.
+                let _ = print(&error.to_string());
+            }
+            if let Some(text) = failed.as_text() {
+                complain(&text);
+            }
+            ExitCode::from(failed.exit_code())
         }
     }
+}
+
+/// Whether the answer is to be JSON, also where the command line makes no sense. What `serve` writes as JSON is its log.
+fn asks_for_json() -> bool {
+    let mut arguments = std::env::args_os().skip(1).take_while(|argument| argument != "--").peekable();
+    arguments.peek().is_some_and(|command| command != "serve")
+        && arguments.any(|argument| argument == "--json")
+}
+
+/// What the command line was read as; where that makes no sense, ends the process with 2, and with 0 after `--help`.
+fn parsed(json: bool) -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| {
+        if let (true, true, Some(told)) = (json, error.use_stderr(), misused(&error).as_json()) {
+            let _ = print(&told.to_string());
+        }
+        error.exit()
+    })
 }
 
 /// Says what is wrong, where somebody still reads it.
 fn complain(what: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{what}");
-}
-
-/// An error and what led to it, each said once: many of ours name their source in their own text already.
-fn in_one_line(error: &anyhow::Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if line.is_empty() {
-            line = cause;
-        } else if !line.ends_with(&cause) {
-            line = format!("{line}: {cause}");
-        }
-    }
-    line
 }
 
 /// The configuration of a file, or of the usual one if it is there, or else the defaults.
@@ -168,10 +153,7 @@ fn load(file: Option<&Path>) -> Result<Config, Failed> {
         None if default.exists() => default,
         None => return Ok(Config::default()),
     };
-    Config::load(path).map_err(|error| match error {
-        LoadError::Faulty(faults) => Failed::Configuration(faults.to_string()),
-        LoadError::Unreadable { .. } => Failed::Configuration(format!("tidehold: {error}")),
-    })
+    Config::load(path).map_err(Failed::Configuration)
 }
 
 /// Writes a line to standard output, with its styles where that is a terminal that may show them. Where whoever read it has
@@ -188,27 +170,4 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     // A download holds one for as long as it runs, and there may be several hundred: others must not wait for them.
     runtime.enable_all().max_blocking_threads(1024).build().context("start the runtime")
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("listen on {address}: {source}")]
-    struct Listen {
-        address: &'static str,
-        source: io::Error,
-    }
-
-    #[test]
-    fn a_cause_is_said_once() {
-        let source = io::Error::other("in use");
-        let error = anyhow::Error::new(Listen { address: "127.0.0.1:789", source }).context("start");
-        assert_eq!(in_one_line(&error), "start: listen on 127.0.0.1:789: in use");
-        let error = anyhow::Error::new(io::Error::other("in use")).context("start");
-        assert_eq!(in_one_line(&error), "start: in use");
-    }
 }

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use bytesize::ByteSize;
 use clap::Args;
 use tidehold::clock;
 use tidehold::proto::v1;
 
-use super::control::{Control, said};
+use super::control::{Control, answered};
 use super::paint::{Table, bad, faint, left, long, right};
 use super::{Failed, print, words};
 
@@ -40,7 +40,7 @@ impl Prune {
                 unused_for: unused_for.map_err(|_| Failed::Usage("--unused-for is too long".to_owned()))?,
             };
             let pruned = self.control.hold().await?.prune(request).await;
-            let pruned = pruned.map_err(|status| anyhow!(said(&status)))?.into_inner();
+            let pruned = answered(pruned)?;
             match self.json {
                 true => print(&serde_json::to_string(&pruned).context("write JSON")?),
                 false => print(&text(&pruned, self.dry_run, clock::now())),

@@ -4,6 +4,7 @@ use clap::Args;
 use tidehold::proto::v1;
 
 use super::control::{Control, answered, said};
+use super::failed::Refused;
 use super::paint::{Painted, bad, faint, good, odd, strong};
 use super::{Failed, print, words};
 
@@ -37,7 +38,7 @@ impl Log {
             let mut hold = self.control.hold().await?;
             let Self { follow, last, registry, repository, counted, json, .. } = self;
             let request = v1::LogRequest { follow, last, registry, repository, counted };
-            let mut requests = answered(hold.log(request).await, json)?;
+            let mut requests = answered(hold.log(request).await)?;
             loop {
                 match requests.message().await {
                     Ok(Some(request)) if json => print(&words::json(&request)?)?,
@@ -56,7 +57,7 @@ impl Log {
                         )
                         .into());
                     }
-                    Err(status) => return Err(anyhow::anyhow!(said(&status)).into()),
+                    Err(status) => return Err(Refused::from(&status).into()),
                 }
             }
         })

@@ -2,14 +2,13 @@
 
 use std::fmt::Write as _;
 
-use anyhow::anyhow;
 use clap::Args;
 use serde_json::{Value, json};
 use tidehold::oci::{ImageName, Platform};
 use tidehold::proto::v1;
-use tonic::Status;
 
-use super::control::{Control, said};
+use super::control::Control;
+use super::failed::Refused;
 use super::{Failed, print, words};
 
 #[derive(Args)]
@@ -34,18 +33,9 @@ impl Resolve {
                 reference: self.reference.to_string(),
                 platform: self.platform.as_ref().map(ToString::to_string).unwrap_or_default(),
             };
-            match self.control.connect().await?.resolve(request).await {
-                Ok(resolved) => {
-                    let resolved = resolved.into_inner();
-                    print(&if self.json { as_json(&resolved).to_string() } else { as_text(&resolved) })
-                }
-                Err(status) => {
-                    if self.json {
-                        print(&failed_as_json(&self.reference, &status).to_string())?;
-                    }
-                    Err(anyhow!(said(&status)).into())
-                }
-            }
+            let resolved = self.control.connect().await?.resolve(request).await;
+            let resolved = resolved.map_err(|status| Refused::about(&status, &self.reference))?.into_inner();
+            print(&if self.json { as_json(&resolved).to_string() } else { as_text(&resolved) })
         })
     }
 }
@@ -94,15 +84,4 @@ fn as_json(resolved: &v1::ResolveResponse) -> Value {
         object.insert("manifest".to_owned(), manifest);
     }
     object
-}
-
-fn failed_as_json(reference: &ImageName, status: &Status) -> Value {
-    let after =
-        status.metadata().get("retry-after").and_then(|after| after.to_str().ok()?.parse::<u64>().ok());
-    json!({
-        "reference": reference.to_string(),
-        "code": words::code(status.code()),
-        "reason": said(status),
-        "retry_after_seconds": after,
-    })
 }

@@ -20,7 +20,7 @@ impl Status {
     pub(crate) fn run(self) -> Result<(), Failed> {
         super::runtime()?.block_on(async {
             let mut hold = self.control.hold().await?;
-            let status = answered(hold.status(soon(v1::StatusRequest {})).await, self.json)?;
+            let status = answered(hold.status(soon(v1::StatusRequest {})).await)?;
             print(&if self.json { words::json(&status)? } else { as_text(&status) })
         })
     }

@@ -14,7 +14,8 @@ use tidehold::proto::{MOST_REFERENCES, v1};
 use tonic::transport::Channel;
 
 use super::Failed;
-use super::control::{Control, said};
+use super::control::Control;
+use super::failed::Refused;
 use super::warm_shown::Shown;
 
 #[derive(Args)]
@@ -59,7 +60,9 @@ impl Warm {
             shown.end(&all, begun.elapsed())?;
             match all.failed {
                 0 => Ok(()),
-                failed => Err(anyhow!("{failed} of {} images could not be had", references.len()).into()),
+                failed => {
+                    Err(Failed::Partly(format!("{failed} of {} images could not be had", references.len())))
+                }
             }
         })
     }
@@ -125,7 +128,7 @@ async fn warm(
     request: v1::WarmRequest,
     shown: &mut Shown,
 ) -> Result<Summary, Failed> {
-    let ended = |status: &tonic::Status| anyhow!(said(status));
+    let ended = |status: &tonic::Status| Refused::from(status);
     let mut steps = client.warm(request).await.map_err(|status| ended(&status))?.into_inner();
     while let Some(v1::WarmResponse { reference, step }) =
         steps.message().await.map_err(|status| ended(&status))?

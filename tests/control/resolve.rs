@@ -1,6 +1,6 @@
 //! `tidehold resolve`: what it says, costs and ends with.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::bench::{ASKS_ALWAYS, ASKS_ONCE, Bench, images_only};
 use crate::command::{run, says_when, tidehold};
@@ -86,12 +86,12 @@ async fn what_the_registry_does_not_have_fails_with_its_name() {
     let ran = tidehold(&bench, &["resolve", "tide:9.9"]).await.failed_with(1, &[said]);
     assert_eq!(ran.stdout, "");
     let object = tidehold(&bench, &["resolve", "tide:9.9", "--json"]).await.failed_with(1, &[said]).object();
-    let expected = json!({
+    let expected = json!({ "error": {
         "reference": "docker.io/library/tide:9.9",
         "code": "NOT_FOUND",
         "reason": "docker.io/library/tide:9.9 is not known to its registry",
-        "retry_after_seconds": Value::Null,
-    });
+        "exit_code": 1,
+    } });
     assert_eq!(object, expected);
 }
 
@@ -101,8 +101,8 @@ async fn a_limit_says_when_to_try_again() {
     bench.hub.set_remaining(0);
     let said = ["the registry's limit is reached; try again in "];
     let object = tidehold(&bench, &["resolve", "tide", "--json"]).await.failed_with(1, &said).object();
-    assert_eq!(object["code"], "RESOURCE_EXHAUSTED");
-    let seconds = object["retry_after_seconds"].as_u64().unwrap();
+    assert_eq!(object["error"]["code"], "RESOURCE_EXHAUSTED");
+    let seconds = object["error"]["retry_after_seconds"].as_u64().unwrap();
     assert!((1..=21_600).contains(&seconds), "{object}");
 }
 
@@ -112,7 +112,7 @@ async fn a_registry_that_is_down_and_a_tag_that_is_not_held_is_a_failure() {
     bench.break_everything(Fault::Refuse).await;
     let object = tidehold(&bench, &["resolve", "tide", "--json"]).await;
     let object = object.failed_with(1, &["is not held here, and the registry can't be reached"]).object();
-    assert_eq!(object["code"], "UNAVAILABLE");
+    assert_eq!(object["error"]["code"], "UNAVAILABLE");
 }
 
 #[tokio::test]

@@ -101,7 +101,8 @@ async fn of_what_nobody_asked_for_nothing_is_known() {
     let ran = tidehold(&bench, &["explain", "tide"]).await;
     ran.failed_with(1, &["nothing is known of docker.io/library/tide:latest"]);
     let ran = tidehold(&bench, &["explain", "tide", "--json"]).await;
-    assert_eq!(ran.object()["code"], "NOT_FOUND");
+    let error = &ran.object()["error"];
+    assert_eq!((&error["code"], &error["exit_code"]), (&json!("NOT_FOUND"), &json!(1)), "{error}");
     tidehold(&bench, &["explain", "T ide"]).await.failed_with(2, &["REF"]);
     tidehold(&bench, &["budget", "docker.io"]).await.failed_with(1, &["nothing was asked of docker.io"]);
 }
@@ -258,4 +259,51 @@ async fn without_a_daemon_the_commands_say_so() {
         let ran: Ran = run(&[command, &nowhere].concat(), None, "").await;
         ran.failed_with(1, &["nobody answers at /nowhere/control.sock", "tidehold serve"]);
     }
+}
+
+#[tokio::test]
+async fn whoever_asks_for_json_gets_json_whatever_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    std::fs::write(&config, "[cache]\nmax_sise = \"1GiB\"\n[web]\nlisten = 7\n").unwrap();
+    let config = config.to_str().unwrap();
+    let commands: &[&[&str]] = &[
+        &["status"],
+        &["budget"],
+        &["explain", "tide"],
+        &["log"],
+        &["log", "-f"],
+        &["ls"],
+        &["pin", "tide"],
+        &["unpin", "tide"],
+        &["forget", "tide"],
+        &["prune", "--dry-run"],
+        &["resolve", "tide"],
+        &["warm", "tide"],
+    ];
+    for command in commands {
+        let error_of = async |rest: &[&str]| {
+            let ran = run(&[command, &["--json"][..], rest].concat(), None, "").await;
+            let error = ran.object()["error"].clone();
+            assert_eq!(error["exit_code"], ran.code, "{command:?}: {ran:?}");
+            assert!(!ran.stderr.is_empty(), "a person is told too: {ran:?}");
+            error
+        };
+        let nobody = error_of(&["--socket", "/nowhere/control.sock"]).await;
+        assert_eq!(
+            (&nobody["code"], &nobody["exit_code"]),
+            (&json!("UNAVAILABLE"), &json!(1)),
+            "{command:?}"
+        );
+        let faulty = error_of(&["--config", config]).await;
+        assert_eq!((&faulty["code"], &faulty["exit_code"]), (&json!("BAD_CONFIGURATION"), &json!(78)));
+        let lines: Vec<_> = faulty["faults"].as_array().unwrap().iter().map(|fault| &fault["line"]).collect();
+        assert_eq!(lines, [2, 4], "{faulty}");
+        let misused = error_of(&["--no-such-option"]).await;
+        assert_eq!((&misused["code"], &misused["exit_code"]), (&json!("INVALID_ARGUMENT"), &json!(2)));
+        assert!(misused["reason"].as_str().unwrap().contains("--no-such-option"), "{misused}");
+    }
+    // Help is no failure, and what is not asked for is not there.
+    assert!(run(&["status", "--json", "--help"], None, "").await.done().stdout.contains("Usage"));
+    assert_eq!(run(&["status", "--no-such-option"], None, "").await.failed_with(2, &[]).stdout, "");
 }
