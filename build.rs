@@ -34,6 +34,8 @@ const AS_JSON: &[&str] = &[
     "Limit",
     "Spender",
     "ExplainResponse",
+    "ImageStory",
+    "ImagePart",
     "TagPoint",
     "Decision",
     "Cost",
@@ -59,6 +61,7 @@ const TIMES: &[&str] = &[
     "first_at",
     "last_at",
     "used_at",
+    "came_at",
 ];
 const LENGTHS: &[&str] = &["took", "window", "fresh_for", "stale_for"];
 

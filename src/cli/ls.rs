@@ -7,7 +7,7 @@ use tidehold::proto::v1;
 
 use super::control::Control;
 use super::failed::Refused;
-use super::paint::{Painted, Table, faint, good, left, long, odd, right};
+use super::paint::{Painted, Table, faint, good, left, long, odd, rare, right};
 use super::{Failed, print, words};
 
 #[derive(Args)]
@@ -50,14 +50,14 @@ impl Ls {
 fn table() -> Table<9> {
     Table::new([
         long("REFERENCE"),
-        left("DIGEST"),
+        rare(left("DIGEST")),
         right("HELD"),
-        right("OWN"),
+        rare(right("OWN")),
         left("WHOLE"),
         left("PINNED"),
         left("USED"),
-        left("CONFIRMED"),
-        left("RELIED ON BY"),
+        rare(left("CONFIRMED")),
+        rare(left("RELIED ON BY")),
     ])
 }
 

@@ -13,8 +13,8 @@ use super::words::plain;
 
 /// Between two columns.
 const GAP: usize = 2;
-/// No column is cut to less than this.
-const LEAST: usize = 12;
+/// What stands under a name that has a line of its own is so far to the right of it.
+const INDENT: usize = 4;
 
 /// A piece of text and how it looks. What a terminal would act on is taken out of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,11 +70,12 @@ impl fmt::Display for Painted {
     }
 }
 
-/// A column of a table: [`left`] for words, [`right`] for numbers, [`long`] for what may be cut.
+/// A column of a table: [`left`] for words, [`right`] for numbers, [`long`] for the names by which rows are told apart.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Column {
     name: &'static str,
     kind: Kind,
+    rare: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,17 +87,23 @@ enum Kind {
 
 /// A column of words.
 pub(super) const fn left(name: &'static str) -> Column {
-    Column { name, kind: Kind::Left }
+    Column { name, kind: Kind::Left, rare: false }
 }
 
 /// A column of numbers.
 pub(super) const fn right(name: &'static str) -> Column {
-    Column { name, kind: Kind::Right }
+    Column { name, kind: Kind::Right, rare: false }
 }
 
-/// A column of words that are cut where the terminal is too narrow for them.
+/// The first column, of names: never cut. Where the terminal is too narrow for a whole row beside its name, all names have
+/// lines of their own.
 pub(super) const fn long(name: &'static str) -> Column {
-    Column { name, kind: Kind::Long }
+    Column { name, kind: Kind::Long, rare: false }
+}
+
+/// A column that a terminal which is too narrow goes without; the last of these first.
+pub(super) const fn rare(column: Column) -> Column {
+    Column { rare: true, ..column }
 }
 
 /// Rows under a head.
@@ -117,43 +124,54 @@ impl<const N: usize> Table<N> {
         self.rows.push(cells);
     }
 
-    /// As lines for standard output, without the last line's end: as wide as the terminal where it is one, else as wide
-    /// as it has to be.
+    /// As lines for standard output, without the last line's end: fit for the terminal where it is one, else whole.
     pub(super) fn shown(&self) -> String {
         self.within(terminal_width())
     }
 
     fn within(&self, most: Option<usize>) -> String {
-        let widths = self.widths(most);
         let head = self.columns.map(|column| strong(column.name));
-        let rows = std::iter::once(&head).chain(&self.rows);
-        rows.map(|row| self.line(row, &widths)).collect::<Vec<_>>().join("\n")
-    }
-
-    fn widths(&self, most: Option<usize>) -> [usize; N] {
+        let rows = || std::iter::once(&head).chain(&self.rows);
         let mut widths = self.columns.map(|column| column.name.chars().count());
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.width());
             }
         }
-        let all = widths.iter().sum::<usize>() + GAP * N.saturating_sub(1);
-        let mut over = most.map_or(0, |most| all.saturating_sub(most));
-        for (width, column) in widths.iter_mut().zip(&self.columns) {
-            if column.kind == Kind::Long {
-                let less = over.min(width.saturating_sub(LEAST));
-                *width -= less;
-                over -= less;
-            }
+        let mut shown = self.columns.map(|_| true);
+        let lacks_room = |shown: &[bool; N]| most.is_some_and(|most| room(&widths, shown) > most);
+        while lacks_room(&shown)
+            && let Some(place) =
+                (0..N).rfind(|place| self.is_rare(*place) && shown.get(*place) == Some(&true))
+            && let Some(place) = shown.get_mut(place)
+        {
+            *place = false;
         }
-        widths
+        let named = self.columns.first().is_some_and(|column| column.kind == Kind::Long);
+        let apart = named && lacks_room(&shown);
+        let mut lines = Vec::new();
+        for row in rows() {
+            let mut shown = shown;
+            let mut indent = 0;
+            if let (true, Some(name), Some(first)) = (apart, row.first(), shown.first_mut()) {
+                lines.push(name.to_string());
+                *first = false;
+                indent = INDENT;
+            }
+            lines.push(self.line(row, &widths, &shown, indent));
+        }
+        lines.join("\n")
     }
 
-    fn line(&self, row: &[Painted; N], widths: &[usize; N]) -> String {
+    fn is_rare(&self, place: usize) -> bool {
+        self.columns.get(place).is_some_and(|column| column.rare)
+    }
+
+    fn line(&self, row: &[Painted; N], widths: &[usize; N], shown: &[bool; N], indent: usize) -> String {
         let mut line = String::new();
-        let mut owed = 0;
-        for ((cell, column), width) in row.iter().zip(&self.columns).zip(widths) {
-            let cell = cut(cell, *width);
+        let mut owed = indent;
+        let cells = row.iter().zip(&self.columns).zip(widths).zip(shown).filter(|(_, shown)| **shown);
+        for (((cell, column), width), _) in cells {
             let room = width.saturating_sub(cell.width());
             let (before, after) = match column.kind {
                 Kind::Right => (room, 0),
@@ -172,14 +190,10 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// Without its end where it is too long, and a mark in its place.
-fn cut(cell: &Painted, width: usize) -> Painted {
-    if cell.width() <= width {
-        return cell.clone();
-    }
-    let mut text: String = cell.text.chars().take(width.saturating_sub(1)).collect();
-    text.push('…');
-    Painted { text, style: cell.style }
+/// How wide these columns are beside each other.
+fn room<const N: usize>(widths: &[usize; N], shown: &[bool; N]) -> usize {
+    let shown = widths.iter().zip(shown).filter(|(_, shown)| **shown);
+    shown.map(|(width, _)| width + GAP).sum::<usize>().saturating_sub(GAP)
 }
 
 /// How many characters a line of standard output takes, where it is a terminal that says so.
@@ -215,15 +229,33 @@ mod tests {
     }
 
     #[test]
-    fn only_a_terminal_that_is_too_narrow_cuts_and_only_long_words() {
-        let text = [
-            "REFERENCE               SIZE  PINNED",
-            "docker.io/library/…  1.5 GiB  yes",
-            "ghcr.io/a/b:1           12 B",
+    fn a_terminal_that_is_too_narrow_goes_without_what_is_rare_and_cuts_no_name() {
+        let mut table = Table::new([
+            long("REFERENCE"),
+            right("SIZE"),
+            rare(right("OWN")),
+            left("PINNED"),
+            rare(left("RELIED ON BY")),
+        ]);
+        let row =
+            |name: &str, own: &str| [name.into(), "12 B".into(), own.into(), "yes".into(), "system".into()];
+        table.row(row("ghcr.io/a/b:1", "1 B"));
+        table.row(row("ghcr.io/a/b:12", "2 B"));
+        let whole = bare(&table.within(Some(47)));
+        assert_eq!(whole.lines().next(), Some("REFERENCE       SIZE  OWN  PINNED  RELIED ON BY"));
+        let lines = |most| bare(&table.within(Some(most))).lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(lines(46)[2], "ghcr.io/a/b:12  12 B  2 B  yes");
+        assert_eq!(lines(32)[2], "ghcr.io/a/b:12  12 B  yes");
+        let apart = [
+            "REFERENCE",
+            "    SIZE  PINNED",
+            "ghcr.io/a/b:1",
+            "    12 B  yes",
+            "ghcr.io/a/b:12",
+            "    12 B  yes",
         ];
-        assert_eq!(bare(&table().within(Some(36))), text.join("\n"));
-        let narrow = bare(&table().within(Some(1)));
-        assert!(narrow.contains("docker.io/l…  1.5 GiB  yes"), "{narrow}");
+        assert_eq!(lines(27), apart);
+        assert_eq!(lines(1), apart);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tidehold::clock;
 use tidehold::proto::v1;
 
 use super::control::{Control, answered};
-use super::paint::{Table, bad, faint, left, long, right};
+use super::paint::{Table, bad, faint, left, right};
 use super::{Failed, print, words};
 
 #[derive(Args)]
@@ -52,7 +52,7 @@ impl Prune {
 fn text(pruned: &v1::PruneResponse, dry_run: bool, now: SystemTime) -> String {
     let mut text = String::new();
     if !pruned.removed.is_empty() {
-        let mut table = Table::new([left("DIGEST"), right("SIZE"), left("LAST USED"), long("IMAGE")]);
+        let mut table = Table::new([left("DIGEST"), right("SIZE"), left("LAST USED"), left("IMAGE")]);
         for removed in &pruned.removed {
             table.row([
                 words::short(&removed.digest).into(),

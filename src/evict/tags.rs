@@ -1,6 +1,6 @@
 //! What is known by which name: how much of it is held, and who needs it. And pins.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::SystemTime;
 
 use super::images::{Named, named};
@@ -86,6 +86,26 @@ impl Keeper {
             });
         }
         Ok(tags)
+    }
+
+    /// All that is needed by what is pinned: what a pinned tag points at now and, while that is not whole, what it
+    /// pointed at before, down to what is. *Blocking.*
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn pinned(&self) -> Result<HashSet<Digest>, StoreError> {
+        let keeper::Inner { hold, parts, .. } = &*self.inner;
+        let mut needed = HashSet::new();
+        for pinned in named(hold)?.into_iter().filter(|named| named.pinned) {
+            for entry in pinned.history {
+                let reach = parts.reach(hold, &entry.digest)?;
+                needed.extend(reach.parts);
+                if reach.whole {
+                    break;
+                }
+            }
+        }
+        Ok(needed)
     }
 
     /// Pins a name, and answers how many bytes are held of it. *Blocking.*
@@ -193,7 +213,9 @@ mod tests {
         let unknown = world.keeper.pin(&name("quay.io/something/else"), at(20)).unwrap().unwrap_err();
         assert_eq!(unknown.nearest, None);
         assert!(world.keeper.unpin(&name("nginx:1.27")).unwrap().is_err());
+        assert!(world.keeper.pinned().unwrap().is_empty());
         assert!(world.keeper.pin(&name("nginx:1.27"), at(20)).unwrap().unwrap() > 0);
+        assert!(world.keeper.pinned().unwrap().contains(&manifest));
         let by_digest = name(&format!("nginx@{manifest}"));
         assert!(world.keeper.pin(&by_digest, at(20)).unwrap().is_ok());
         assert_eq!(world.keeper.tags("@").unwrap()[0].name, by_digest);

@@ -2,6 +2,8 @@
 //!
 //! Puts together what the hold, the record and the gates know, and changes nothing.
 
+mod image;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,7 +12,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
 use crate::evict::{Keeper, Limits};
-use crate::oci::{ImageName, NameError, Reference, Registry};
+use crate::oci::{Digest, ImageName, NameError, Reference, Registry};
 use crate::proto::v1;
 use crate::record::{Ending, Gauges, Record};
 use crate::resolve::{Failure, Resolver, shown};
@@ -159,19 +161,21 @@ impl Overview {
         let reference = shown(&name.repository, &name.reference);
         let decisions = self.record().decisions(&reference);
         let mut history = Vec::new();
-        let mut ages = None;
+        let (mut ages, mut root) = (None, None);
         match &name.reference {
             Reference::Tag(tag) => {
                 ages = Some(self.resolver.ages_of(tag));
                 for entry in self.hold().tag(&name.repository, tag)? {
                     let held = self.hold().blob(&entry.digest)?.is_some();
                     let confirmed_at = Some(entry.confirmed_at.into());
+                    root.get_or_insert_with(|| entry.digest.clone());
                     history.push(v1::TagPoint { digest: entry.digest.to_string(), confirmed_at, held });
                 }
             }
             Reference::Digest(digest) => {
                 if self.hold().seen_in(digest, &name.repository)? {
                     let held = self.hold().blob(digest)?.is_some();
+                    root = Some(digest.clone());
                     history.push(v1::TagPoint { digest: digest.to_string(), confirmed_at: None, held });
                 }
             }
@@ -185,7 +189,21 @@ impl Overview {
         };
         let summary = summary(&reference, &decisions, &history);
         let pinned = self.hold().is_pinned(&name)?;
-        Ok(v1::ExplainResponse { reference, summary, history, decisions, pinned, fresh_for, stale_for })
+        let image = root.map(|root| self.image(&root, &decisions)).transpose()?;
+        Ok(v1::ExplainResponse {
+            reference,
+            summary,
+            history,
+            decisions,
+            pinned,
+            fresh_for,
+            stale_for,
+            image,
+        })
+    }
+
+    fn image(&self, root: &Digest, decisions: &[v1::Decision]) -> Result<v1::ImageStory, StoreError> {
+        image::told((self.hold(), self.record()), root, &self.keeper.pinned()?, decisions)
     }
 
     /// The tags that are known, those alone whose references contain this. Waits for the disk.

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::bench::{ASKS_ALWAYS, ASKS_ONCE, Bench, images_only};
+use crate::bench::{ASKS_ALWAYS, ASKS_ONCE, Bench, blobs_of, images_only};
 use crate::command::{Ran, run, tidehold};
 use crate::support::hub::{Fault, HubConfig};
 
@@ -50,6 +50,42 @@ async fn explain_tells_each_decision_with_its_reason_its_cost_and_what_went_upst
     assert!(first["reason"].as_str().unwrap().contains("first time"), "{first}");
     assert_eq!(story["history"][0]["digest"], json!(bench.hub.first().digest));
     assert_eq!(story["history"][0]["held"], true);
+}
+
+#[tokio::test]
+async fn explain_tells_what_the_image_is_made_of_how_each_part_came_and_what_all_of_it_took() {
+    let bench = Bench::before(images_only(), ASKS_ALWAYS).await;
+    bench.pull("latest").await;
+    bench.pull("latest").await;
+    let (image, story) = (bench.hub.first(), object(&bench, &["explain", "tide"]).await);
+    let told = &story["image"];
+    let parts = told["parts"].as_array().unwrap();
+    let all = [&[&*image.digest, &*image.own().manifest][..], &blobs_of(image.own())].concat();
+    let digests: Vec<_> = parts.iter().map(|part| part["digest"].as_str().unwrap()).collect();
+    assert_eq!(digests, all);
+    let kinds: Vec<_> = parts.iter().map(|part| part["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds[..4], ["index", "manifest", "config", "layer"]);
+    let length = |digest: &&str| bench.file_of(digest).metadata().unwrap().len();
+    let bytes: u64 = all.iter().map(length).sum();
+    for (part, digest) in parts.iter().zip(&all) {
+        assert_eq!((&part["held"], &part["size"]), (&json!(true), &json!(length(digest))), "{part}");
+        assert_eq!(part["came_from"], "docker.io/library/tide", "{part}");
+        assert_eq!(part["downloaded_bytes"], part["size"], "{part}");
+        assert!(part["came_at"].is_string(), "{part}");
+    }
+    assert_eq!((&told["complete"], &told["held_parts"]), (&json!(true), &json!(all.len())));
+    assert_eq!((&told["counted"], &told["answered"]), (&json!(2), &json!(2)), "{told}");
+    assert_eq!((&told["held_bytes"], &told["downloaded_bytes"]), (&json!(bytes), &json!(bytes)));
+    let text = tidehold(&bench, &["explain", "tide"]).await.done().stdout;
+    let sum = format!("this image: {0} of {0} blobs held", all.len());
+    assert!(text.contains(&sum) && text.contains("2 counted GETs and "), "{text}");
+    let (decided, made) = (text.find("what was decided").unwrap(), text.find("what it is made of").unwrap());
+    assert!(decided < made && all.iter().all(|digest| text[made..].contains(digest)), "{text}");
+    // Nobody has pulled the manifest that another tag points at now.
+    bench.point_latest_at(bench.hub.second());
+    bench.get(&bench.manifest("latest")).await;
+    let text = tidehold(&bench, &["explain", "tide"]).await.done().stdout;
+    assert!(text.contains("1 of 2 blobs held") && text.contains("its manifest is not held"), "{text}");
 }
 
 #[tokio::test]
