@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::bench::{ASKS_ALWAYS, Bench, images_only};
-use crate::driver::Browser;
+use crate::driver::{Browser, ENTER};
 use crate::support::hub::{Fault, HubConfig};
 use crate::{Scenario, Seen, scenarios};
 
@@ -12,6 +12,7 @@ pub(crate) const SCENARIOS: &[Scenario] = scenarios![
     all_text_stands_out_in_the_light_and_in_the_dark,
     a_screen_reader_is_told_what_everything_is,
     who_wants_less_motion_sees_none,
+    a_phone_shows_the_budget_first_and_the_rest_folded_under_what_it_comes_to,
 ];
 
 /// A page with something in each place, all of it opened.
@@ -152,4 +153,35 @@ async fn who_wants_less_motion_sees_none(browser: Browser) {
     browser.less_motion().await;
     let moving = "[...document.querySelectorAll('*')].filter((one) => getComputedStyle(one).animationName !== 'none').length";
     assert_eq!(browser.text(moving).await, "0");
+}
+
+async fn a_phone_shows_the_budget_first_and_the_rest_folded_under_what_it_comes_to(browser: Browser) {
+    let seen = full(browser).await;
+    let Seen { browser, bench } = &seen;
+    let open = "[...document.querySelectorAll('.fold')].map((one) => one.open).join()";
+    assert_eq!(browser.text(open).await, "true,true,true,true", "on a desk all of it is there");
+    let gists = "[...document.querySelectorAll('.fold > summary')]";
+    assert_eq!(browser.text(&format!("{gists}.some((one) => one.checkVisibility())")).await, "false");
+    browser.look(360, "light").await;
+    browser.open(&format!("{}/", bench.daemon.web())).await;
+    browser.shows("document.querySelector('#requests-gist')?.textContent.includes('counted')").await;
+    browser.shows("document.querySelector('#tags-gist')?.textContent.includes('tag')").await;
+    assert_eq!(browser.text(open).await, "false,false,false,false");
+    let told = browser.text(&format!("{gists}.map((one) => one.textContent).join('; ')")).await;
+    for part in ["answers, ", "stale", "held, ", "of the disk free", "1 tag", "requests, "] {
+        assert!(told.contains(part), "{part:?} is not in {told}");
+    }
+    let screens = browser.run("return document.documentElement.scrollHeight / innerHeight").await;
+    assert!(screens.as_f64() < Some(2.0), "{screens} screens");
+    // Each is a stop of the tabulator, and opens by its key; its heading is one still.
+    browser.run("document.querySelector('#tags-gist').focus()").await;
+    assert_eq!(browser.text("document.activeElement.id").await, "tags-gist");
+    browser.press(ENTER).await;
+    browser.shows("document.querySelector('#tag-filter').checkVisibility()").await;
+    assert_eq!(browser.text("document.querySelectorAll('section > h2').length").await, "5");
+    // It stays open, and whoever turns the phone or the window to be wide sees all.
+    bench.get(&bench.manifest("1.0")).await;
+    assert_eq!(browser.text(open).await, "false,false,true,false");
+    browser.look(1000, "light").await;
+    browser.shows(&format!("{open} === 'true,true,true,true'")).await;
 }
