@@ -47,7 +47,7 @@ impl Explain {
 fn as_text(story: &v1::ExplainResponse, all: bool) -> String {
     let v1::ExplainResponse { reference, summary, history, decisions, pinned, .. } = story;
     let mut lines = vec![strong(reference).to_string(), format!("  {}", words::plain(summary))];
-    lines.extend(story.image.iter().flat_map(sum));
+    lines.extend(story.image.iter().flat_map(|image| sum(reference, image)));
     if let (Some(_), Some(_)) = (story.fresh_for, story.stale_for) {
         let [fresh_for, stale_for] =
             [story.fresh_for, story.stale_for].map(|age| words::length(words::seconds(age)));
@@ -91,7 +91,7 @@ fn some<T>(of: &[T], most: usize, all: bool) -> (&[T], Option<String>) {
 }
 
 /// How much of an image is here, what that took, and who needs it.
-fn sum(image: &v1::ImageStory) -> Vec<String> {
+fn sum(reference: &str, image: &v1::ImageStory) -> Vec<String> {
     let v1::ImageStory { parts, held_parts, bytes, held_bytes, counted, downloaded_bytes, answered, .. } =
         image;
     let all = parts.len() as u64;
@@ -102,8 +102,14 @@ fn sum(image: &v1::ImageStory) -> Vec<String> {
         (true, _) => odd(format!("{of} of {}", words::size(*bytes))).to_string(),
         (false, _) => format!("{}; {}", odd(of), lacking(image)),
     };
+    let elsewhere =
+        parts.iter().filter(|part| !part.came_from.is_empty() && !is_of(reference, &part.came_from));
+    let elsewhere = match elsewhere.map(|part| part.downloaded_bytes).sum() {
+        0 => String::new(),
+        bytes => format!(" ({} of that for other images)", words::size(bytes)),
+    };
     let took = format!(
-        "{} and {} downloaded",
+        "{} and {} downloaded{elsewhere}",
         words::count(*counted, "counted GET"),
         words::size(*downloaded_bytes)
     );

@@ -131,40 +131,41 @@ impl<const N: usize> Table<N> {
 
     fn within(&self, most: Option<usize>) -> String {
         let head = self.columns.map(|column| strong(column.name));
-        let rows = || std::iter::once(&head).chain(&self.rows);
         let mut widths = self.columns.map(|column| column.name.chars().count());
         for row in &self.rows {
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.width());
             }
         }
-        let mut shown = self.columns.map(|_| true);
-        let lacks_room = |shown: &[bool; N]| most.is_some_and(|most| room(&widths, shown) > most);
-        while lacks_room(&shown)
-            && let Some(place) =
-                (0..N).rfind(|place| self.is_rare(*place) && shown.get(*place) == Some(&true))
-            && let Some(place) = shown.get_mut(place)
-        {
-            *place = false;
-        }
+        let most = most.unwrap_or(usize::MAX);
+        let mut shown = self.without_rare(&widths, most, self.columns.map(|_| true));
         let named = self.columns.first().is_some_and(|column| column.kind == Kind::Long);
-        let apart = named && lacks_room(&shown);
+        let apart = named && room(&widths, &shown) > most;
+        if apart {
+            // Beneath the names there is room again.
+            shown = self.columns.map(|column| column.kind != Kind::Long);
+            shown = self.without_rare(&widths, most.saturating_sub(INDENT), shown);
+        }
         let mut lines = Vec::new();
-        for row in rows() {
-            let mut shown = shown;
-            let mut indent = 0;
-            if let (true, Some(name), Some(first)) = (apart, row.first(), shown.first_mut()) {
+        for row in std::iter::once(&head).chain(&self.rows) {
+            if let (true, Some(name)) = (apart, row.first()) {
                 lines.push(name.to_string());
-                *first = false;
-                indent = INDENT;
             }
-            lines.push(self.line(row, &widths, &shown, indent));
+            lines.push(self.line(row, &widths, &shown, if apart { INDENT } else { 0 }));
         }
         lines.join("\n")
     }
 
-    fn is_rare(&self, place: usize) -> bool {
-        self.columns.get(place).is_some_and(|column| column.rare)
+    /// These columns but for as many of the rare ones, from the last on, as there is no room for.
+    fn without_rare(&self, widths: &[usize; N], most: usize, mut shown: [bool; N]) -> [bool; N] {
+        for place in (0..N).rev() {
+            let rare = self.columns.get(place).is_some_and(|column| column.rare);
+            let over = room(widths, &shown) > most;
+            if let (true, true, Some(shown)) = (rare, over, shown.get_mut(place)) {
+                *shown = false;
+            }
+        }
+        shown
     }
 
     fn line(&self, row: &[Painted; N], widths: &[usize; N], shown: &[bool; N], indent: usize) -> String {
@@ -254,8 +255,12 @@ mod tests {
             "ghcr.io/a/b:12",
             "    12 B  yes",
         ];
-        assert_eq!(lines(27), apart);
         assert_eq!(lines(1), apart);
+        assert_eq!(
+            lines(25)[..3],
+            ["REFERENCE", "    SIZE  OWN  PINNED", "ghcr.io/a/b:1"],
+            "there is room again"
+        );
     }
 
     #[test]

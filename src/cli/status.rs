@@ -107,6 +107,9 @@ pub(super) fn painted(standing: &str) -> Painted {
 /// What clients have read: what had not to be downloaded for that comes first.
 fn given(status: &v1::StatusResponse) -> String {
     let v1::StatusResponse { bytes_from_hold, bytes_from_upstream, .. } = status;
+    if bytes_from_hold + bytes_from_upstream == 0 {
+        return faint("nothing yet").to_string();
+    }
     let [all, hold, upstream] =
         [bytes_from_hold + bytes_from_upstream, *bytes_from_hold, *bytes_from_upstream].map(words::size);
     format!("{all} of blobs: {hold} out of the hold, {upstream} downloaded for it")
