@@ -9,13 +9,14 @@
 //! Once the files are restored, the record still names each content store that was swapped until its containerd was
 //! seen without it. The folder may be somebody else's: nothing in it is touched but what was put there.
 
+mod folder;
 mod parts;
 mod write;
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -24,15 +25,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::files::{absent, real, seen};
 use super::takeout::without;
+use folder::{ORIGINAL, RECORD, WRITTEN, copy_name};
 pub use parts::{Change, Conflict, JournalError, Restoration, Swap};
 use write::{NEW, NEW_FILE, OWN_FILE, beside, remove, sync_folder, write};
-
-/// The record's file in its folder.
-const RECORD: &str = "journal.json";
-
-/// The kinds of copies in the folder.
-const ORIGINAL: &str = "original";
-const WRITTEN: &str = "written";
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Record {
@@ -163,7 +158,7 @@ impl Journal {
         if changes.is_empty() {
             return Ok(());
         }
-        self.make_folder()?;
+        self.record.made |= folder::make(&self.at(&self.folder)).map_err(failed("make", &self.folder))?;
         self.lock()?;
         if self.read.is_none() {
             // So that whoever takes this back knows whose the folder is.
@@ -243,7 +238,10 @@ impl Journal {
             if let Some(now) =
                 restoration.now.as_ref().filter(|now| force && !restoration.merged && !ours(now))
             {
-                write(&beside(&at, ".changed"), now, None, NEW_FILE, false).map_err(failed("write", path))?;
+                // As secret as it was.
+                let rights = self.rights(path)?;
+                write(&beside(&at, ".changed"), now, rights.as_ref(), NEW_FILE, false)
+                    .map_err(failed("write", path))?;
             }
             let rights = entry.and_then(|entry| entry.original.as_ref());
             match &restoration.then {
@@ -286,23 +284,8 @@ impl Journal {
             return Ok(());
         }
         let folder = self.at(&self.folder);
-        let names = fs::read_dir(&folder).map_err(failed("read", &self.folder))?.flatten();
-        let names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        // The record is the last, so that a run which is cut short here is gone on with.
-        let (record, others): (Vec<_>, Vec<_>) =
-            names.into_iter().filter(|name| is_own(name)).partition(|name| name == RECORD);
-        for name in others.into_iter().chain(record) {
-            let path = self.folder.join(name);
-            remove(&self.at(&path)).map_err(failed("remove", &path))?;
-        }
-        if !self.record.made {
-            return Ok(());
-        }
-        match fs::remove_dir(&folder) {
-            Ok(()) => Ok(()),
-            Err(error) if absent(&error) || error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-            Err(error) => Err(failed("remove", &self.folder)(error)),
-        }
+        let made = self.record.made || folder::is_left(&folder).map_err(failed("read", &self.folder))?;
+        folder::clear(&folder, made).map_err(failed("clear", &self.folder))
     }
 
     fn read_record(&self) -> Result<Option<Vec<u8>>, JournalError> {
@@ -311,22 +294,6 @@ impl Journal {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if absent(&error) => Ok(None),
             Err(source) => Err(JournalError::Io { doing: "read", path, source }),
-        }
-    }
-
-    /// Makes the folder for root's eyes alone; one that is there stays as it is.
-    fn make_folder(&mut self) -> Result<(), JournalError> {
-        let folder = self.at(&self.folder);
-        if let Some(above) = folder.parent() {
-            fs::create_dir_all(above).map_err(failed("make", &self.folder))?;
-        }
-        match DirBuilder::new().mode(0o700).create(&folder) {
-            Ok(()) => {
-                self.record.made = true;
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(failed("make", &self.folder)(error)),
         }
     }
 
@@ -471,18 +438,6 @@ impl Journal {
         let now = self.now(path).ok().flatten();
         entry.zip(now).is_some_and(|(entry, now)| entry.written.contains(&hash(&now)))
     }
-}
-
-/// Whether a name in the folder is one that is given here.
-fn is_own(name: &str) -> bool {
-    let name = name.strip_suffix(NEW).unwrap_or(name);
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let copy = name.split_once('.').filter(|(number, _)| is_number(number));
-    name == RECORD || copy.is_some_and(|(_, kind)| kind == ORIGINAL || kind == WRITTEN)
-}
-
-fn copy_name(kind: &str, copy: u32) -> String {
-    format!("{copy}.{kind}")
 }
 
 fn hash(bytes: &[u8]) -> String {

@@ -157,6 +157,8 @@ fn what_cannot_be_told_apart_is_left_alone_until_it_is_forced_and_even_then_kept
     let node = Node::new(&[("/etc/a.toml", "a = 1\n")]);
     node.apply(&[("/etc/a.toml", "a = 2\n")]);
     node.write("/etc/a.toml", "a = 3\n");
+    let at = node.root.path().join("etc/a.toml");
+    fs::set_permissions(&at, Permissions::from_mode(0o600)).unwrap();
     let conflicts = node.undo();
     assert_eq!(conflicts.len(), 1);
     assert_eq!(conflicts[0].written, b"a = 2\n");
@@ -169,6 +171,8 @@ fn what_cannot_be_told_apart_is_left_alone_until_it_is_forced_and_even_then_kept
     journal.close().unwrap();
     assert_eq!(node.text("/etc/a.toml").unwrap(), "a = 1\n");
     assert_eq!(node.text("/etc/a.toml.changed").unwrap(), "a = 3\n");
+    let kept = fs::metadata(at.with_extension("toml.changed")).unwrap();
+    assert_eq!(kept.mode() & 0o7777, 0o600, "nobody may read of it who could not before");
 }
 
 #[test]
@@ -270,6 +274,30 @@ fn what_a_run_left_that_was_cut_short_before_its_record_goes() {
     assert!(node.journal().is_empty());
     node.journal().close().unwrap();
     assert_eq!(node.all(), before);
+}
+
+#[test]
+fn an_empty_folder_that_a_run_left_goes_and_one_of_others_stays() {
+    let node = Node::new(&[("/etc/a.toml", LINES), ("/var/lib/x", "")]);
+    let before = node.all();
+    let folder = node.root.path().join(FOLDER.trim_start_matches('/'));
+    let leave = |mode: u32| {
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, Permissions::from_mode(mode)).unwrap();
+    };
+    leave(0o700);
+    fs::write(folder.join("journal.json.tidehold-new"), "{").unwrap();
+    node.journal().close().unwrap();
+    assert_eq!(node.all(), before, "nothing was changed yet");
+    leave(0o700);
+    node.apply(&[("/etc/a.toml", "x = 1\n")]);
+    assert_eq!(node.undo(), []);
+    assert_eq!(node.all(), before, "the next run makes it its own");
+    leave(0o755);
+    node.journal().close().unwrap();
+    node.apply(&[("/etc/a.toml", "x = 1\n")]);
+    assert_eq!(node.undo(), []);
+    assert!(folder.exists());
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -29,7 +29,7 @@ pub(super) fn write(
 ) -> io::Result<()> {
     let new = beside(at, NEW);
     remove(&new)?;
-    let mut file = File::options().write(true).create_new(true).open(&new)?;
+    let mut file = make(&new)?;
     file.write_all(bytes)?;
     if let Some(rights) = rights {
         chown(&new, Some(rights.uid), Some(rights.gid))?;
@@ -41,6 +41,11 @@ pub(super) fn write(
     file.sync_all()?;
     fs::rename(&new, at)?;
     at.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Makes a file that nobody else may look into while it is written.
+fn make(at: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).mode(OWN_FILE).open(at)
 }
 
 pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
@@ -59,5 +64,22 @@ pub(super) fn remove(at: &Path) -> io::Result<()> {
         Ok(()) => at.parent().map_or(Ok(()), sync_folder),
         Err(error) if absent(&error) => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_being_written_is_for_nobody_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, at) = (folder.path().join("new"), folder.path().join("at"));
+        let mode = |at: &Path| fs::metadata(at).unwrap().permissions().mode() & 0o7777;
+        let made = make(&new).unwrap();
+        assert_eq!(mode(&new), 0o600);
+        drop(made);
+        write(&at, b"x", None, NEW_FILE, false).unwrap();
+        assert_eq!(mode(&at), NEW_FILE, "and has its own mode once it is");
     }
 }
