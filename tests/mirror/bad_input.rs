@@ -386,3 +386,13 @@ async fn indexes_within_indexes_come_to_an_end() {
     assert_error(&reply, &[404, 502], "indexes all the way down");
     assert!(bench.hub.counters().manifest_gets <= 4, "{:?}", bench.hub.counters());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_else_stands_in_a_query_is_in_no_log() {
+    let mut bench = Bench::start().await;
+    let manifest = format!("{}&token=a-secret", bench.manifest("1.0"));
+    assert_gives(&bench.get(&manifest).await, bench.hub.first(), "changed");
+    assert!(bench.daemon.terminate().success());
+    let log = bench.daemon.log();
+    assert!(log.contains("docker.io/library/") && !log.contains("a-secret"), "{log}");
+}
