@@ -27,7 +27,7 @@ pub struct Decided<'a> {
     pub reference: String,
     /// What came of it.
     pub ending: Ending,
-    /// What was answered; empty where nothing was.
+    /// What was answered, or would have been to a client who accepts it; empty where there was nothing.
     pub digest: String,
     /// Why, in words. The same reason has the same words.
     pub reason: String,
@@ -199,13 +199,12 @@ impl Latest {
     }
 }
 
-/// How many of the latest decisions tell of nothing but that the same is served as ever.
+/// How many of the latest decisions tell of nothing but that the same is served as ever, or was no use to a client.
 fn uneventful(entries: &VecDeque<Arc<Entry>>, digest: &str) -> usize {
     let uneventful = |entry: &&Arc<Entry>| match entry.ending {
-        Ending::Immutable | Ending::Fresh | Ending::Unchanged | Ending::Changed => {
-            entry.decision.digest == digest
-        }
-        Ending::Stale | Ending::Refused | Ending::Challenged => false,
+        Ending::Immutable | Ending::Fresh | Ending::Unchanged => entry.decision.digest == digest,
+        Ending::Refused => !digest.is_empty() && entry.decision.digest == digest,
+        Ending::Changed | Ending::Stale | Ending::Challenged => false,
     };
     entries.iter().take_while(uneventful).count()
 }

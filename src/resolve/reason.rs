@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::decide::{Ages, Ask, Question, Reply, Standing};
 use super::manifests::shown;
-use super::{Caller, Inner, Refusal, Served};
+use super::{Caller, Inner, Refusal, Resolver, Served};
+use crate::clock;
 use crate::oci::{Reference, Repository};
 use crate::proto::v1;
 use crate::record::{Decided, Ending, Told};
@@ -155,6 +156,29 @@ impl Inner {
             requests,
         };
         self.record.decided(decided, now)
+    }
+}
+
+impl Resolver {
+    /// Tells the record that a client accepts no manifest of the type that a reference stands for.
+    pub fn not_accepted(
+        &self,
+        caller: &Caller,
+        repository: &Repository,
+        reference: &Reference,
+        served: &Served,
+    ) {
+        let decided = Decided {
+            reference: shown(repository, reference),
+            ending: Ending::Refused,
+            digest: served.digest.to_string(),
+            reason: format!("the client does not accept its type, {}", served.media_type),
+            asked_by: caller.account.asked_by(),
+            // What it took was told when it was decided what to serve.
+            cost: v1::Cost::default(),
+            requests: Vec::new(),
+        };
+        self.inner.record.decided(decided, clock::now());
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
+use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::bench::{ASKS_ALWAYS, ASKS_ONCE, Bench, blobs_of, images_only};
@@ -98,6 +99,41 @@ async fn a_tag_that_is_asked_for_again_and_again_is_one_line_with_a_count() {
     assert_eq!(standings(&story), [("fresh".to_owned(), 39), ("changed".to_owned(), 1)]);
     let text = tidehold(&bench, &["explain", "tide"]).await.done().stdout;
     assert!(text.contains("fresh 39 times"), "{text}");
+}
+
+#[tokio::test]
+async fn a_type_that_the_client_does_not_accept_is_explained() {
+    let bench = Bench::before(images_only(), ASKS_ALWAYS).await;
+    for _ in 0..2 {
+        bench.get(&bench.manifest("latest")).await;
+        let headers = [("accept", "application/vnd.other+json")];
+        let reply = bench.client.get(&bench.manifest("latest"), &headers).await;
+        assert_eq!(reply.status, StatusCode::NOT_FOUND);
+    }
+    let story = object(&bench, &["explain", "tide"]).await;
+    assert_eq!(
+        standings(&story),
+        [("refused".to_owned(), 2), ("unchanged".to_owned(), 3), ("changed".to_owned(), 1)]
+    );
+    let refused = &story["decisions"][0];
+    assert!(
+        refused["reason"].as_str().unwrap().starts_with("the client does not accept its type"),
+        "{refused}"
+    );
+    assert_eq!(refused["cost"]["requests"], 0, "that was told of the decision before");
+}
+
+#[tokio::test]
+async fn what_is_fetched_anew_is_told_anew() {
+    let bench = Bench::before(images_only(), ASKS_ALWAYS).await;
+    for _ in 0..2 {
+        bench.get(&bench.manifest("latest")).await;
+        bench.get(&bench.manifest("latest")).await;
+        tidehold(&bench, &["forget", "tide"]).await.done();
+    }
+    let story = object(&bench, &["explain", "tide"]).await;
+    let told = |standing: &str| (standing.to_owned(), 1);
+    assert_eq!(standings(&story), ["unchanged", "changed", "unchanged", "changed"].map(told));
 }
 
 #[tokio::test]
@@ -276,14 +312,19 @@ async fn the_status_shows_the_daemon_at_a_glance() {
 #[tokio::test]
 async fn what_happened_before_a_restart_is_still_told() {
     let mut bench = Bench::before(limited_to(10), ASKS_ALWAYS).await;
-    bench.get(&bench.manifest("latest")).await;
-    assert!(bench.daemon.terminate().success());
-    bench.daemon.start_again();
+    for runs in 1..=3_u64 {
+        bench.get(&bench.manifest("latest")).await;
+        assert!(bench.daemon.terminate().success());
+        bench.daemon.start_again();
+        let budget = object(&bench, &["budget"]).await;
+        assert_eq!(budget["registries"][0]["counted"], 1);
+        assert_eq!(budget["registries"][0]["counted_without"], runs);
+        let status = object(&bench, &["status"]).await;
+        let spans = status["history"].as_array().unwrap().iter();
+        assert_eq!(spans.map(|span| span["counted_without"].as_u64().unwrap()).sum::<u64>(), runs);
+    }
     let story = object(&bench, &["explain", "tide"]).await;
-    assert_eq!(standings(&story), [("changed".to_owned(), 1)]);
-    let budget = object(&bench, &["budget"]).await;
-    assert_eq!(budget["registries"][0]["counted"], 1);
-    assert_eq!(budget["registries"][0]["counted_without"], 1);
+    assert_eq!(standings(&story), [("unchanged".to_owned(), 2), ("changed".to_owned(), 1)]);
     let status = object(&bench, &["status"]).await;
     assert_eq!(status["upstream_counted"], 0, "what is told of the daemon is since its start");
 }

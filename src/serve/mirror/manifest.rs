@@ -28,11 +28,14 @@ pub(super) async fn answer(
         Reference::Digest(_) => {}
         Reference::Tag(_) if accept.takes(&served.media_type) => {}
         Reference::Tag(_) => {
-            let child = only_image(&served, accept);
-            let child = child.ok_or_else(|| Problem::NotAccepted(served.media_type.clone()))?;
+            let refuse = |served: &Served| {
+                resolver.not_accepted(caller, repository, reference, served);
+                Problem::NotAccepted(served.media_type.clone())
+            };
+            let child = only_image(&served, accept).ok_or_else(|| refuse(&served))?;
             let image = resolver.manifest(caller, repository, &Reference::Digest(child)).await?;
             if !accept.takes(&image.media_type) {
-                return Err(Problem::NotAccepted(image.media_type));
+                return Err(refuse(&image));
             }
             served = Served { standing: served.standing, age: served.age, grounds: None, ..image };
         }
