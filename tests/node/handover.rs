@@ -1,5 +1,6 @@
 //! Hand-over: containerd is given whole blobs for what it writes, and fetches none of them itself.
 
+use std::process::Command;
 use std::thread;
 
 use containerd_client::services::v1 as api;
@@ -15,6 +16,10 @@ const MIB: usize = 1024 * 1024;
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("a cold pull fetches no blob from the mirror", no_blob_over_http),
+    scenario(
+        "what a cold pull unpacks was downloaded for it, and the next one has it out of the hold",
+        bytes_told,
+    ),
     scenario("a layer that is handed over shows how far it is, and holds nobody up", true_progress),
     scenario("a containerd without hand-over fetches each blob from the mirror", switched_off),
     scenario("an isolated containerd fetches each blob for each namespace", isolated),
@@ -29,6 +34,28 @@ fn no_blob_over_http(version: Version) {
     assert_each_blob_once(&node.upstream, &pushed);
     assert_eq!(node.containerd.read_back("default"), parts_of(&pushed.image));
     assert_eq!(node.containerd.run("default", &pushed.reference), release(&pushed.image));
+}
+
+fn bytes_told(version: Version) {
+    let node = Node::start(version);
+    let pushed = node.upstream.push("layered", MIB);
+    let large = pushed.size_of(pushed.large());
+    node.containerd.pull("default", &pushed.reference);
+    let [downloaded, upstream, hold] = bytes_of(&node.daemon);
+    assert!((large..=downloaded).contains(&upstream), "{upstream} of {downloaded}, {large} at least");
+    assert!(hold < large, "{hold}: configs and manifests alone are read again");
+    node.containerd.pull("other", &pushed.reference);
+    let [again, upstream_again, hold] = bytes_of(&node.daemon);
+    assert!(again - downloaded < large && hold >= large, "{hold} out of the hold, {again} downloaded");
+    assert_eq!(upstream_again, upstream);
+}
+
+/// What the daemon says it has downloaded, and of what clients have read: what for that, and what was held.
+fn bytes_of(daemon: &Daemon) -> [u64; 3] {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
+    let told = command.args(["status", "--json", "--socket"]).arg(daemon.control()).output().unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    ["bytes_downloaded", "bytes_from_upstream", "bytes_from_hold"].map(|of| status[of].as_u64().unwrap())
 }
 
 fn true_progress(version: Version) {

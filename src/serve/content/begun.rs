@@ -13,6 +13,7 @@ use super::{ContentService, failed};
 use crate::oci::Digest;
 use crate::proto::v1;
 use crate::proto::v1::layers_server::{Layers, LayersServer};
+use crate::record::{Front, Record};
 use crate::store::{Hold, Reading, StoreError, blocking};
 
 /// How many blobs are remembered: far more than a containerd begins to read between the first read of a layer and
@@ -55,12 +56,14 @@ impl Begun {
 struct LayersService {
     hold: Hold,
     begun: Begun,
+    record: Record,
 }
 
 impl ContentService {
     /// What its containerd's helpers may ask about the reads that come in here.
     pub fn layers(&self) -> LayersServer<impl Layers + use<>> {
-        LayersServer::new(LayersService { hold: self.hold.clone(), begun: self.begun.clone() })
+        let (hold, begun, record) = (self.hold.clone(), self.begun.clone(), self.record.clone());
+        LayersServer::new(LayersService { hold, begun, record })
     }
 }
 
@@ -78,7 +81,14 @@ impl Layers for LayersService {
             )));
         }
         let (hold, begun) = (self.hold.clone(), self.begun.latest_first());
+        let read = head.len() as u64;
         let layers = blocking(move || beginning_with(&head, &hold, &begun)).await.map_err(failed)?;
+        if let [layer] = layers.as_slice()
+            && let (Ok(digest), Ok(size)) = (layer.digest.parse(), u64::try_from(layer.size))
+        {
+            // The rest of it is read past us.
+            self.record.read(Front::Content, &digest, size.saturating_sub(read));
+        }
         Ok(Response::new(v1::ReadingResponse { layers }))
     }
 }
