@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use super::asking::{Errand, Unanswered, reply_of};
 use super::callers::{Caller, Guise};
-use super::decide::{self, Gate, Gates, Held, LastSeen, Question, Reply, Standing, Step, Way, Why, decide};
+use super::decide::{
+    self, Ask, Gate, Gates, Held, LastSeen, Question, Reply, Standing, Step, Way, Why, decide,
+};
 use super::{Inner, Reason, Refusal, Served};
 use crate::clock;
 use crate::oci::{Digest, Reference, Repository};
@@ -100,12 +102,17 @@ impl Inner {
     ) -> Result<Served, Refusal> {
         let mut question = self.question(guise, repository, reference).await?;
         let (mut asked, mut reply, mut failure) = (None, None, None);
-        let mut registry_is_away = false;
+        let (mut registry_is_away, mut is_full) = (false, false);
         let kept = Mutex::default();
         loop {
             let now = clock::now();
             let gates = self.gates(&question, guise, repository);
             match decide(&question, reply.as_ref(), gates, now) {
+                Step::Ask(ask @ (Ask::Get | Ask::GetDigest(_))) if self.hold.is_full() => {
+                    // A pull would be spent on what cannot be kept.
+                    is_full = true;
+                    (asked, reply) = (Some(ask), Some(Reply::Failed));
+                }
                 Step::Ask(ask) => {
                     let admission = question.admission();
                     let only_registry = !registry_is_away && self.asks_registry_alone(admission, repository);
@@ -146,12 +153,19 @@ impl Inner {
                 Step::Serve(digest, standing) => {
                     self.unnoted.tell(self.note(repository, reference, &digest, standing, now));
                     let age = age(&question, &digest, standing, now);
-                    let reason =
-                        Reason::of(&question, standing, asked.as_ref(), reply.as_ref(), failure.as_ref());
+                    let reason = match standing {
+                        Standing::Stale if is_full => Reason::NoRoom,
+                        _ => {
+                            Reason::of(&question, standing, asked.as_ref(), reply.as_ref(), failure.as_ref())
+                        }
+                    };
                     let served = self.served(digest, standing, reason, age).await?;
                     self.unnoted.tell(self.note_children(repository, &served, now));
                     self.settle(standing).await;
                     return Ok(served);
+                }
+                Step::Refuse(Why::Failed) if is_full => {
+                    return Err(Refusal::NoRoom(shown(repository, reference)));
                 }
                 Step::Refuse(why) => {
                     let refusal = self.refusal(&question, why, failure, guise, repository, reference);

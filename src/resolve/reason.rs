@@ -40,6 +40,8 @@ pub enum Reason {
     CannotAsk(Arc<str>),
     /// What the tag points at now cannot be had as a whole, so what it pointed at before serves.
     SteppedBack(Arc<str>),
+    /// The disk is full, so nothing was fetched.
+    NoRoom,
     /// A registry did not answer in time.
     Late,
 }
@@ -114,6 +116,7 @@ impl fmt::Display for Reason {
             Self::SteppedBack(why) => {
                 write!(f, "the tag has moved, and what it points at now cannot be had ({why}): what is held serves")
             }
+            Self::NoRoom => f.write_str("the disk is full, so that nothing new can be fetched: what was confirmed last serves"),
             Self::Late => f.write_str("its registry did not answer in time: what was confirmed last serves"),
         }
     }

@@ -301,6 +301,16 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether room on the disk would have helped.
+    pub fn is_for_want_of_room(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+            }
+            Self::Index { .. } | Self::Damaged(_) | Self::InUse(_) => false,
+        }
+    }
+
     fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io { action, path, source: Arc::new(source) }

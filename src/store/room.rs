@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Hold, StoreError};
 
+/// What a manifest, and what the index writes with it, may take.
+const LEAST_BYTES: u64 = 1 << 20;
+
 /// How many bytes stay free when a download begins, and while it goes on; 0 until it is set.
 #[derive(Default)]
 pub(super) struct Floor(AtomicU64);
@@ -45,5 +48,10 @@ impl Hold {
     pub fn room(&self) -> u64 {
         let floor = self.inner.floor.0.load(Ordering::Relaxed);
         self.disk_space().map_or(u64::MAX, |space| space.free_bytes.saturating_sub(floor))
+    }
+
+    /// Whether there is no room even for a manifest: what is fetched could not be kept, and would be fetched again.
+    pub fn is_full(&self) -> bool {
+        self.disk_space().is_ok_and(|space| space.free_bytes < LEAST_BYTES)
     }
 }

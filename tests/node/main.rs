@@ -21,6 +21,7 @@ mod crictl;
 mod damage;
 mod differ;
 mod evicting;
+mod full;
 mod handover;
 mod kills;
 mod layers;
@@ -46,6 +47,7 @@ const CHAPTERS: &[&[Scenario]] = &[
     shared::SCENARIOS,
     damage::SCENARIOS,
     evicting::SCENARIOS,
+    full::SCENARIOS,
     restart::SCENARIOS,
     kills::SCENARIOS,
     adopt::SCENARIOS,

@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus};
 use tempfile::TempDir;
 
 use super::activation::{Activation, Door};
+use super::disk::Disk;
 use super::hub::digest_of;
 use super::process::{Process, free_port};
 
@@ -20,6 +21,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_tidehold");
 pub(crate) struct Daemon {
     process: Process,
     activation: Option<Activation>,
+    disk: Option<Disk>,
     mirror_port: u16,
     web_port: u16,
     folder: TempDir,
@@ -135,7 +137,12 @@ impl Daemon {
 
     /// Starts it again on the same folder and ports; it must have ended.
     pub(crate) fn start_again(&mut self) {
-        self.process = launch(self.folder.path(), self.activation.as_ref());
+        self.process = launch(self.folder.path(), self.activation.as_ref(), self.disk.as_ref());
+    }
+
+    /// The disk of its own, where it was planned with one.
+    pub(crate) fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("a disk of its own")
     }
 
     /// Returns once somebody has connected who is not taken in yet. Only for one whose sockets are handed over.
@@ -156,11 +163,13 @@ pub(crate) struct Plan<'a> {
     pub(crate) activated: bool,
     /// A port and a socket that are handed over too, of which the configuration says nothing.
     pub(crate) beside: Option<(u16, &'a str)>,
+    /// The size of the disk that it keeps everything on, where that is one of its own. Its sockets are not handed over then.
+    pub(crate) disk: Option<&'a str>,
 }
 
 impl Default for Plan<'_> {
     fn default() -> Self {
-        Self { containerds: &["node"], of_each: "", rest: "", activated: false, beside: None }
+        Self { containerds: &["node"], of_each: "", rest: "", activated: false, beside: None, disk: None }
     }
 }
 
@@ -178,9 +187,11 @@ impl Plan<'_> {
             let names = self.containerds.iter().chain(&["control"]).chain(more.iter());
             Activation::listen(&ports, names.map(socket))
         });
+        let disk = self.disk.map(|size| Disk::mount(&folder.path().join("data"), size));
         Daemon {
-            process: launch(folder.path(), activation.as_ref()),
+            process: launch(folder.path(), activation.as_ref(), disk.as_ref()),
             activation,
+            disk,
             mirror_port,
             web_port,
             folder,
@@ -202,9 +213,13 @@ impl Plan<'_> {
     }
 }
 
-fn launch(folder: &Path, activation: Option<&Activation>) -> Process {
-    let mut command =
-        activation.map_or_else(|| Command::new(PROGRAM), |activation| activation.command(PROGRAM));
+fn launch(folder: &Path, activation: Option<&Activation>, disk: Option<&Disk>) -> Process {
+    let mut command = match (activation, disk) {
+        (None, None) => Command::new(PROGRAM),
+        (Some(activation), None) => activation.command(PROGRAM),
+        (None, Some(disk)) => disk.command(PROGRAM),
+        (Some(_), Some(_)) => panic!("sockets are not handed over into another name space"),
+    };
     command.arg("serve").arg("--config").arg(folder.join("tidehold.toml"));
     command.env("RUST_LOG", "info,tidehold=debug");
     let search = std::env::var("PATH").unwrap_or_default();

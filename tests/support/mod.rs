@@ -13,6 +13,7 @@ pub(crate) mod activation;
 pub(crate) mod containerd;
 pub(crate) mod cri;
 pub(crate) mod daemon;
+pub(crate) mod disk;
 pub(crate) mod go;
 pub(crate) mod hub;
 pub(crate) mod parts;

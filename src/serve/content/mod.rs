@@ -181,5 +181,8 @@ fn not_found(digest: &Digest) -> Status {
 /// The disk or the index failed: nothing that the client could do otherwise.
 fn failed(error: StoreError) -> Status {
     tracing::error!(%error, "the content store failed");
+    if error.is_for_want_of_room() {
+        return Status::resource_exhausted(error.to_string());
+    }
     Status::internal(error.to_string())
 }

@@ -142,6 +142,9 @@ fn of_refusal(refusal: &Refusal) -> (StatusCode, &'static str, Option<Duration>)
         Refusal::Interrupted(_) => (StatusCode::BAD_GATEWAY, "UNAVAILABLE", retry_after(None)),
         // Not 503, which containerd asks again here: at any other it goes on to the registry itself.
         Refusal::NoRoom(_) => (StatusCode::INSUFFICIENT_STORAGE, "UNAVAILABLE", None),
+        Refusal::Store(error) if error.is_for_want_of_room() => {
+            (StatusCode::INSUFFICIENT_STORAGE, "UNAVAILABLE", None)
+        }
         Refusal::Store(_) | Refusal::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", None),
     }
 }
