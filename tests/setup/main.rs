@@ -19,12 +19,14 @@ mod support;
 
 mod files;
 mod node;
+mod unstarted;
 mod whole;
 
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 use support::containerd::Version;
+use support::parts::{Available, namespaces};
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
@@ -39,17 +41,27 @@ fn main() -> ExitCode {
             })
         })
         .collect();
+    for (name, run) in unstarted::SCENARIOS {
+        trials.push(trial((*name).to_owned(), namespaces(), run, &arguments));
+    }
     for (name, run) in whole::SCENARIOS {
-        trials.extend(Version::ALL.map(|version| trial(version, name, *run, &arguments)));
+        trials.extend(Version::ALL.map(|version| {
+            let name = format!("containerd {version}: {name}");
+            trial(name, version.available().map(drop), move || run(version), &arguments)
+        }));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-fn trial(version: Version, name: &str, run: fn(Version), arguments: &Arguments) -> Trial {
-    let name = format!("containerd {version}: {name}");
-    match version.available() {
-        Ok(_) => Trial::test(name, move || {
-            run(version);
+fn trial(
+    name: String,
+    needs: Available<()>,
+    run: impl FnOnce() + Send + 'static,
+    arguments: &Arguments,
+) -> Trial {
+    match needs {
+        Ok(()) => Trial::test(name, move || {
+            run();
             Ok(())
         }),
         Err(reason) => {
