@@ -12,6 +12,7 @@ mod examine;
 mod finding;
 mod holder;
 mod hosts;
+mod lines;
 mod listeners;
 mod logins;
 mod look;

@@ -13,6 +13,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         node.is_well();
         node.examine().has_ok("containerd.mirror-only");
     }),
+    scenario("nothing is found on a node with dockerd's packages, whose containerd has no CRI", for_dockerd),
     only(&[Version::V2], "nothing is asked of a registry where that is not wanted", offline),
     only(&[Version::V2], "a person reads it in groups, with the mend beneath what is wrong", as_text),
     only(&[Version::V1_7], "a node that was not set up is told so", not_set_up),
@@ -67,6 +68,26 @@ impl crate::bench::Found {
             "{name}: {self:#?}"
         );
     }
+}
+
+fn for_dockerd(version: Version) {
+    let mut node = Node::mirror_only(version, Kubernetes::Without);
+    let config = node.config();
+    // As it is packaged, but for the folders; of version 1, since it says nothing.
+    let own = |name: &str| config.lines().find(|line| line.trim().starts_with(name)).unwrap();
+    let (root, state, address) = (own("root ="), own("state ="), own("address ="));
+    let packaged = format!(
+        "disabled_plugins = [\"cri\", \"opt\", \"nri\", \"io.containerd.nri.v1.nri\"]\n{root}\n{state}\n[grpc]\n{address}\n"
+    );
+    node.containerd.restart_configured(&packaged);
+    node.is_well();
+    // As setup makes it, beside other things.
+    let mut node = Node::start(version, Kubernetes::With);
+    let folder = format!("config_path = \"{}\"\n", node.containerd.hosts().display());
+    let config = node.config().replacen(&folder, "\n", 1);
+    let disabled = "disabled_plugins = [\"io.containerd.grpc.v1.cri\", ";
+    node.containerd.restart_configured(&config.replacen("disabled_plugins = [", disabled, 1));
+    node.is_well();
 }
 
 fn offline(version: Version) {

@@ -9,6 +9,7 @@ use crate::{Scenario, only, scenario};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("1: config_path is not set", no_folder),
+    scenario("containerd has no configuration at all", no_file),
     only(&[Version::V2], "2: config_path names two folders", two_folders),
     scenario("3: config_path stands in another version's section", wrong_section),
     scenario("4: registry.mirrors stands beside config_path", inline_mirrors),
@@ -49,6 +50,23 @@ fn no_folder(version: Version) {
     node.ails("registries.folder", &["config_path is not set", &registry, "systemctl restart containerd"]);
     node.containerd.restart_configured(&good);
     node.is_well();
+}
+
+fn no_file(version: Version) {
+    let node = Node::mirror_only(version, Kubernetes::With);
+    node.remove_hosts("_default");
+    let bare = node.examine_with(&["--containerd-config", "/etc/containerd/config.toml"]);
+    let bad: Vec<_> = bare.all().into_iter().filter(|finding| finding.level == "bad").collect();
+    let names: Vec<_> = bad.iter().map(|finding| finding.name.as_str()).collect();
+    assert!(names.len() == 3 && names.contains(&"hosts.none"), "{bare:#?}");
+    assert!(bad.iter().all(|finding| finding.mend == "sudo tidehold setup"), "{bad:#?}");
+
+    node.write_hosts("_default", &node.hosts_toml());
+    let elsewhere = node.examine_with(&["--containerd-config", "/etc/other/config.toml"]);
+    let found = elsewhere.all().into_iter().find(|finding| finding.level == "bad").unwrap();
+    let whole = "  version = 2\n  [plugins.\"io.containerd.grpc.v1.cri\".registry]\n    config_path = ";
+    assert!(found.mend.contains("make /etc/other/config.toml of this"), "{found:#?}");
+    assert!(found.mend.contains(whole), "{found:#?}");
 }
 
 fn two_folders(version: Version) {
@@ -98,15 +116,8 @@ fn no_cri(version: Version) {
     let good = node.config();
     node.root.write("/var/lib/kubelet/config.yaml", "");
     node.is_well();
-    // As packages made for dockerd have it; since 2.0 the name stands for one part of several.
-    let all = match version {
-        Version::V1_6 | Version::V1_7 => "disabled_plugins = [\"io.containerd.grpc.v1.cri\", ",
-        Version::V2 => {
-            "disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.cri.v1.images\", \
-             \"io.containerd.cri.v1.runtime\", \"io.containerd.podsandbox.controller.v1.podsandbox\", "
-        }
-    };
-    node.replace("disabled_plugins = [", all);
+    // Since 2.0 the name stands for one part of several, which serves the others.
+    node.replace("disabled_plugins = [", "disabled_plugins = [\"io.containerd.grpc.v1.cri\", ");
     node.ails("containerd.cri", &["is disabled", "disabled_plugins"]);
     node.containerd.restart_configured(&good);
     node.is_well();

@@ -7,6 +7,7 @@ use tidehold::node::containerd::{CONFIG, File, SOCKET, Settings, Version};
 use tidehold::node::files;
 
 use super::finding::{Finding, bad, warn};
+use super::lines::{Names, Place};
 use super::look::{Node, Running};
 use super::{ask, look};
 
@@ -134,6 +135,18 @@ impl Containerd {
         }
         let is_2 = self.version.is_some_and(Version::is_2);
         self.config.with_file_name(if is_2 { "config-v3.toml.tmpl" } else { "config.toml.tmpl" })
+    }
+
+    /// The same, for whoever writes of lines to be put there.
+    pub(super) fn place<'a>(&self, config: &'a Path) -> Place<'a> {
+        let version = self.settings.as_ref().map_or(2, |settings| settings.file_version);
+        let names = Names::of(&self.files, version);
+        Place { config, restart: self.restart, names }
+    }
+
+    /// Whether it is the distribution's, and nobody has configured it yet.
+    pub(super) fn is_bare(&self) -> bool {
+        self.files.is_empty() && self.settings.is_ok() && self.config == Path::new(CONFIG)
     }
 
     /// The plugins, where it answers.

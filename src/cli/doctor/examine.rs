@@ -16,7 +16,7 @@ use super::finding::{Finding, Report, bad, warn};
 use super::hosts::{Folder, Mirror};
 use super::look::Node;
 use super::{
-    Doctor, ask, clients, daemon, disk, holder, hosts, listeners, logins, plugins, registries, units,
+    Doctor, ask, clients, daemon, disk, holder, hosts, lines, listeners, logins, plugins, registries, units,
     upstream,
 };
 use crate::cli::{DEFAULT_CONFIG, Failed};
@@ -81,8 +81,13 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
         );
         report.add("containerd", vec![none]);
     }
-    report
-        .add("hosts of registries", folders.iter().flat_map(|folder| hosts::judge(folder, mirror)).collect());
+    let mut of_hosts: Vec<_> = folders.iter().flat_map(|folder| hosts::judge(folder, mirror)).collect();
+    if containerds.iter().any(Containerd::is_bare) {
+        // There it takes more than this one file.
+        let none = of_hosts.iter_mut().filter(|finding| finding.name == "hosts.none");
+        none.for_each(|finding| finding.mend = lines::SETUP.to_owned());
+    }
+    report.add("hosts of registries", of_hosts);
     report.add("other clients", clients::judge(&client_facts(&node, &folders, mirror), mirror));
     report
 }
@@ -317,11 +322,10 @@ fn of_containerd(containerd: &Containerd, all: &[Containerd], used: &Used<'_>) -
             version: containerd.version,
             plugins: containerd.plugins(),
             settings: containerd.settings.as_ref().ok(),
-            config: &config,
+            place: containerd.place(&config),
             ours: used.sockets,
             mirrored: used.mirrored,
             kubernetes: kubernetes.iter().any(|path| used.node.has(path)),
-            restart: containerd.restart,
             not_taken,
         }));
     }
@@ -351,10 +355,9 @@ fn of_settings(
         version: containerd.version,
         files: &containerd.files,
         settings,
-        config: &containerd.editable(),
+        place: containerd.place(&containerd.editable()),
         unread: &containerd.unread,
         cri: plugins::has_cri(containerd.plugins()),
-        restart: containerd.restart,
     });
     findings.extend(shared(containerd, settings, all));
     findings

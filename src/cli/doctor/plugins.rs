@@ -10,6 +10,10 @@ use tidehold::node::containerd::{BUILTIN_STORE, METADATA, Settings, Version};
 
 use super::super::plugins::BUILTIN;
 use super::finding::{Finding, bad, ok, warn};
+use super::lines::{Place, SETUP};
+
+/// The parts of CRI, since 2.0.
+const CRI_PARTS: &str = "io.containerd.cri.v1";
 
 /// What there is to judge by.
 pub(super) struct Facts<'a> {
@@ -17,16 +21,14 @@ pub(super) struct Facts<'a> {
     pub(super) plugins: &'a [Plugin],
     /// What its files come to, where they could be read.
     pub(super) settings: Option<&'a Settings>,
-    /// Its configuration's main file.
-    pub(super) config: &'a Path,
+    /// Its configuration's main file, and what restarts it.
+    pub(super) place: Place<'a>,
     /// The daemon's content sockets, by the names of their tables.
     pub(super) ours: &'a [(String, PathBuf)],
     /// Whether any `hosts.toml` names the mirror.
     pub(super) mirrored: bool,
     /// Whether this node has a kubelet.
     pub(super) kubernetes: bool,
-    /// What restarts it.
-    pub(super) restart: &'a str,
     /// How many blobs its own store has that the hold has not, where it is about to lose that store.
     pub(super) not_taken: u64,
 }
@@ -70,11 +72,15 @@ impl<'a> Facts<'a> {
     }
 
     fn config(&self) -> String {
-        self.config.display().to_string()
+        self.place.config.display().to_string()
+    }
+
+    fn restart(&self) -> &'a str {
+        self.place.restart
     }
 
     fn entry(&self) -> String {
-        format!("[proxy_plugins.tidehold]\n    type = \"content\"\n    address = \"{}\"", self.socket())
+        format!("  [proxy_plugins.tidehold]\n    type = \"content\"\n    address = \"{}\"", self.socket())
     }
 
     /// Whether the files have what the running containerd has not.
@@ -101,7 +107,7 @@ fn stores(facts: &Facts<'_>) -> Vec<Finding> {
                  its own store {} blobs that are not in Tidehold, and would lose them",
                 facts.not_taken
             ),
-            format!("tidehold adopt\nand only then: {}", facts.restart),
+            format!("tidehold adopt\nand only then: {}", facts.restart()),
         ));
         return findings;
     }
@@ -109,7 +115,7 @@ fn stores(facts: &Facts<'_>) -> Vec<Finding> {
         findings.push(bad(
             "containerd.restart",
             format!("{config} makes Tidehold its content store, and it has not been started again since"),
-            facts.restart,
+            facts.restart(),
         ));
         return findings;
     }
@@ -121,16 +127,12 @@ fn stores(facts: &Facts<'_>) -> Vec<Finding> {
         [] if builtin => findings.push(bad(
             "containerd.not-set-up",
             "its content store is its own, and nothing sends its pulls through Tidehold",
-            "tidehold setup",
+            SETUP,
         )),
         [] => findings.push(bad(
             "containerd.no-store",
             "it has no content store at all",
-            format!(
-                "put into {config}, and restart it ({}):\n  {}\nor take {BUILTIN_STORE:?} out of disabled_plugins",
-                facts.restart,
-                facts.entry()
-            ),
+            format!("{}\nor take {BUILTIN_STORE:?} out of disabled_plugins", facts.place.put(&facts.entry())),
         )),
         [one] => findings.push(store(facts, one)),
         [_, _, ..] => {
@@ -140,7 +142,7 @@ fn stores(facts: &Facts<'_>) -> Vec<Finding> {
                 format!("it has {} content stores that are proxies ({})", names.len(), names.join(", ")),
                 format!(
                     "leave one [proxy_plugins.…] of type \"content\" in {config}, and restart it ({})",
-                    facts.restart
+                    facts.restart()
                 ),
             ));
         }
@@ -154,10 +156,7 @@ fn stores(facts: &Facts<'_>) -> Vec<Finding> {
         findings.push(bad(
             "containerd.builtin",
             format!("its own content store is enabled beside the proxy: {so}"),
-            format!(
-                "put into {config}, and restart it ({}):\n  disabled_plugins = [{BUILTIN_STORE:?}]",
-                facts.restart
-            ),
+            facts.place.put(&format!("  disabled_plugins = [{BUILTIN_STORE:?}]")),
         ));
     }
     findings
@@ -179,13 +178,10 @@ fn store(facts: &Facts<'_>, plugin: &Plugin) -> Finding {
                     "[proxy_plugins.{proxy}] names {address}, which is no content socket of the daemon ({})",
                     served.join(", ")
                 ),
-                format!(
-                    "put into {}, and restart it ({}):\n  [proxy_plugins.{proxy}]\n    type = \"content\"\n    \
-                     address = \"{}\"",
-                    facts.config(),
-                    facts.restart,
+                facts.place.put(&format!(
+                    "  [proxy_plugins.{proxy}]\n    type = \"content\"\n    address = \"{}\"",
                     facts.socket()
-                ),
+                )),
             )
         }
     }
@@ -202,7 +198,7 @@ fn metadata(facts: &Facts<'_>) -> Vec<Finding> {
         Some(plugin) => vec![bad(
             "containerd.metadata",
             format!("its metadata store is not loaded, so nothing can be pulled or run: {}", problem(plugin)),
-            format!("mend its content stores in {}, and restart it ({})", facts.config(), facts.restart),
+            format!("mend its content stores in {}, and restart it ({})", facts.config(), facts.restart()),
         )],
         None => vec![bad(
             "containerd.metadata",
@@ -210,7 +206,7 @@ fn metadata(facts: &Facts<'_>) -> Vec<Finding> {
             format!(
                 "take {METADATA:?} out of disabled_plugins in {}, and restart it ({})",
                 facts.config(),
-                facts.restart
+                facts.restart()
             ),
         )],
     }
@@ -224,7 +220,7 @@ fn required(facts: &Facts<'_>) -> Option<Finding> {
     Some(warn(
         "containerd.required",
         "it would start even without a content store, and only fail later",
-        format!("put into {}:\n  required_plugins = [{METADATA:?}]", facts.config()),
+        facts.place.put(&format!("  required_plugins = [{METADATA:?}]")),
     ))
 }
 
@@ -247,23 +243,17 @@ fn differ(facts: &Facts<'_>) -> Option<Finding> {
         None => Some(warn(
             "containerd.differ",
             format!("{slow} Tidehold is not its differ"),
-            format!(
-                "put into {}, and restart it ({}):\n  [proxy_plugins.tidehold-diff]\n    type = \"diff\"\n    \
-                 address = \"{socket}\"\n  [plugins.\"io.containerd.service.v1.diff-service\"]\n    \
-                 default = [\"tidehold-diff\", \"walking\"]",
-                facts.config(),
-                facts.restart
-            ),
+            facts.place.put(&format!(
+                "  [proxy_plugins.tidehold-diff]\n    type = \"diff\"\n    address = \"{socket}\"\n  \
+                 [plugins.\"io.containerd.service.v1.diff-service\"]\n    default = [\"tidehold-diff\", \"walking\"]"
+            )),
         )),
         Some((name, _)) if settings.differs.first() != Some(name) => Some(warn(
             "containerd.differ",
             format!("{slow} [proxy_plugins.{name}] is there, and the diff service does not ask it first"),
-            format!(
-                "put into {}, and restart it ({}):\n  [plugins.\"io.containerd.service.v1.diff-service\"]\n    \
-                 default = [\"{name}\", \"walking\"]",
-                facts.config(),
-                facts.restart
-            ),
+            facts.place.put(&format!(
+                "  [plugins.\"io.containerd.service.v1.diff-service\"]\n    default = [\"{name}\", \"walking\"]"
+            )),
         )),
         Some((name, _)) => {
             Some(ok("containerd.differ", format!("Tidehold unpacks what it holds: [proxy_plugins.{name}]")))
@@ -271,53 +261,50 @@ fn differ(facts: &Facts<'_>) -> Option<Finding> {
     }
 }
 
-/// Kubernetes' side of it: before 2.0 one plugin, since then several.
+/// Kubernetes' side of it: before 2.0 one plugin, since then several, of which the one with the old name serves the others.
 fn cri(facts: &Facts<'_>) -> Option<Finding> {
-    let is_cri = |plugin: &&Plugin| {
-        plugin.r#type == "io.containerd.cri.v1"
-            || plugin.r#type == "io.containerd.grpc.v1" && plugin.id == "cri"
-    };
-    let parts: Vec<_> = facts.plugins.iter().filter(is_cri).collect();
-    // The one that the others depend on says why.
-    let broken = parts.iter().filter(|plugin| plugin.init_err.is_some());
-    if let Some(plugin) =
-        broken.min_by_key(|plugin| (plugin.r#type != "io.containerd.cri.v1", plugin.id.len()))
-    {
-        let said = problem(plugin);
-        let mend = if said.contains("config_path") {
-            format!("see the finding on registry.mirrors, and restart it ({})", facts.restart)
-        } else {
-            format!("mend what it says, in {}, and restart it ({})", facts.config(), facts.restart)
-        };
-        let what = format!("its CRI plugin is not loaded, so kubelet and crictl get no answer: {said}");
-        return Some(if facts.kubernetes || said.contains("config_path") {
-            bad("containerd.cri", what, mend)
-        } else {
-            warn("containerd.cri", what, mend)
+    if !has_cri(facts.plugins) {
+        return facts.kubernetes.then(|| {
+            bad(
+                "containerd.cri",
+                "its CRI plugin is disabled, so kubelet and crictl get no answer (unknown service runtime.v1)",
+                format!(
+                    "take \"cri\", or \"io.containerd.grpc.v1.cri\", out of disabled_plugins in {}, and restart it ({})",
+                    facts.config(),
+                    facts.restart()
+                ),
+            )
         });
     }
-    if !parts.is_empty() {
+    let parts = facts.plugins.iter().filter(|plugin| plugin.r#type == CRI_PARTS || serves_cri(plugin));
+    // The one that the others depend on says why.
+    let broken = parts.filter(|plugin| plugin.init_err.is_some());
+    let first = broken.min_by_key(|plugin| (plugin.r#type != CRI_PARTS, plugin.id.len()));
+    let Some(plugin) = first else {
         return Some(ok("containerd.cri", "its CRI plugin is loaded, for kubelet and crictl"));
-    }
-    facts.kubernetes.then(|| {
-        bad(
-            "containerd.cri",
-            "its CRI plugin is disabled, so kubelet and crictl get no answer (unknown service runtime.v1)",
-            format!(
-                "take \"cri\", or \"io.containerd.grpc.v1.cri\", out of disabled_plugins in {}, and restart it ({})",
-                facts.config(),
-                facts.restart
-            ),
-        )
+    };
+    let said = problem(plugin);
+    let mend = if said.contains("config_path") {
+        format!("see the finding on registry.mirrors, and restart it ({})", facts.restart())
+    } else {
+        format!("mend what it says, in {}, and restart it ({})", facts.config(), facts.restart())
+    };
+    let what = format!("its CRI plugin is not loaded, so kubelet and crictl get no answer: {said}");
+    Some(if facts.kubernetes || said.contains("config_path") {
+        bad("containerd.cri", what, mend)
+    } else {
+        warn("containerd.cri", what, mend)
     })
 }
 
-/// Whether Kubernetes can pull by it.
+/// Whether Kubernetes can pull by it. Where `cri` is disabled, as docker's packages have it, 2.x still loads the parts that
+/// it consists of, and nobody can ask them.
 pub(super) fn has_cri(plugins: &[Plugin]) -> bool {
-    plugins.iter().any(|plugin| {
-        plugin.r#type == "io.containerd.cri.v1"
-            || plugin.r#type == "io.containerd.grpc.v1" && plugin.id == "cri"
-    })
+    plugins.iter().any(serves_cri)
+}
+
+fn serves_cri(plugin: &Plugin) -> bool {
+    plugin.r#type == "io.containerd.grpc.v1" && plugin.id == "cri"
 }
 
 fn problem(plugin: &Plugin) -> &str {

@@ -5,19 +5,19 @@ use std::path::{Path, PathBuf};
 use tidehold::node::containerd::{File, HOSTS, Settings, Version, registry_plugin};
 
 use super::finding::{Finding, bad, ok, warn};
+use super::lines::Place;
 
 /// What there is to judge by.
 pub(super) struct Facts<'a> {
     pub(super) version: Option<Version>,
     pub(super) files: &'a [File],
     pub(super) settings: &'a Settings,
-    /// The main file.
-    pub(super) config: &'a Path,
+    /// The main file, and what restarts it.
+    pub(super) place: Place<'a>,
     /// Drop-in files that are there and that it does not import.
     pub(super) unread: &'a [PathBuf],
     /// Whether it serves Kubernetes, which alone reads these.
     pub(super) cri: bool,
-    pub(super) restart: &'a str,
 }
 
 /// What its configuration says of registries.
@@ -47,21 +47,14 @@ impl Facts<'_> {
         first.unwrap_or(HOSTS).to_owned()
     }
 
-    fn lines(&self) -> String {
-        let config = self.config.display();
-        let plugin = match (self.settings.file_version, self.version) {
-            // Without a version nothing of it would be read: the line comes with the rest.
-            (..=1, _) => registry_plugin(2),
-            (version, _) => registry_plugin(version),
-        };
-        let version =
-            if self.settings.file_version <= 1 { "  version = 2    (the first line)\n" } else { "" };
-        format!(
-            "put into {config}, and restart it ({}):\n{version}  [plugins.{plugin:?}.registry]\n    \
-             config_path = \"{}\"",
-            self.restart,
-            self.wanted()
-        )
+    fn mend(&self) -> String {
+        self.mend_in(self.place)
+    }
+
+    fn mend_in(&self, place: Place<'_>) -> String {
+        // Without a version nothing of it would be read: it comes with the line.
+        let plugin = registry_plugin(self.settings.file_version.max(2));
+        place.put(&format!("  [plugins.{plugin:?}.registry]\n    config_path = \"{}\"", self.wanted()))
     }
 
     /// The file whose table took the place of an earlier one with a `config_path`.
@@ -100,10 +93,10 @@ fn inline(facts: &Facts<'_>) -> Option<Finding> {
         what,
         format!(
             "take out of {}: {}\n(whom they name goes into {}/<registry>/hosts.toml), and {}",
-            facts.config.display(),
+            facts.place.config.display(),
             tables.join(", "),
             facts.wanted(),
-            facts.lines()
+            facts.mend()
         ),
     ))
 }
@@ -120,7 +113,7 @@ fn folder(facts: &Facts<'_>) -> Finding {
                 "config_path is {:?}: from 2.1 on CRI pulls by the transfer service, which takes that for one folder",
                 settings.hosts
             ),
-            facts.lines(),
+            facts.mend(),
         ),
         [_, _, ..] => ok(
             "registries.folder",
@@ -141,8 +134,10 @@ fn empty(facts: &Facts<'_>) -> Finding {
                 "config_path = {hosts:?} is lost: before 2.0 {} replaces all that stands under that plugin",
                 file.display()
             ),
-            format!("repeat it there, or move all into one file: {}", facts.lines())
-                .replace(&facts.config.display().to_string(), &file.display().to_string()),
+            format!(
+                "repeat it there, or move all into one file: {}",
+                facts.mend_in(Place { config: file, ..facts.place })
+            ),
         );
     }
     if let Some((plugin, path)) = settings.hosts_unread.first() {
@@ -156,17 +151,17 @@ fn empty(facts: &Facts<'_>) -> Finding {
         return bad(
             "registries.section",
             format!("config_path = {path:?} stands under [plugins.{plugin:?}], where it is not read {why}"),
-            facts.lines(),
+            facts.mend(),
         );
     }
     if facts.is_at_least(2, 2) {
         return bad(
             "registries.two-folders",
             "config_path is not set: what 2.2 takes then are two folders, which the transfer service takes for one",
-            facts.lines(),
+            facts.mend(),
         );
     }
-    bad("registries.folder", "config_path is not set, so CRI reads no hosts.toml at all", facts.lines())
+    bad("registries.folder", "config_path is not set, so CRI reads no hosts.toml at all", facts.mend())
 }
 
 fn drop_ins(facts: &Facts<'_>) -> Option<Finding> {
@@ -177,8 +172,8 @@ fn drop_ins(facts: &Facts<'_>) -> Option<Finding> {
         format!("{} is there, and containerd does not read it", first.display()),
         format!(
             "put at the top of {}, and restart it ({}):\n  imports = [\"{folder}/*.toml\"]",
-            facts.config.display(),
-            facts.restart
+            facts.place.config.display(),
+            facts.place.restart
         ),
     ))
 }
@@ -187,6 +182,7 @@ fn drop_ins(facts: &Facts<'_>) -> Option<Finding> {
 mod tests {
     use super::*;
     use crate::cli::doctor::finding::Level;
+    use crate::cli::doctor::lines::Names;
 
     const CRI: &str = "[plugins.\"io.containerd.grpc.v1.cri\".registry]\n";
 
@@ -198,10 +194,9 @@ mod tests {
         };
         let files: Vec<_> = texts.iter().enumerate().map(file).collect();
         let settings = Settings::read(&files, version).unwrap();
-        let config = Path::new("/0.toml");
-        let restart = "systemctl restart containerd";
-        let facts =
-            Facts { version, files: &files, settings: &settings, config, unread: &[], cri: true, restart };
+        let names = Names::of(&files, settings.file_version);
+        let place = Place { config: Path::new("/0.toml"), restart: "systemctl restart containerd", names };
+        let facts = Facts { version, files: &files, settings: &settings, place, unread: &[], cri: true };
         let mut found = judge(&facts);
         assert_eq!(found.len(), 1, "{found:?}");
         let found = found.remove(0);
