@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::containerd::{CONFIG, SOCKET};
 use super::files::{absent, seen, text};
+use crate::oci::Digest;
 
 /// Where programs are looked for.
 const PROGRAM_FOLDERS: [&str; 8] = [
@@ -133,7 +134,8 @@ pub struct Blobs {
 }
 
 /// Looks through a content store's `blobs`, or those that came since some time, and for each at the mark by which the
-/// hold says that this containerd relies on it there.
+/// hold says that this containerd relies on it there. What is no blob, by its name or for not being a file, is nobody's
+/// loss; nor does it count how long the file is by now, since the hold has what the digest says.
 ///
 /// # Errors
 /// That one of the two cannot be read.
@@ -145,6 +147,7 @@ pub fn blobs(
     since: Option<SystemTime>,
 ) -> io::Result<Blobs> {
     let marks = marks(root, data_dir, containerd)?;
+    let held: HashSet<_> = marks.iter().map(|(algorithm, hex, _)| format!("{algorithm}:{hex}")).collect();
     let mut blobs = Blobs::default();
     for algorithm in entries(&seen(root, folder))? {
         let algorithm = algorithm?;
@@ -155,14 +158,16 @@ pub fn blobs(
             let blob = blob?;
             // One may be collected while this looks.
             let Ok(about) = blob.metadata() else { continue };
+            let name = [algorithm.file_name(), blob.file_name()].map(|name| name.to_string_lossy().into_owned());
+            let Ok(digest) = name.join(":").parse::<Digest>() else { continue };
+            if !about.is_file() {
+                continue;
+            }
             if since.is_some_and(|since| about.modified().is_ok_and(|modified| modified < since)) {
                 continue;
             }
             blobs.count += 1;
-            let name =
-                [algorithm.file_name(), blob.file_name()].map(|name| name.to_string_lossy().into_owned());
-            let [algorithm, hex] = name;
-            blobs.not_taken += u64::from(!marks.contains(&(algorithm, hex, about.len())));
+            blobs.not_taken += u64::from(!held.contains(digest.as_str()));
         }
     }
     Ok(blobs)
@@ -268,19 +273,25 @@ mod tests {
 
     #[test]
     fn a_store_with_blobs_is_in_use_until_all_were_taken_over_and_given_back() {
+        let [aa, cc] = ["aa", "cc"].map(|two| two.repeat(32));
         let root = node(&[
-            ("/c/blobs/sha256/aa", "x"),
-            ("/c/blobs/sha256/cc", "x"),
-            ("/hold/adopted/system/sha256-aa-1", ""),
+            (&format!("/c/blobs/sha256/{aa}"), "x"),
+            (&format!("/c/blobs/sha256/{cc}"), "x"),
+            (&format!("/hold/adopted/system/sha256-{aa}-1"), ""),
+            // No blobs.
+            ("/c/blobs/sha256/notadigest", "x"),
+            (&format!("/c/blobs/md5/{cc}"), "x"),
+            (&format!("/c/blobs/sha256/{}/x", "dd".repeat(32)), "x"),
         ]);
         let at = Path::new("/c/blobs");
         let look = || blobs(root.path(), at, Path::new("/hold"), "system", None).unwrap();
         assert_eq!(look(), Blobs { count: 2, not_taken: 1 });
-        fs::write(root.path().join("hold/adopted/system/sha256-cc-1"), "").unwrap();
+        // The hold has it whole.
+        fs::write(root.path().join(format!("hold/adopted/system/sha256-{cc}-100")), "").unwrap();
         assert_eq!(look(), Blobs { count: 2, not_taken: 0 });
         let old = SystemTime::UNIX_EPOCH;
-        let cc = fs::File::options().write(true).open(root.path().join("c/blobs/sha256/cc")).unwrap();
-        cc.set_modified(old).unwrap();
+        let cc = root.path().join("c/blobs/sha256").join(cc);
+        fs::File::options().write(true).open(&cc).unwrap().set_modified(old).unwrap();
         let since = Some(old + Duration::from_secs(1));
         let later = blobs(root.path(), at, Path::new("/hold"), "other", since).unwrap();
         assert_eq!(later, Blobs { count: 1, not_taken: 1 });
@@ -289,6 +300,7 @@ mod tests {
             Blobs::default()
         );
 
+        fs::write(&cc, "x".repeat(100)).unwrap();
         let owed = || owed(root.path(), Path::new("/hold"), "system", at).unwrap();
         fs::write(root.path().join("hold/adopted/system/sha256-bb-2"), "").unwrap();
         assert_eq!(owed(), 1);

@@ -92,7 +92,15 @@ fn what_is_not_what_its_name_says_is_named_and_left_out() {
     let ran = node.adopt(&[]);
     ran.failed_with(
         1,
-        &[&bad, &digest_of(b"damaged"), &empty, "2 blobs were left out", "ctr -n NAMESPACE content ls"],
+        &[
+            &bad,
+            &digest_of(b"damaged"),
+            &empty,
+            "2 blobs were left out",
+            "ctr -n NAMESPACE content ls",
+            "What no namespace has is nobody's: remove its file",
+            "containerd \"node\" is not ready",
+        ],
     );
     assert!(node.word().is_none(), "not all of it was taken over");
     assert_eq!(node.relied_on(), BLOBS.iter().map(|bytes| digest_of(bytes)).collect());

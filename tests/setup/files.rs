@@ -35,6 +35,16 @@ fn plain() -> Node {
     Node::new(&[(CONFIG, DEBIAN)])
 }
 
+/// A blob in containerd's own store, whose digest is this over and over.
+fn blob(two: &str) -> String {
+    format!("/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/{}", two.repeat(32))
+}
+
+/// The hold's mark that containerd relies on it, a byte.
+fn mark(two: &str) -> String {
+    format!("/var/lib/tidehold/adopted/system/sha256-{}-1", two.repeat(32))
+}
+
 fn nothing_without_a_yes() {
     let node = plain();
     let before = node.all();
@@ -182,16 +192,18 @@ fn refusals() {
 
 fn in_use() {
     let node = plain();
-    let blob = "/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/aa";
-    node.write(blob, "x");
-    node.setup(V1_7).failed_with(1, &["in use", "tidehold adopt", "--mirror-only", "nothing was changed"]);
+    let blob = blob("aa");
+    node.write(&blob, "x");
+    node.write(&blob.replace(&"aa".repeat(32), "notadigest"), "x");
+    let refused = ["in use: 1 of its 1 blobs", "tidehold adopt", "--mirror-only", "nothing was changed"];
+    node.setup(V1_7).failed_with(1, &refused);
     node.setup(&["--yes", "--mirror-only"]).ended_well();
-    node.write("/var/lib/tidehold/adopted/system/sha256-aa-1", "");
+    node.write(&mark("aa"), "");
     node.setup(V1_7).ended_well();
     assert!(node.text(CONFIG).contains("[proxy_plugins.tidehold]"));
 
     // Now containerd relies on one more, which only the hold has.
-    node.write("/var/lib/tidehold/adopted/system/sha256-bb-1", "");
+    node.write(&mark("bb"), "");
     let before = node.text(CONFIG);
     node.setup(&["--undo", "--yes"]).failed_with(1, &["adopt --undo", "nothing was restored"]);
     assert_eq!(node.text(CONFIG), before);
@@ -286,12 +298,12 @@ fn may_remove() {
     may().ended_well();
 
     // What only the hold has.
-    node.write("/var/lib/tidehold/adopted/system/sha256-bb-1", "");
+    node.write(&mark("bb"), "");
     may().failed_with(
         1,
         &["1 blobs", "\"system\"", "adopt --undo --containerd system --from /var/lib/containerd"],
     );
-    node.write("/var/lib/containerd/io.containerd.content.v1.content/blobs/sha256/bb", "x");
+    node.write(&blob("bb"), "x");
     may().ended_well();
 }
 
@@ -299,7 +311,7 @@ fn unit_of_containerd() {
     let unit = "/usr/lib/systemd/system/containerd.service";
     let node =
         Node::new(&[(CONFIG, DEBIAN), (unit, "[Service]\nExecStart=/usr/bin/containerd --root /data/c\n")]);
-    node.write("/data/c/io.containerd.content.v1.content/blobs/sha256/aa", "x");
+    node.write(&blob("aa").replace("/var/lib/containerd", "/data/c"), "x");
     node.setup(V1_7).failed_with(1, &["in use", "/data/c/"]);
     node.write(unit, "[Service]\nExecStart=/usr/bin/containerd -c /c.toml\n");
     node.setup(V1_7).failed_with(1, &["--containerd-config /c.toml"]);

@@ -17,7 +17,7 @@ use super::super::words::{length, plain, size};
 use super::Adopt;
 use super::daemon::Daemon;
 use super::put::{PutError, Way, is_put, put};
-use super::shown::{Shown, blobs};
+use super::shown::{Shown, blobs, named};
 use super::store::ContentStore;
 
 /// What containerd makes of a blob's mode when it commits it: everybody reads it, nobody writes.
@@ -110,7 +110,7 @@ pub(super) async fn give_back(daemon: &mut Daemon, asked: &Adopt, mut shown: Sho
             text = format!(
                 "{text}\n{} can have its own content store again. If it has run meanwhile, stop it and run this again for \
                  what it has pulled since, before it is given that store",
-                daemon.containerd
+                named(&daemon.containerd)
             );
         }
     }

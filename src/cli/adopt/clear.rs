@@ -17,7 +17,7 @@ use super::super::plugins::{self, BUILTIN};
 use super::super::words::size;
 use super::Adopt;
 use super::daemon::Daemon;
-use super::shown::{Shown, blobs};
+use super::shown::{Shown, blobs, named};
 use super::store::ContentStore;
 
 /// How long containerd may take to answer.
@@ -79,7 +79,7 @@ pub(super) async fn clear(daemon: &mut Daemon, asked: &Adopt, mut shown: Shown) 
     let mut text = format!(
         "{} removed; `tidehold adopt --undo` brings back what {} relies on",
         blobs(count),
-        daemon.containerd
+        named(&daemon.containerd)
     );
     if unknown > 0 {
         text = format!(
@@ -88,6 +88,12 @@ pub(super) async fn clear(daemon: &mut Daemon, asked: &Adopt, mut shown: Shown) 
         );
     }
     shown.end(&json, &text)
+}
+
+/// Whether the containerd at a socket was seen to have its root there, and no store of its own any more.
+pub(super) async fn is_left(address: &Path, root: &Path) -> bool {
+    let asked = tokio::time::timeout(PATIENCE, plugins(address)).await;
+    asked.is_ok_and(|asked| asked.is_ok_and(|plugins| has_left(&plugins, root).is_ok()))
 }
 
 async fn plugins(address: &Path) -> anyhow::Result<Vec<Plugin>> {

@@ -120,3 +120,8 @@ impl Shown {
 pub(super) fn blobs(count: u64) -> String {
     if count == 1 { "1 blob".to_owned() } else { format!("{count} blobs") }
 }
+
+/// A containerd by its name in Tidehold's configuration, of which most know only the one that is there from the start.
+pub(super) fn named(containerd: &str) -> String {
+    format!("containerd {containerd:?}")
+}

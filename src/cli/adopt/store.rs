@@ -74,7 +74,8 @@ impl ContentStore {
         )))
     }
 
-    fn blobs(&self) -> PathBuf {
+    /// The folder of its blobs, with one for each algorithm.
+    pub(super) fn blobs(&self) -> PathBuf {
         self.folder.join("blobs")
     }
 

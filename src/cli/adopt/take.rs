@@ -12,9 +12,10 @@ use tidehold::proto::v1::Known;
 use super::super::Failed;
 use super::super::words::{length, plain, size};
 use super::Adopt;
+use super::clear;
 use super::daemon::{Daemon, TakingOver};
 use super::put::{PutError, Way, put};
-use super::shown::{Shown, blobs};
+use super::shown::{Shown, blobs, named};
 use super::sources::{self, Asked};
 use super::store::{ContentStore, Listing, StoredBlob};
 use super::work::{Outcome, Work, full};
@@ -97,9 +98,11 @@ pub(super) async fn take_over(daemon: &mut Daemon, asked: &Adopt, mut shown: Sho
     if whole {
         daemon.note(&store.root, at, total - outcome.gone).await?;
     }
-    let asked = sources::note(daemon, &asked.address(), &store.root).await?;
-    show_end(shown, daemon, &outcome, &asked, adopted, begun.elapsed())?;
-    if whole { Ok(()) } else { Err(left_out(&outcome, &daemon.containerd)) }
+    let address = asked.address();
+    let asked = sources::note(daemon, &address, &store.root).await?;
+    let end = End { adopted, is_store: clear::is_left(&address, &store.root).await, took: begun.elapsed() };
+    show_end(shown, daemon, &outcome, &asked, &end)?;
+    if whole { Ok(()) } else { Err(left_out(&outcome, &daemon.containerd, &store)) }
 }
 
 /// In which way the files can be put before the daemon; `None` where none has to be.
@@ -155,21 +158,23 @@ fn there_is_room(data_dir: &Path, store: &ContentStore, plan: &Plan, may_copy: b
     Ok(())
 }
 
-fn left_out(outcome: &Outcome, containerd: &str) -> Failed {
+fn left_out(outcome: &Outcome, containerd: &str, store: &ContentStore) -> Failed {
     let Outcome { bad, failed, .. } = outcome;
     let mut said = Vec::new();
     if *bad > 0 {
         said.push(format!(
             "{} left out for not being what their names say: `ctr -n NAMESPACE content ls` shows by their labels which \
-             images they are of (the namespaces: `ctr namespaces ls`); remove these images, pull them again",
-            are(*bad)
+             images they are of (the namespaces: `ctr namespaces ls`); remove these images, pull them again. What no namespace \
+             has is nobody's: remove its file, which is named by the digest, from {}",
+            are(*bad),
+            plain(&store.blobs().display().to_string())
         ));
     }
     if *failed > 0 {
         said.push(format!("{} left out since they could not be had", are(*failed)));
     }
     let said = said.join("; ");
-    anyhow!("{said}, and run this again. Until then {containerd} is not ready for Tidehold as its store")
+    anyhow!("{said}, and run this again. Until then {} is not ready for Tidehold as its store", named(containerd))
         .into()
 }
 
@@ -221,14 +226,22 @@ fn show_plan(
     shown.begin(&json, &text, bytes)
 }
 
+/// What there is to say at the end beside what came of the blobs.
+struct End {
+    adopted: u64,
+    /// Whether that containerd has Tidehold as its store already.
+    is_store: bool,
+    took: Duration,
+}
+
 fn show_end(
     shown: Shown,
     daemon: &Daemon,
     outcome: &Outcome,
     asked: &Asked,
-    adopted: u64,
-    took: Duration,
+    end: &End,
 ) -> Result<(), Failed> {
+    let End { adopted, is_store, took } = end;
     let of = |way| outcome.taken.get(&way).copied().unwrap_or_default();
     let taken: u64 = outcome.taken.values().sum();
     let json = json!({
@@ -261,11 +274,14 @@ fn show_end(
         text = format!("{text}\n{said}");
     }
     if outcome.bad + outcome.failed == 0 {
-        text = format!(
-            "{text}\n{} can be given Tidehold as its content store: stop it, run this again for what it has pulled since, \
-             and go on with `tidehold setup`",
-            daemon.containerd
-        );
+        let containerd = named(&daemon.containerd);
+        text = match is_store {
+            true => format!("{text}\n{containerd} has Tidehold as its content store: nothing more is to be done"),
+            false => format!(
+                "{text}\n{containerd} can be given Tidehold as its content store: go on with `tidehold setup --restart`, which \
+                 also takes over what it pulls until then"
+            ),
+        };
     }
     shown.end(&json, &text)
 }

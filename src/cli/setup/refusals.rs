@@ -48,8 +48,8 @@ pub(super) fn may_swap(
     Err(anyhow!(
         "containerd is in use: {} of its {} blobs in {} are not in Tidehold, and with another content store it would lose \
          them. Have them taken over with `tidehold adopt` while Tidehold runs (`tidehold setup --mirror-only --yes \
-         --restart` starts it), then run this again; or leave the content store alone with --mirror-only; nothing was \
-         changed",
+         --restart` starts it), then run this again: of what it has to leave out it says how to be rid of that. Or leave the \
+         content store alone with --mirror-only; nothing was changed",
         found.not_taken,
         found.count,
         folder.display()
@@ -66,7 +66,7 @@ fn root_is_known(setup: &Setup, settings: &Settings) -> Result<(), Failed> {
         return Ok(());
     }
     Err(anyhow!(
-        "containerd does not run, and nothing says for sure where it keeps things: there is nothing of it in {}. Start it,          or say the folder with --containerd-root; nothing was changed",
+        "containerd does not run, and nothing says for sure where it keeps things: there is nothing of it in {}. Start it, or say the folder with --containerd-root; nothing was changed",
         settings.root.display()
     )
     .into())
