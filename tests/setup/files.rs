@@ -23,6 +23,8 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a file of version 1 gets hosts on 2.x, and none where CRI is disabled", version_1),
     ("what leads out of the node stays in it", links),
     ("the hold may be removed only where nobody would miss it", may_remove),
+    ("what proves a login is not shown, and stays in the file", secrets),
+    ("a folder that a run left which was cut short goes with the next", left_over),
 ];
 
 const CONFIG: &str = "/etc/containerd/config.toml";
@@ -305,6 +307,31 @@ fn may_remove() {
     );
     node.write(&blob("bb"), "x");
     may().ended_well();
+}
+
+fn secrets() {
+    let text = format!("{DEBIAN}\n[plugins.\"x\".auth]\n  password = \"s3cret\"\n");
+    let node = Node::new(&[(CONFIG, &text)]);
+    let hides = |options: &[&str]| {
+        let ran = node.setup(options).ended_well();
+        assert!(!ran.stdout.contains("s3cret"), "{ran:?}");
+        ran.said(&["   password = \"…\""]);
+    };
+    hides(V1_7);
+    assert!(node.text(CONFIG).contains("  password = \"s3cret\"\n"));
+    hides(&["--undo", "--yes"]);
+    assert_eq!(node.text(CONFIG), text);
+}
+
+fn left_over() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let node = plain();
+    let before = node.all();
+    let folder = node.at("/var/lib/tidehold-setup");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    node.setup(&["--undo", "--yes"]).ended_well().said(&["nothing to take back"]);
+    assert_eq!(node.all(), before);
 }
 
 fn unit_of_containerd() {

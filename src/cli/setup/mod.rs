@@ -8,6 +8,7 @@ mod ready;
 mod refusals;
 mod removable;
 mod running;
+mod secrets;
 mod shown;
 mod undo;
 mod units;

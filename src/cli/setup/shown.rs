@@ -1,9 +1,10 @@
-//! What setup prints: diffs, whose colours `print` takes out where there is no terminal.
+//! What setup prints: diffs without the secrets of a file, whose colours `print` takes out where there is no terminal.
 
 use std::path::Path;
 use std::process::Command;
 
 use super::super::{Failed, print};
+use super::secrets::hidden;
 
 /// The difference between two contents of a file, of which either may be that there is no file.
 pub(super) fn change(path: &Path, before: Option<&str>, after: Option<&str>) -> Result<(), Failed> {
@@ -11,7 +12,11 @@ pub(super) fn change(path: &Path, before: Option<&str>, after: Option<&str>) -> 
     let of = |text: Option<&str>| if text.is_some() { name.clone() } else { "/dev/null".to_owned() };
     let mut options = diffy::DiffOptions::new();
     options.set_original_filename(of(before)).set_modified_filename(of(after));
-    let patch = options.create_patch(before.unwrap_or_default(), after.unwrap_or_default()).to_string();
+    let [old, new] = [before, after].map(|text| hidden(text.unwrap_or_default()));
+    if old == new && before != after && before.is_some() == after.is_some() {
+        print(&format!("{name}: the difference is in what is not shown, such as a password"))?;
+    }
+    let patch = options.create_patch(&old, &new).to_string();
     for line in patch.lines() {
         let colour = match line.chars().next() {
             Some('+') => "\x1b[32m",
