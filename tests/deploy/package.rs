@@ -12,6 +12,7 @@ use tidehold::config::Config;
 
 use crate::support::go::Unbuilt;
 use crate::support::parts::part;
+use crate::support::script::script;
 use crate::{Scenario, TIDEHOLD, deploy, failed, nothing, program, root, succeeded};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -35,6 +36,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "the package stays while images are in the hold alone",
         needs: debian,
         run: it_stays_while_images_are_owed,
+    },
+    Scenario {
+        name: "units that are not loaded any more, or whose files are gone, keep nothing from being taken back",
+        needs: debian,
+        run: units_that_are_gone,
     },
     Scenario {
         name: "the package's configuration says every default",
@@ -256,6 +262,54 @@ fn it_stays_while_images_are_owed() {
     fs::write(&own, "abc").unwrap();
     debian.run(&["dpkg", "--purge", "tidehold"]);
     assert!(!debian.at("var/lib/tidehold").exists() && own.exists());
+}
+
+fn units_that_are_gone() {
+    let debian = Debian::new();
+    succeeded(Command::new("cp").arg(TIDEHOLD).arg(debian.at("usr/local/bin/tidehold")));
+    fs::create_dir_all(debian.at("etc/containerd")).unwrap();
+    fs::write(debian.at("etc/containerd/config.toml"), "version = 2\n").unwrap();
+    fs::create_dir_all(debian.at("run/systemd/system")).unwrap();
+    // systemctl where these of its words fail with these codes; of what is asked whether it runs, nothing does.
+    let systemctl = |failing: &[(&str, i32)]| {
+        let cases: String =
+            failing.iter().map(|(words, code)| format!("  {words}*) exit {code} ;;\n")).collect();
+        script(
+            &debian.at("usr/local/bin/systemctl"),
+            &format!("echo \"$*\" >>/systemctl.log\ncase $* in\n{cases}  *is-active*) exit 3 ;;\nesac\n"),
+        );
+    };
+    let set_up = || debian.run(&["tidehold", "setup", "--yes", "--mirror-only"]);
+    let take_back = || debian.command(&["tidehold", "setup", "--undo", "--yes", "--restart"]);
+    let record = debian.at("var/lib/tidehold-setup");
+
+    // Its containerd did not start, and then the machine was started again: what does not run is as good as stopped.
+    set_up();
+    systemctl(&[("restart", 1)]);
+    let said = failed(&mut take_back());
+    assert!(said.contains("containerd was not restarted") && record.exists(), "{said}");
+    assert!(!debian.at("etc/systemd/system/tidehold.service").exists());
+    systemctl(&[("stop", 5)]);
+    succeeded(&mut take_back());
+    assert!(!record.exists());
+
+    // Somebody removed the files: systemctl would know no such unit.
+    set_up();
+    for unit in ["tidehold.service", "tidehold.socket", "tidehold-mirror.socket", "tidehold-web.socket"] {
+        fs::remove_file(debian.at("etc/systemd/system").join(unit)).unwrap();
+    }
+    systemctl(&[("stop", 5), ("disable", 1)]);
+    succeeded(&mut take_back());
+    assert!(!record.exists());
+
+    // One that runs has to stop.
+    set_up();
+    systemctl(&[("stop", 5), ("--quiet is-active", 0)]);
+    let said = failed(&mut take_back());
+    assert!(said.contains("systemctl stop tidehold.socket") && record.exists(), "{said}");
+    systemctl(&[("stop", 5)]);
+    succeeded(&mut take_back());
+    assert!(!record.exists());
 }
 
 fn it_says_every_default() {

@@ -1,7 +1,7 @@
 //! systemd's units of Tidehold: written where systemd runs and nobody has done so yet.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, anyhow};
 use tidehold::config::Config;
@@ -32,6 +32,16 @@ const FOUND: [&str; 2] = ["/usr/local/bin/tidehold", "/usr/bin/tidehold"];
 
 /// Folders that the service has its own of, or that are empty after the machine has started.
 const HIDDEN: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
+
+/// All of them, the sockets first, so that nobody starts the service again while it stops.
+const ALL: [&str; 4] =
+    ["tidehold.socket", "tidehold-mirror.socket", "tidehold-web.socket", "tidehold.service"];
+
+/// What is enabled; the service brings the others along.
+const ENABLED: [&str; 2] = ["tidehold.socket", "tidehold.service"];
+
+/// How systemctl ends where a unit is not loaded, as systemctl(1) says.
+const NOT_LOADED: i32 = 5;
 
 /// The units on a node.
 pub(super) struct Units {
@@ -115,19 +125,22 @@ impl Units {
         self.systemctl(&["daemon-reload"])?;
         if rewritten {
             // Sockets are made anew only while their service does not run.
-            let units =
-                ["tidehold.service", "tidehold.socket", "tidehold-mirror.socket", "tidehold-web.socket"];
-            self.systemctl(&[&["stop"][..], &units].concat())?;
+            self.stop_all()?;
         }
-        self.systemctl(&["enable", "--now", "tidehold.socket", "tidehold.service"])
+        self.systemctl(&[&["enable", "--now"][..], &ENABLED].concat())
     }
 
-    /// Has it start no more.
+    /// Has it start no more. A unit whose file is gone does not either, and systemctl knows none of that name.
     pub(super) fn disable(&self) -> Result<(), Failed> {
         if self.elsewhere() {
             return Ok(());
         }
-        self.systemctl(&["disable", "tidehold.socket", "tidehold.service"])
+        let there = |unit: &&str| OTHER_FOLDERS.iter().any(|folder| Path::new(folder).join(unit).exists());
+        let there: Vec<&str> = ENABLED.into_iter().filter(there).collect();
+        if there.is_empty() {
+            return Ok(());
+        }
+        self.systemctl(&[&["disable"][..], &there].concat())
     }
 
     /// Stops it, once nobody needs it any more.
@@ -135,9 +148,16 @@ impl Units {
         if self.elsewhere() {
             return Ok(());
         }
-        let units = ["tidehold.socket", "tidehold-mirror.socket", "tidehold-web.socket", "tidehold.service"];
-        self.systemctl(&[&["stop"][..], &units].concat())?;
+        self.stop_all()?;
         self.systemctl(&["daemon-reload"])
+    }
+
+    /// What is not loaded is stopped: its files may be gone, and the machine started again since.
+    fn stop_all(&self) -> Result<(), Failed> {
+        let words = [&["stop"][..], &ALL].concat();
+        let ended = self.run(&words)?;
+        let stopped = ended.success() || ended.code() == Some(NOT_LOADED) && !any_is_active()?;
+        if stopped { Ok(()) } else { Err(not_done(&words, ended)) }
     }
 
     /// What does the same by hand.
@@ -175,16 +195,26 @@ impl Units {
     }
 
     fn systemctl(&self, words: &[&str]) -> Result<(), Failed> {
+        let ended = self.run(words)?;
+        if ended.success() { Ok(()) } else { Err(not_done(words, ended)) }
+    }
+
+    fn run(&self, words: &[&str]) -> Result<ExitStatus, Failed> {
         let mut command = Command::new("systemctl");
         command.args(words);
         shown::running(&command)?;
-        let ended = command.status().context("run systemctl")?;
-        if ended.success() {
-            return Ok(());
-        }
-        Err(anyhow!("systemctl {} failed ({ended}): journalctl -u tidehold says more", words.join(" "))
-            .into())
+        Ok(command.status().context("run systemctl")?)
     }
+}
+
+fn not_done(words: &[&str], ended: ExitStatus) -> Failed {
+    anyhow!("systemctl {} failed ({ended}): journalctl -u tidehold says more", words.join(" ")).into()
+}
+
+/// Whether one of them runs, or listens.
+fn any_is_active() -> Result<bool, Failed> {
+    let asked = Command::new("systemctl").args(["--quiet", "is-active"]).args(ALL).status();
+    Ok(asked.context("run systemctl")?.success())
 }
 
 /// The service for a program that may be elsewhere, and with a configuration of its own.
