@@ -65,6 +65,20 @@ impl Config {
     }
 }
 
+impl Config {
+    /// What a file says that may be faulty, with defaults in the place of what cannot be read: nothing to run with, but what
+    /// a daemon may once have been told.
+    ///
+    /// # Errors
+    /// That it cannot be read at all.
+    pub fn recovered(path: &Path) -> io::Result<Self> {
+        let bytes = fs::read(path)?;
+        let text = String::from_utf8_lossy(&bytes);
+        let (document, _) = DeTable::parse_recoverable(&text);
+        Ok(tables::read(document.get_ref(), &mut Sink::new(&text)))
+    }
+}
+
 /// Says in our words what the parser stumbles over most, and passes on the rest as it is.
 fn report_syntax(error: &toml::de::Error, sink: &mut Sink) {
     let at = error.span().unwrap_or(0..0);

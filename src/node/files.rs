@@ -141,12 +141,41 @@ fn open(root: &Path, path: &Path) -> io::Result<fs::File> {
     }
 }
 
+/// The same of what may be no text, for who only looks for something in it: what is no UTF-8 is replaced, and what is a
+/// folder has nothing.
+///
+/// # Errors
+/// That it cannot be read.
+pub fn any_text(root: &Path, path: &Path) -> io::Result<Option<String>> {
+    match fs::read(seen(root, path)) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if absent(&error) || error.kind() == io::ErrorKind::IsADirectory => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// A containerd's configuration with all that it imports, in the order in which containerd reads them. Empty where
 /// there is no such file.
 ///
 /// # Errors
 /// That one of them cannot be read.
 pub fn configuration(root: &Path, path: &Path) -> io::Result<Vec<File>> {
+    configuration_by(root, path, text)
+}
+
+/// The same of files that may be no text.
+///
+/// # Errors
+/// That one of them cannot be read.
+pub fn any_configuration(root: &Path, path: &Path) -> io::Result<Vec<File>> {
+    configuration_by(root, path, any_text)
+}
+
+fn configuration_by(
+    root: &Path,
+    path: &Path,
+    read: fn(&Path, &Path) -> io::Result<Option<String>>,
+) -> io::Result<Vec<File>> {
     let mut files: Vec<File> = Vec::new();
     let mut seen = HashSet::new();
     let mut pending = VecDeque::from([path.to_owned()]);
@@ -154,7 +183,7 @@ pub fn configuration(root: &Path, path: &Path) -> io::Result<Vec<File>> {
         if files.len() >= MOST_FILES || !seen.insert(path.clone()) {
             continue;
         }
-        let Some(text) = text(root, &path)? else { continue };
+        let Some(text) = read(root, &path)? else { continue };
         for pattern in import_patterns(&path, &text) {
             pending.extend(matching(root, &pattern));
         }

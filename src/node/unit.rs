@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::files::{matching, text};
+use super::files::{any_text, matching};
 
 /// Where units are, the strongest first.
 const FOLDERS: [&str; 5] = [
@@ -61,7 +61,7 @@ pub fn listens(root: &Path, unit: &str) -> io::Result<Option<Vec<String>>> {
 fn texts(root: &Path, unit: &str) -> io::Result<Vec<String>> {
     let mut texts = Vec::new();
     for folder in FOLDERS {
-        if let Some(text) = text(root, &Path::new(folder).join(unit))? {
+        if let Some(text) = any_text(root, &Path::new(folder).join(unit))? {
             texts.push(text);
             break;
         }
@@ -77,7 +77,7 @@ fn texts(root: &Path, unit: &str) -> io::Result<Vec<String>> {
         }
     }
     for part in parts.values() {
-        texts.extend(text(root, part)?);
+        texts.extend(any_text(root, part)?);
     }
     Ok(texts)
 }

@@ -38,6 +38,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         run: it_stays_while_images_are_owed,
     },
     Scenario {
+        name: "the package goes where nothing relies on it, whatever is broken beside it",
+        needs: debian,
+        run: it_goes_beside_what_is_broken,
+    },
+    Scenario {
         name: "units that are not loaded any more, or whose files are gone, keep nothing from being taken back",
         needs: debian,
         run: units_that_are_gone,
@@ -244,7 +249,7 @@ fn it_stays_while_images_are_owed() {
     fs::write(debian.at("etc/containerd/config.toml"), "version = 2\n").unwrap();
     for how in ["--remove", "--purge"] {
         let said = failed(&mut debian.command(&["dpkg", how, "tidehold"]));
-        assert!(said.contains("setup --undo --restart") && said.contains("node"), "{said}");
+        assert!(said.contains("adopt --undo --containerd node"), "{said}");
         assert!(mark.exists() && debian.run(&["tidehold", "--version"]).starts_with("tidehold "));
     }
     // Forced out with the program that could tell.
@@ -262,6 +267,41 @@ fn it_stays_while_images_are_owed() {
     fs::write(&own, "abc").unwrap();
     debian.run(&["dpkg", "--purge", "tidehold"]);
     assert!(!debian.at("var/lib/tidehold").exists() && own.exists());
+}
+
+/// Nothing of it names Tidehold, nor is anything in the hold.
+fn it_goes_beside_what_is_broken() {
+    let debian = Debian::new();
+    let write = |path: &str, bytes: &[u8]| {
+        fs::create_dir_all(debian.at(path).parent().unwrap()).unwrap();
+        fs::write(debian.at(path), bytes).unwrap();
+    };
+    debian.run(&["dpkg", "--install", "/tmp/tidehold.deb"]);
+    write(
+        "etc/systemd/system/containerd.service",
+        b"[Service]\nExecStart=/usr/bin/containerd -c /srv/c.toml\n",
+    );
+    write("srv/c.toml", b"version = \xff\n[proxy_plugins.tidehold]\n");
+    write("etc/containerd/config.toml", b"version = = 2\n");
+    write("etc/containerd/certs.d/latin/hosts.toml", b"# caf\xe9\n[host.\"http://127.0.0.1:789\"]\n");
+    fs::create_dir_all(debian.at("etc/containerd/certs.d/folder/hosts.toml")).unwrap();
+    write("etc/tidehold/config.toml", b"[mirror]\nlisten = 5\n");
+    let said = failed(&mut debian.command(&["dpkg", "--remove", "tidehold"]));
+    assert!(
+        said.contains("/srv/c.toml names Tidehold") && said.contains("/latin/hosts.toml names"),
+        "{said}"
+    );
+    assert!(!said.contains("/etc/containerd/config.toml"), "{said}");
+    write("srv/c.toml", b"version = \xff\n");
+    write("etc/containerd/certs.d/latin/hosts.toml", b"# caf\xe9\n");
+    // What stands against it is said, and not what would not mend it.
+    let journal = "var/lib/tidehold-setup/journal.json";
+    write(journal, b"{");
+    let said = failed(&mut debian.command(&["dpkg", "--remove", "tidehold"]));
+    assert!(said.contains("journal.json is damaged") && !said.contains("--undo"), "{said}");
+    fs::remove_file(debian.at(journal)).unwrap();
+    debian.run(&["dpkg", "--remove", "tidehold"]);
+    assert!(!debian.at("usr/bin/tidehold").exists());
 }
 
 fn units_that_are_gone() {

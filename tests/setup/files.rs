@@ -307,6 +307,30 @@ fn may_remove() {
     );
     node.write(&blob("bb"), "x");
     may().ended_well();
+
+    // Whatever is broken beside it: it goes by what stands there.
+    let broken = plain();
+    broken.write(
+        "/etc/systemd/system/containerd.service",
+        "[Service]\nExecStart=/bin/containerd -c /srv/c.toml\n",
+    );
+    broken.write(CONFIG, "version = = 2\n");
+    broken.write(
+        "/etc/tidehold/config.toml",
+        "data_dir = \"/data\"\n[mirror]\nlisten = \"127.0.0.1:1789\"\n[cash]\n",
+    );
+    fs::create_dir_all(broken.at(HOSTS)).unwrap();
+    broken.write("/srv/c.toml", "root = \"/c\"\n");
+    let latin = broken.at("/etc/containerd/certs.d/latin/hosts.toml");
+    fs::create_dir_all(latin.parent().unwrap()).unwrap();
+    fs::write(&latin, b"# caf\xe9\n").unwrap();
+    broken.setup(&["--may-remove"]).ended_well();
+    fs::write(&latin, b"# caf\xe9\n[host.\"http://127.0.0.1:1789\"]\n").unwrap();
+    broken.write("/srv/c.toml", "root = \"/c\"\n[proxy_plugins.tidehold]\n");
+    broken.write("/data/adopted/system/sha256-bb-1", "");
+    let words =
+        ["/latin/hosts.toml names", "/srv/c.toml names", "adopt --undo --containerd system --from /c "];
+    broken.setup(&["--may-remove"]).failed_with(1, &words);
 }
 
 fn secrets() {

@@ -112,11 +112,11 @@ impl Setup {
     }
 
     fn may_be_removed(&self) -> Result<(), Failed> {
-        let reasons = removable::reasons(self, &self.tidehold_config()?)?;
+        let reasons = removable::reasons(self)?;
         if reasons.is_empty() {
             return super::print("nothing on this node relies on Tidehold");
         }
-        Err(anyhow!("this node still relies on Tidehold:\n  {}", reasons.join("\n  ")).into())
+        Err(anyhow!("Tidehold is not to be removed yet:\n  {}", reasons.join("\n  ")).into())
     }
 
     fn put_in(&self) -> Result<(), Failed> {
@@ -195,13 +195,12 @@ impl Setup {
     }
 
     fn tidehold_config(&self) -> Result<Config, Failed> {
-        match &self.config {
-            Some(file) => super::load(Some(file)),
-            None => {
-                let file = seen(&self.root, Path::new(super::DEFAULT_CONFIG));
-                super::load(file.exists().then_some(file.as_path()))
-            }
-        }
+        super::load(self.tidehold_config_file().as_deref())
+    }
+
+    fn tidehold_config_file(&self) -> Option<PathBuf> {
+        let usual = || Some(seen(&self.root, Path::new(super::DEFAULT_CONFIG))).filter(|file| file.exists());
+        self.config.clone().or_else(usual)
     }
 
     /// That what is asked for at the end can be done, before anything is.

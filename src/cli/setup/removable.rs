@@ -1,6 +1,7 @@
 //! `tidehold setup --may-remove`: whether the hold, and the program, can go without anybody missing them.
 //!
-//! For the scripts of packages: it changes nothing, and what it cannot read stands against it as well.
+//! For the scripts of packages: it changes nothing. A file that is broken stands against it only by what it says: nobody
+//! who cannot read it relies on Tidehold by it, and whoever removes a package should not have to mend others' files.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use anyhow::Context;
 use tidehold::config::Config;
 use tidehold::node::containerd::{BUILTIN_STORE, CONFIG, HOSTS};
 use tidehold::node::discover::{Client, lacking, relied_on_by};
-use tidehold::node::files::{absent, seen, text};
+use tidehold::node::files::{any_text, seen};
 use tidehold::node::journal::Journal;
 
 use super::super::Failed;
@@ -23,7 +24,8 @@ const CONFIGS: [&str; 3] = [
 ];
 
 /// All that stands against it, each with what to do.
-pub(super) fn reasons(setup: &Setup, config: &Config) -> Result<Vec<String>, Failed> {
+pub(super) fn reasons(setup: &Setup) -> Result<Vec<String>, Failed> {
+    let config = &config(setup)?;
     let mut reasons = Vec::new();
     let journal = match Journal::open(&setup.root, &setup.journal) {
         Ok(journal) => Some(journal),
@@ -38,7 +40,7 @@ pub(super) fn reasons(setup: &Setup, config: &Config) -> Result<Vec<String>, Fai
             setup.journal.display()
         ));
     }
-    let found = running::found(setup)?;
+    let found = running::found_anyway(setup)?;
     let files = naming(setup, config, &found).context("look for files that name Tidehold")?;
     reasons.extend(files.iter().map(|file| {
         format!(
@@ -80,6 +82,17 @@ pub(super) fn reasons(setup: &Setup, config: &Config) -> Result<Vec<String>, Fai
     Ok(reasons)
 }
 
+/// Tidehold's configuration, as far as it can be read.
+fn config(setup: &Setup) -> Result<Config, Failed> {
+    match (setup.tidehold_config(), setup.tidehold_config_file()) {
+        (Err(Failed::Configuration(_)), Some(file)) if file.is_dir() => Ok(Config::default()),
+        (Err(Failed::Configuration(_)), Some(file)) => {
+            Ok(Config::recovered(&file).with_context(|| format!("read {}", file.display()))?)
+        }
+        (config, _) => config,
+    }
+}
+
 /// Whether a proxy is one of ours: its name and, where containerd says so, its address.
 fn is_ours(config: &Config, (name, address): &(String, String)) -> bool {
     let is_socket = config.containerds.iter().any(|own| own.socket == Path::new(address));
@@ -89,6 +102,7 @@ fn is_ours(config: &Config, (name, address): &(String, String)) -> bool {
 /// The files that make somebody on this node use Tidehold.
 fn naming(setup: &Setup, config: &Config, found: &Found) -> anyhow::Result<Vec<PathBuf>> {
     let mut paths: Vec<PathBuf> = found.files.iter().map(|file| file.path.clone()).collect();
+    paths.push(setup.containerd_config.clone());
     paths.extend([CONFIG, Client::Docker.config(), Client::BuildKit.config()].map(PathBuf::from));
     paths.push(PathBuf::from(Client::Podman.config()));
     let folders = found.settings.hosts_folders();
@@ -104,12 +118,8 @@ fn naming(setup: &Setup, config: &Config, found: &Found) -> anyhow::Result<Vec<P
     let words = words(config);
     let mut naming = Vec::new();
     for path in paths {
-        let found = match text(&setup.root, &path) {
-            Ok(found) => found.unwrap_or_default(),
-            Err(error) if absent(&error) => continue,
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
-        };
-        if found.lines().any(|line| names(line, &words)) {
+        let found = any_text(&setup.root, &path).with_context(|| format!("read {}", path.display()))?;
+        if found.unwrap_or_default().lines().any(|line| names(line, &words)) {
             naming.push(path);
         }
     }

@@ -12,7 +12,7 @@ use containerd_client::services::v1::version_client::VersionClient;
 use containerd_client::services::v1::{InfoRequest, ListNamespacesRequest};
 use containerd_client::with_namespace;
 use tidehold::node::containerd::{CONFIG, File, Settings, Version};
-use tidehold::node::files::{absent, configuration, seen};
+use tidehold::node::files::{absent, any_configuration, configuration, seen};
 use tidehold::node::unit::{self, Flags};
 use tonic::{Code, Request};
 
@@ -80,11 +80,7 @@ pub(super) struct Found {
 /// Reads its files and asks it.
 pub(super) fn found(setup: &Setup) -> Result<Found, Failed> {
     let main = &setup.containerd_config;
-    // The unit is that of the usual one.
-    let flags = match main == Path::new(CONFIG) {
-        true => unit::flags(&setup.root).context("read containerd's unit")?,
-        false => None,
-    };
+    let flags = flags(setup)?;
     if let Some(other) = flags.as_ref().and_then(|flags| flags.config.as_ref()).filter(|other| *other != main)
     {
         return Err(anyhow!(
@@ -97,9 +93,34 @@ pub(super) fn found(setup: &Setup) -> Result<Found, Failed> {
     let files = configuration(&setup.root, main).with_context(|| format!("read {}", main.display()))?;
     let mut settings = Settings::read(&files, None).map_err(anyhow::Error::from)?;
     tell(setup, &mut settings, flags.as_ref());
-    let socket = seen(&setup.root, &settings.socket);
-    let running = if socket.exists() { ask(&socket)? } else { None };
+    let running = ask_if_there(setup, &settings)?;
     Ok(Found { files, settings, running, flags })
+}
+
+/// The same of the one that its unit starts, whatever is wrong with its files: nobody can be told by it what to write there,
+/// but whether something stands there.
+pub(super) fn found_anyway(setup: &Setup) -> Result<Found, Failed> {
+    let flags = flags(setup)?;
+    let main = flags.as_ref().and_then(|flags| flags.config.as_ref()).unwrap_or(&setup.containerd_config);
+    let files = any_configuration(&setup.root, main).with_context(|| format!("read {}", main.display()))?;
+    // One that cannot read them does not start, and keeps things where it was told before, or where they usually are.
+    let mut settings = Settings::read(&files, None).unwrap_or_default();
+    tell(setup, &mut settings, flags.as_ref());
+    let running = ask_if_there(setup, &settings)?;
+    Ok(Found { files, settings, running, flags })
+}
+
+/// Those of its unit, which is that of the usual one.
+fn flags(setup: &Setup) -> Result<Option<Flags>, Failed> {
+    match setup.containerd_config == Path::new(CONFIG) {
+        true => Ok(unit::flags(&setup.root).context("read containerd's unit")?),
+        false => Ok(None),
+    }
+}
+
+fn ask_if_there(setup: &Setup, settings: &Settings) -> Result<Option<Running>, Failed> {
+    let socket = seen(&setup.root, &settings.socket);
+    if socket.exists() { ask(&socket) } else { Ok(None) }
 }
 
 /// Adds what is stronger than the files.
