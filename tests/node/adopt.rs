@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use crate::bench::{FIXED, LATEST, Upstream, assert_free, parts_of, release};
+use crate::bench::{FIXED, LATEST, Upstream, assert_free, hex_of, parts_of, release};
 use crate::programs;
 use crate::support::containerd::{Containerd, Kubernetes, Login, Store, Version, unique_id};
 use crate::support::cri::Crictl;
@@ -160,7 +160,18 @@ fn there(version: Version) {
     assert_eq!(node.containerd.run(&own, LATEST), release(&first));
     assert_eq!(node.containerd.run("other", &pushed.reference), release(&pushed.image));
 
-    // Its former store lets go of what the hold has, so that what is removed leaves the disk.
+    // Its former store lets go of what was taken over, so that what is removed leaves the disk; not of what the hold has as
+    // cache alone, and may evict.
+    let kept = pushed.large();
+    let mark = format!("sha256-{}-{}", hex_of(kept), pushed.size_of(kept));
+    assert!(node.daemon.terminate().success());
+    fs::remove_file(node.daemon.data().join("adopted/node").join(mark)).unwrap();
+    node.daemon.start_again();
+    let stays = "1 blob there that Tidehold has not taken over left alone: run `tidehold adopt` first";
+    node.adopt(&["--clear", "--dry-run"]).said(&[stays]);
+    node.adopt(&["--clear"]).said(&[stays]);
+    assert_eq!(node.stored(), BTreeSet::from([kept.to_owned()]));
+    node.adopt(&[]);
     node.adopt(&["--clear"]);
     assert!(node.stored().is_empty());
     assert_eq!(node.containerd.read_back(&own), parts_of(&first));

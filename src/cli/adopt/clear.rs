@@ -1,7 +1,8 @@
 //! Clearing: once a containerd has Tidehold as its store, its former store's names of the same files are of no use any
 //! more, and hold their space when the hold has let go of them.
 //!
-//! Invariant: a name is removed only where the hold has the blob, and that containerd was seen to have no store of its own.
+//! Invariant: a name is removed only where the hold has the blob for that containerd, and that containerd was seen to have
+//! no store of its own. What the hold has as cache alone it may evict, and stays here until it was taken over.
 
 use std::io;
 use std::path::Path;
@@ -37,14 +38,14 @@ pub(super) async fn clear(daemon: &mut Daemon, asked: &Adopt, mut shown: Shown) 
     let listing = store.list()?;
     let digests = listing.blobs.iter().map(|blob| blob.digest.to_string()).collect();
     let known = daemon.look(digests).await?;
-    let (mut held, mut unknown, mut bytes) = (Vec::new(), 0_u64, 0_u64);
+    let (mut held, mut left, mut bytes) = (Vec::new(), 0_u64, 0_u64);
     for (blob, known) in listing.blobs.into_iter().zip(known) {
         match known {
-            Known::Held | Known::Adopted => {
+            Known::Adopted => {
                 bytes = bytes.saturating_add(blob.size);
                 held.push(blob);
             }
-            Known::Unspecified => unknown += 1,
+            Known::Held | Known::Unspecified => left += 1,
         }
     }
     let (root, count) = (store.root.display(), held.len() as u64);
@@ -55,14 +56,15 @@ pub(super) async fn clear(daemon: &mut Daemon, asked: &Adopt, mut shown: Shown) 
         "dry_run": asked.dry_run,
         "held": count,
         "held_bytes": bytes,
-        "unknown": unknown,
+        "left": left,
     });
     let verb = if asked.dry_run { "would be" } else { "are" };
-    shown.begin(
-        &json,
-        &format!("{} ({}) in {root} that the hold has {verb} removed there", blobs(count), size(bytes)),
-        0,
-    )?;
+    let mut text =
+        format!("{} ({}) in {root} that the hold has {verb} removed there", blobs(count), size(bytes));
+    if asked.dry_run && left > 0 {
+        text = format!("{text}\n{}", staying(left));
+    }
+    shown.begin(&json, &text, 0)?;
     if asked.dry_run {
         return Ok(());
     }
@@ -74,18 +76,14 @@ pub(super) async fn clear(daemon: &mut Daemon, asked: &Adopt, mut shown: Shown) 
             Ok(()) | Err(_) => shown.done("removed", blob.digest.as_str(), blob.size, "removed")?,
         }
     }
-    let json =
-        json!({ "event": "summary", "containerd": daemon.containerd, "removed": count, "left": unknown });
+    let json = json!({ "event": "summary", "containerd": daemon.containerd, "removed": count, "left": left });
     let mut text = format!(
         "{} removed; `tidehold adopt --undo` brings back what {} relies on",
         blobs(count),
         named(&daemon.containerd)
     );
-    if unknown > 0 {
-        text = format!(
-            "{text}\n{} there that the hold has not left alone: `tidehold adopt` takes them over",
-            blobs(unknown)
-        );
+    if left > 0 {
+        text = format!("{text}\n{}", staying(left));
     }
     shown.end(&json, &text)
 }
@@ -94,6 +92,13 @@ pub(super) async fn clear(daemon: &mut Daemon, asked: &Adopt, mut shown: Shown) 
 pub(super) async fn is_left(address: &Path, root: &Path) -> bool {
     let asked = tokio::time::timeout(PATIENCE, plugins(address)).await;
     asked.is_ok_and(|asked| asked.is_ok_and(|plugins| has_left(&plugins, root).is_ok()))
+}
+
+fn staying(left: u64) -> String {
+    format!(
+        "{} there that Tidehold has not taken over left alone: run `tidehold adopt` first, and then this again",
+        blobs(left)
+    )
 }
 
 async fn plugins(address: &Path) -> anyhow::Result<Vec<Plugin>> {
