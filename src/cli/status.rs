@@ -68,7 +68,8 @@ fn as_text(status: &v1::StatusResponse) -> String {
         line("containerd", format!("{} relies on {relies}; {called}", containerd.name));
     }
     line("answered", told(&status.answered));
-    line("upstream", saved(status));
+    line("upstream", sent(status));
+    line("last day", saved(status));
     line("downloaded", format!("{} from registries", words::size(status.bytes_downloaded)));
     line("given", given(status));
     for registry in &status.registries {
@@ -115,12 +116,20 @@ fn given(status: &v1::StatusResponse) -> String {
     format!("{all} of blobs: {hold} out of the hold, {upstream} downloaded for it")
 }
 
+fn sent(status: &v1::StatusResponse) -> String {
+    let requests = words::count(status.upstream_requests, "request");
+    format!("{requests} since the start, {} counted", status.upstream_counted)
+}
+
+/// What pulls have cost beside what they would have: over the day, which outlasts a restart.
 fn saved(status: &v1::StatusResponse) -> String {
-    let v1::StatusResponse { upstream_requests, upstream_counted, counted_without, .. } = status;
-    let requests = words::count(*upstream_requests, "request");
+    let [counted, without] = status
+        .history
+        .iter()
+        .fold([0, 0], |[counted, without], span| [counted + span.counted, without + span.counted_without]);
     format!(
-        "{requests}, {} counted; it would have been {} without Tidehold",
-        strong(upstream_counted.to_string()),
-        strong(counted_without.to_string())
+        "{} counted; it would have been {} without Tidehold",
+        strong(counted.to_string()),
+        strong(without.to_string())
     )
 }

@@ -158,7 +158,8 @@ pub fn blobs(
             let blob = blob?;
             // One may be collected while this looks.
             let Ok(about) = blob.metadata() else { continue };
-            let name = [algorithm.file_name(), blob.file_name()].map(|name| name.to_string_lossy().into_owned());
+            let name =
+                [algorithm.file_name(), blob.file_name()].map(|name| name.to_string_lossy().into_owned());
             let Ok(digest) = name.join(":").parse::<Digest>() else { continue };
             if !about.is_file() {
                 continue;

@@ -39,7 +39,7 @@ async fn the_gauge_shows_what_the_registry_said_and_changes_with_a_pull(browser:
     browser.shows(&left(96)).await;
     // What was given is told after what was asked for, so a page may have been drawn in between.
     let lead = "document.querySelector('#lead').textContent";
-    let counted = "Registries counted 4 pulls; without Tidehold it would have been 4";
+    let counted = "In the last day registries counted 4 pulls; without Tidehold it would have been 4";
     browser.shows(&format!("{lead}.startsWith('{counted}')")).await;
     bench.pull("latest").await;
     browser.shows("document.querySelector('#lead').textContent.includes('would have been 6')").await;
@@ -83,7 +83,7 @@ async fn the_standings_of_the_day_are_counted_drawn_and_listed(browser: Browser)
     let label = browser.text("document.querySelector('#standings-plot').getAttribute('aria-label')").await;
     assert!(label.contains("1 unchanged") && label.contains("1 stale"), "{label}");
     let row = "[...document.querySelectorAll('#history tr')].map((row) => row.cells.length)";
-    assert!(browser.text(row).await.starts_with('9'), "a time, six standings, counted and without");
+    assert!(browser.text(row).await.starts_with("10"), "a time, seven standings, counted and without");
     seen.quiet().await;
 }
 

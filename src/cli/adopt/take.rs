@@ -174,8 +174,11 @@ fn left_out(outcome: &Outcome, containerd: &str, store: &ContentStore) -> Failed
         said.push(format!("{} left out since they could not be had", are(*failed)));
     }
     let said = said.join("; ");
-    anyhow!("{said}, and run this again. Until then {} is not ready for Tidehold as its store", named(containerd))
-        .into()
+    anyhow!(
+        "{said}, and run this again. Until then {} is not ready for Tidehold as its store",
+        named(containerd)
+    )
+    .into()
 }
 
 fn are(count: u64) -> String {
@@ -276,7 +279,9 @@ fn show_end(
     if outcome.bad + outcome.failed == 0 {
         let containerd = named(&daemon.containerd);
         text = match is_store {
-            true => format!("{text}\n{containerd} has Tidehold as its content store: nothing more is to be done"),
+            true => {
+                format!("{text}\n{containerd} has Tidehold as its content store: nothing more is to be done")
+            }
             false => format!(
                 "{text}\n{containerd} can be given Tidehold as its content store: go on with `tidehold setup --restart`, which \
                  also takes over what it pulls until then"
