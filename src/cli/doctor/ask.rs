@@ -112,8 +112,9 @@ pub(super) async fn mirror(address: SocketAddr) -> Answerer {
 
 /// What the daemon's page says of its being ready, or nothing where nobody says any such thing.
 pub(super) async fn ready(address: SocketAddr) -> String {
-    let Ok(answer) = http(address, Method::GET, "/readyz").await else { return String::new() };
-    String::from_utf8_lossy(&answer.body).into_owned()
+    // systemd may hold its socket for a daemon that does not start.
+    let answer = within(PATIENCE, http(address, Method::GET, "/readyz")).await;
+    answer.map(|answer| String::from_utf8_lossy(&answer.body).into_owned()).unwrap_or_default()
 }
 
 /// Asks the mirror for an image, as containerd would.
