@@ -45,7 +45,7 @@ pub(crate) struct Doctor {
     /// Where the node's file system is: all other paths are the node's own
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
-    /// An image to ask for, several may be named: it costs a HEAD where the hold has it, else one pull
+    /// An image to ask for, several may be named: by a HEAD each, which no registry counts, and nothing is fetched
     #[arg(long, value_name = "REF", default_value = "docker.io/library/busybox:latest")]
     reference: Vec<String>,
     /// Ask no registry

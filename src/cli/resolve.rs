@@ -32,6 +32,7 @@ impl Resolve {
             let request = v1::ResolveRequest {
                 reference: self.reference.to_string(),
                 platform: self.platform.as_ref().map(ToString::to_string).unwrap_or_default(),
+                look_only: false,
             };
             let resolved = self.control.connect().await?.resolve(request).await;
             let resolved = resolved.map_err(|status| Refused::about(&status, &self.reference))?.into_inner();

@@ -179,7 +179,7 @@ impl Inner {
         }
     }
 
-    fn refusal(
+    pub(super) fn refusal(
         &self,
         question: &Question,
         why: Why,
@@ -220,7 +220,7 @@ impl Inner {
         }
     }
 
-    async fn question(
+    pub(super) async fn question(
         &self,
         guise: &Guise,
         repository: &Repository,
@@ -260,7 +260,7 @@ impl Inner {
     }
 
     /// Which gates are open to whoever asks; pulls are fetched by whoever fetches.
-    fn gates(&self, question: &Question, guise: &Guise, repository: &Repository) -> Gates {
+    pub(super) fn gates(&self, question: &Question, guise: &Guise, repository: &Repository) -> Gates {
         let gate = |open: Result<(), Failure>| if open.is_ok() { Gate::Open } else { Gate::Shut };
         let fetching = self.fetching(guise, question.admission(), repository);
         let Open { all, mut pulls } = self.upstreams.open(&guise.credential, repository);

@@ -17,6 +17,7 @@ mod flight;
 mod grounds;
 mod held;
 mod lists;
+mod look;
 mod manifests;
 mod notes;
 mod parts;
@@ -40,6 +41,7 @@ pub use decide::{
 pub use downloads::BlobBytes;
 pub use grounds::Grounds;
 pub use lists::ServedList;
+pub use look::Looked;
 pub use manifests::shown;
 pub use reason::Reason;
 

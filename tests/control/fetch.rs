@@ -33,7 +33,7 @@ async fn fetch(bench: &Bench, request: v1::FetchRequest) -> Result<Vec<u8>, Stat
 async fn what_was_resolved_can_be_fetched_down_to_the_last_layer() {
     let bench = Bench::start().await;
     let own = crate::support::hub::Platform::own().to_string();
-    let request_of = v1::ResolveRequest { reference: "tide".into(), platform: own };
+    let request_of = v1::ResolveRequest { reference: "tide".into(), platform: own, ..Default::default() };
     let resolved = client(&bench).await.resolve(request_of).await.unwrap().into_inner();
     for target in [resolved.target.unwrap(), resolved.manifest.unwrap()] {
         let bytes = fetch(&bench, request(&target.media_type, &target.digest, 0, 0)).await.unwrap();

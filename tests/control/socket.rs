@@ -61,7 +61,7 @@ async fn it_is_for_the_daemons_own_user_and_goes_with_the_daemon() {
 async fn one_that_was_handed_over_is_served_and_outlives_the_daemon() {
     let mut daemon = Plan { activated: true, ..Plan::default() }.start();
     let socket = daemon.control();
-    let request = tidehold::proto::v1::ResolveRequest { reference: "Tide".into(), platform: String::new() };
+    let request = tidehold::proto::v1::ResolveRequest { reference: "Tide".into(), ..Default::default() };
     let answered = connect(&socket).await.resolve(request).await;
     assert_eq!(answered.unwrap_err().code(), tonic::Code::InvalidArgument);
     assert!(daemon.terminate().success());
@@ -76,7 +76,7 @@ async fn what_was_handed_over_and_is_not_configured_is_told_of_and_keeps_nobody_
     let log = daemon.log();
     assert!(log.contains(&format!("127.0.0.1:{port}")) && log.contains("moved.sock"), "{log}");
     assert!(!log.contains("Ok("), "{log}");
-    let request = tidehold::proto::v1::ResolveRequest { reference: "Tide".into(), platform: String::new() };
+    let request = tidehold::proto::v1::ResolveRequest { reference: "Tide".into(), ..Default::default() };
     let answered = connect(&daemon.control()).await.resolve(request).await;
     assert_eq!(answered.unwrap_err().code(), tonic::Code::InvalidArgument);
     assert!(daemon.terminate().success());

@@ -14,6 +14,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         node.examine().has_ok("containerd.mirror-only");
     }),
     scenario("nothing is found on a node with dockerd's packages, whose containerd has no CRI", for_dockerd),
+    only(&[Version::V2], "asking for an image costs nothing and leaves nothing behind", at_no_cost),
     only(&[Version::V2], "nothing is asked of a registry where that is not wanted", offline),
     only(&[Version::V2], "a person reads it in groups, with the mend beneath what is wrong", as_text),
     only(&[Version::V1_7], "a node that was not set up is told so", not_set_up),
@@ -88,6 +89,34 @@ fn for_dockerd(version: Version) {
     let disabled = "disabled_plugins = [\"io.containerd.grpc.v1.cri\", ";
     node.containerd.restart_configured(&config.replacen("disabled_plugins = [", disabled, 1));
     node.is_well();
+}
+
+fn at_no_cost(version: Version) {
+    let node = Node::mirror_only(version, Kubernetes::Without);
+    let held = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidehold"));
+        let output = command.args(["ls", "--json", "--config"]).arg(node.daemon.config()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let other = "docker.io/library/tide:missing";
+    let found = node.examine_with(&["--reference", other]);
+    found.has("warn", "mirror.unknown", &[other]);
+    let head = found.all().into_iter().find(|finding| finding.name == "mirror.head").unwrap();
+    assert!(head.what.contains("docker.io/library/tide:latest") && head.what.contains("nothing is held"));
+    let counters = node.hub.counters();
+    // Who is told that something is missing is told why.
+    assert_eq!((counters.manifest_gets, counters.manifest_heads), (0, 3), "{counters:?}");
+    assert_eq!((counters.blob_gets, held()), (0, String::new()), "{counters:?}");
+
+    node.containerd.route("docker.io", &node.daemon.mirror());
+    node.containerd.pull("default", "docker.io/library/tide:latest");
+    let (before, pulled) = (held(), node.hub.counters().manifest_gets);
+    assert!(before.contains("docker.io/library/tide:latest"), "{before}");
+    let found = node.examine();
+    let head = found.all().into_iter().find(|finding| finding.name == "mirror.head").unwrap();
+    assert!(head.what.ends_with("unchanged") || head.what.ends_with("fresh"), "{head:?}");
+    assert_eq!((node.hub.counters().manifest_gets, held().lines().count()), (pulled, 1));
 }
 
 fn offline(version: Version) {

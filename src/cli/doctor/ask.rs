@@ -75,14 +75,15 @@ pub(super) async fn status(socket: &Path) -> Result<StatusResponse, String> {
     within(PATIENCE, asked).await
 }
 
-/// Asks the daemon for an image, with its own logins.
+/// Has the daemon look for an image, with its own logins.
 pub(super) async fn resolve(socket: &Path, reference: &str) -> Result<(), Status> {
     let asked = async {
         let unavailable = |why: String| Status::unavailable(why);
         let stream = UnixStream::connect(socket).await.map_err(|error| unavailable(error.to_string()))?;
         let channel =
             crate::cli::control::channel(stream).await.map_err(|error| unavailable(chain(&error)))?;
-        let request = ResolveRequest { reference: reference.to_owned(), platform: String::new() };
+        let request =
+            ResolveRequest { reference: reference.to_owned(), look_only: true, ..Default::default() };
         ResolverClient::new(channel).resolve(request).await.map(|_| ())
     };
     let asked = tokio::time::timeout(LONG_PATIENCE, asked).await;
@@ -117,17 +118,20 @@ pub(super) async fn ready(address: SocketAddr) -> String {
     answer.map(|answer| String::from_utf8_lossy(&answer.body).into_owned()).unwrap_or_default()
 }
 
-/// Asks the mirror for an image, as containerd would.
+/// Asks the mirror for an image, as containerd would, but that nothing is to be fetched for it.
 pub(super) async fn head(address: SocketAddr, registry: &str, name: &str, reference: &str) -> Head {
     let path = format!("/v2/{name}/manifests/{reference}?ns={registry}");
     match http(address, Method::HEAD, &path).await {
-        Ok(answer) if answer.status == 200 => Head::Answered {
-            status: 200,
-            standing: answer.header("tidehold-standing"),
-            problem: String::new(),
+        Ok(answer) if answer.status == 200 => match answer.header("tidehold-held").as_deref() {
+            Some("no") => Head::NotHeld,
+            Some(_) | None => Head::Answered {
+                status: 200,
+                standing: answer.header("tidehold-standing"),
+                problem: String::new(),
+            },
         },
         Ok(answer) => {
-            // What is wrong is in the body, which a HEAD has not. What was just refused costs nothing to ask again.
+            // What is wrong is in the body, which a HEAD has not.
             let said = http(address, Method::GET, &path).await.ok().and_then(|answer| answer.problem());
             let problem = said.unwrap_or_else(|| "it does not say why".to_owned());
             Head::Answered { status: answer.status, standing: None, problem }
@@ -170,6 +174,7 @@ async fn http(address: SocketAddr, method: Method, path: &str) -> Result<Answer,
             .header(header::HOST, address.to_string())
             .header(header::USER_AGENT, concat!("tidehold-doctor/", env!("CARGO_PKG_VERSION")))
             .header(header::ACCEPT, ACCEPT)
+            .header("tidehold-look-only", "yes")
             .body(Empty::<Bytes>::new())
             .map_err(|error| error.to_string())?;
         let response = sender.send_request(request).await.map_err(|error| chain(&error))?;

@@ -34,6 +34,8 @@ pub(super) enum Ended {
 pub(super) enum Head {
     /// The status, the standing and the digest that it carries.
     Answered { status: u16, standing: Option<String>, problem: String },
+    /// Its registry has it, and it would have to be fetched first.
+    NotHeld,
     /// There was no answer.
     Failed(String),
 }
@@ -80,6 +82,12 @@ pub(super) fn head(reference: &str, head: &Head) -> Finding {
         Head::Answered { status: 200, standing: Some(standing), .. } => ok(
             "mirror.head",
             format!("a request for {reference} as containerd makes it is answered: {standing}"),
+        ),
+        Head::NotHeld => ok(
+            "mirror.head",
+            format!(
+                "a request for {reference} as containerd makes it reaches its registry, which has it; nothing is held of it yet"
+            ),
         ),
         Head::Answered { status: 200, standing: None, .. } => bad(
             "mirror.other",
@@ -191,6 +199,7 @@ mod tests {
         assert_eq!(answer(200, Some("unchanged")), "mirror.head");
         assert_eq!(answer(200, Some("stale")), "mirror.stale");
         assert_eq!(answer(200, None), "mirror.other");
+        assert_eq!(head("x", &Head::NotHeld).level, Level::Ok);
         assert_eq!(answer(401, None), "mirror.denied");
         assert_eq!(answer(404, None), "mirror.unknown");
         assert_eq!(answer(429, None), "mirror.refused");

@@ -3,15 +3,18 @@
 use super::choose::{best, platform, without};
 use super::problem::Problem;
 use super::{cost, descriptor, duration, image_name, standing};
-use crate::oci::{Child, Kind, Manifest, Platform};
+use crate::oci::{Child, ImageName, Kind, Manifest, Platform};
 use crate::proto::v1;
-use crate::resolve::{Caller, Client, Resolver, Served};
+use crate::resolve::{Caller, Client, Looked, Resolver, Served};
 
 pub(super) async fn answer(
     resolver: &Resolver,
     request: &v1::ResolveRequest,
 ) -> Result<v1::ResolveResponse, Problem> {
     let name = image_name(&request.reference)?;
+    if request.look_only {
+        return look(resolver, &name).await;
+    }
     let platform = Some(&*request.platform).filter(|text| !text.is_empty()).map(platform).transpose()?;
     let caller = Caller::new(Client::Operator, "operator: resolve");
     let served = resolver.manifest(&caller, &name.repository, &name.reference).await?;
@@ -34,6 +37,21 @@ pub(super) async fn answer(
         age: Some(duration(served.age)),
         cost: Some(cost(caller.cost())),
         manifest,
+    })
+}
+
+async fn look(resolver: &Resolver, name: &ImageName) -> Result<v1::ResolveResponse, Problem> {
+    let caller = Caller::new(Client::Operator, "operator: look");
+    let Looked { digest, standing: found } =
+        resolver.look(&caller, &name.repository, &name.reference).await?;
+    let target = digest.map(|digest| v1::Descriptor { digest: digest.to_string(), ..Default::default() });
+    Ok(v1::ResolveResponse {
+        reference: name.to_string(),
+        target,
+        standing: found.map_or(v1::Standing::Unspecified, standing).into(),
+        age: None,
+        cost: Some(cost(caller.cost())),
+        manifest: None,
     })
 }
 

@@ -4,9 +4,9 @@ use http::{Response, header};
 
 use super::accept::Accept;
 use super::error::Problem;
-use super::{CONTENT_DIGEST, ascii, put_standing};
+use super::{CONTENT_DIGEST, HELD, STANDING, ascii, put_standing};
 use crate::oci::{Digest, Kind, Manifest, Platform, Reference, Repository};
-use crate::resolve::{Caller, Resolver, Served};
+use crate::resolve::{Caller, Looked, Resolver, Served};
 use crate::serve::http::Body;
 
 /// The media types of an image's manifest.
@@ -54,6 +54,26 @@ pub(super) async fn answer(
     put_standing(headers, served.standing, served.age);
     if let Some(grounds) = served.grounds {
         response.extensions_mut().insert(grounds);
+    }
+    Ok(response)
+}
+
+/// What would be answered, without a body: nothing is fetched for it.
+pub(super) async fn look(
+    resolver: &Resolver,
+    caller: &Caller,
+    repository: &Repository,
+    reference: &Reference,
+) -> Result<Response<Body>, Problem> {
+    let Looked { digest, standing } = resolver.look(caller, repository, reference).await?;
+    let mut response = Response::new(Body::empty());
+    let headers = response.headers_mut();
+    if let Some(digest) = digest {
+        headers.insert(CONTENT_DIGEST, ascii(digest.as_str()));
+    }
+    headers.insert(HELD, ascii(if standing.is_some() { "yes" } else { "no" }));
+    if let Some(standing) = standing {
+        headers.insert(STANDING, ascii(standing.as_str()));
     }
     Ok(response)
 }

@@ -32,6 +32,13 @@ pub const GIVEN_AGAIN: &str = "given again";
 /// In what way an answer was found to be good.
 const STANDING: HeaderName = HeaderName::from_static("tidehold-standing");
 
+/// In a request for a manifest: only to look what would be answered. It is asked for by a HEAD at most, and nothing is
+/// fetched or noted. `tidehold doctor` sends it.
+const LOOK_ONLY: HeaderName = HeaderName::from_static("tidehold-look-only");
+
+/// In the answer to that, whether it is held: `yes`, with its standing, or `no`.
+const HELD: HeaderName = HeaderName::from_static("tidehold-held");
+
 /// The digest of what is answered (OCI distribution specification).
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
@@ -42,7 +49,9 @@ pub async fn answer(resolver: Resolver, request: Request) -> Response<Body> {
     let caller = Caller::new(client(&request), format!("{} {agent}", request.peer.ip()));
     let route = Route::parse(request.uri.path(), request.uri.query());
     let reference = route.as_ref().map(ToString::to_string).unwrap_or_default();
-    let of = route.as_ref().ok().and_then(Route::what);
+    // Whoever only looks is given nothing.
+    let looks = request.headers.contains_key(LOOK_ONLY);
+    let of = route.as_ref().ok().filter(|_| !looks).and_then(Route::what);
     let answered = match route {
         _ if !matches!(request.method, Method::GET | Method::HEAD) => Err(Problem::ReadOnly),
         Ok(route) => respond(&resolver, &caller, route, &request).await,
@@ -118,6 +127,9 @@ async fn respond(
     let head = request.method == Method::HEAD;
     match route {
         Route::Base => Ok(base()),
+        Route::Manifest(repository, reference) if request.headers.contains_key(LOOK_ONLY) => {
+            manifest::look(resolver, caller, &repository, &reference).await
+        }
         Route::Manifest(repository, reference) => {
             let accept = Accept::of(&request.headers);
             manifest::answer(resolver, caller, &repository, &reference, &accept, head).await
