@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use crate::bench::{ASKS_ALWAYS, Bench, marker};
-use crate::people::{SECRET, push_secret, with_private};
+use crate::people::{SECRET, adas, ask_as, push_secret, with_private};
 use crate::support::hub::client::Reply;
 use crate::support::hub::{Fault, Image, Kind, REPOSITORY};
 
@@ -46,6 +46,42 @@ async fn what_is_held_from_a_public_repository_is_not_given_under_a_private_one(
         assert_kept_from(&bench.get(&bench.blob_of(SECRET, &image.own().config)).await);
         assert_kept_from(&bench.head(&bench.blob_of(SECRET, &image.own().config)).await);
     }
+}
+
+#[tokio::test]
+async fn whoever_only_looks_costs_nothing_and_is_told_no_more_than_whoever_asks() {
+    let bench = Bench::before(with_private(SECRET), ASKS_ALWAYS).await;
+    let (public, secret) = (bench.hub.first().clone(), push_secret(&bench));
+    let look = async |repository: &str, reference: &str| {
+        let url = bench.manifest_of(repository, reference);
+        let reply = bench.ask(http::Method::GET, &url, &[("tidehold-look-only", "yes")]).await;
+        assert!(reply.status != StatusCode::OK || reply.body.is_empty(), "nothing is given: {reply:?}");
+        let header = |name: &str| reply.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        (reply.status.as_u16(), header("tidehold-held"), header("docker-content-digest"))
+    };
+    let seen = |status, held: &str, digest: &str| (status, Some(held.to_owned()), Some(digest.to_owned()));
+    for reference in ["latest", &public.digest] {
+        assert_eq!(look(REPOSITORY, reference).await, seen(200, "no", &public.digest));
+    }
+    assert_eq!(look(REPOSITORY, "missing").await, (404, None, None));
+    assert_eq!((bench.hub.counters().manifest_gets, bench.held()), (0, vec![]));
+
+    bench.pull("latest").await;
+    let asked_as_ada = adas(&bench).await;
+    let url = bench.manifest_of(SECRET, "latest");
+    assert_eq!(ask_as(&bench, Some(&asked_as_ada), http::Method::GET, &url).await.status, StatusCode::OK);
+    let pulled = bench.hub.counters().manifest_gets;
+    for fault in [None, Some(Fault::Unavailable)] {
+        if let Some(fault) = fault {
+            bench.break_everything(fault).await;
+        }
+        assert_eq!(look(REPOSITORY, "latest").await, seen(200, "yes", &public.digest));
+        for reference in ["latest", &secret.digest] {
+            let (status, held, digest) = look(SECRET, reference).await;
+            assert!(status >= 400 && held.is_none() && digest.is_none(), "{status} {held:?} {digest:?}");
+        }
+    }
+    assert_eq!(bench.hub.counters().manifest_gets, pulled);
 }
 
 #[tokio::test]
