@@ -16,6 +16,7 @@ mod lines;
 mod listeners;
 mod logins;
 mod look;
+mod outside;
 mod plugins;
 mod registries;
 mod units;

@@ -16,6 +16,7 @@ const ONE: &[Version] = &[Version::V2];
 pub(crate) const SCENARIOS: &[Scenario] = &[
     only(ONE, "the daemon is down", down),
     only(ONE, "the daemon died and left its sockets", stale),
+    only(ONE, "the daemon answers nobody", hangs),
     only(ONE, "another program has the mirror's port", other_on_the_port),
     only(ONE, "other programs had the mirror's port and the page's before the daemon", taken),
     only(ONE, "something else is in the place of the control socket", no_control),
@@ -39,6 +40,22 @@ fn stale(_: Version) {
     node.daemon.kill();
     node.ails("daemon.stale-socket", &["nobody listens"]);
     node.daemon.start_again();
+    node.is_well();
+}
+
+fn hangs(_: Version) {
+    let node = Node::mirror_only(Version::V2, Kubernetes::Without);
+    let still = node.daemon.stand_still();
+    let pid = still.pid();
+    let found = node.examine();
+    found.has(
+        "bad",
+        "daemon.silent",
+        &[&format!("process {pid}"), &node.daemon.mirror(), &format!("kill {pid} ")],
+    );
+    let told: Vec<_> = found.all().into_iter().filter(|finding| finding.level == "bad").collect();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    drop(still);
     node.is_well();
 }
 

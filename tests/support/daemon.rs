@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::activation::{Activation, Door};
@@ -130,6 +132,13 @@ impl Daemon {
         self.process.await_end()
     }
 
+    /// Stops it in its tracks, so that it answers nobody, for as long as the answer lives.
+    pub(crate) fn stand_still(&self) -> Still {
+        let pid = self.process.pid();
+        kill(pid, Signal::SIGSTOP).unwrap();
+        Still(pid)
+    }
+
     /// Ends it as a crash would.
     pub(crate) fn kill(&mut self) {
         self.process.kill();
@@ -231,4 +240,19 @@ fn files_under(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let paths = entries.map(|entry| entry.unwrap().path());
     paths.flat_map(|path| if path.is_dir() { files_under(&path) } else { vec![path] }).collect()
+}
+
+/// A process that stands still until this is dropped.
+pub(crate) struct Still(Pid);
+
+impl Still {
+    pub(crate) fn pid(&self) -> Pid {
+        self.0
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
+    }
 }

@@ -25,8 +25,8 @@ use super::daemon::Answerer;
 use super::logins::Helper;
 use super::upstream::{Ended, Head};
 
-/// How long anybody on this node may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long anybody on this node may take to answer, and a registry that is asked directly.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a registry may take, asked by the daemon.
 const LONG_PATIENCE: Duration = Duration::from_secs(30);
@@ -98,8 +98,10 @@ pub(super) async fn mirror(address: SocketAddr) -> Answerer {
         Ok(Err(error)) => return Answerer::Nobody(error.to_string()),
         Err(_) => return Answerer::Nobody("it took too long".to_owned()),
     }
-    match http(address, Method::GET, "/v2/").await {
-        Ok(answer) => {
+    let asked = tokio::time::timeout(PATIENCE, http(address, Method::GET, "/v2/")).await;
+    match asked {
+        Err(_) => Answerer::Mute(unanswered(PATIENCE)),
+        Ok(Ok(answer)) => {
             let server = answer.header("server").unwrap_or_default();
             if server == "tidehold" {
                 return Answerer::Ours;
@@ -107,7 +109,7 @@ pub(super) async fn mirror(address: SocketAddr) -> Answerer {
             let who = if server.is_empty() { "it does not say what it is".to_owned() } else { server };
             Answerer::Other(format!("it answers {} ({who})", answer.status))
         }
-        Err(why) => Answerer::Other(format!("it does not speak http: {why}")),
+        Ok(Err(why)) => Answerer::Other(format!("it does not speak http: {why}")),
     }
 }
 
@@ -260,7 +262,11 @@ pub(super) async fn helper(program: &Path, server: &str) -> Helper {
 
 async fn within<T>(patience: Duration, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let done = tokio::time::timeout(patience, work).await;
-    done.unwrap_or_else(|_| Err(format!("no answer within {} s", patience.as_secs())))
+    done.unwrap_or_else(|_| Err(unanswered(patience)))
+}
+
+fn unanswered(patience: Duration) -> String {
+    format!("no answer within {} s", patience.as_secs())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "this is how map_err gives it")]

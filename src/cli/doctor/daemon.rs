@@ -16,6 +16,9 @@ use crate::cli::words;
 pub(super) const START: &str =
     "systemctl enable --now tidehold.socket tidehold.service    # no such units: tidehold setup";
 
+/// What may help where it does not answer.
+pub(super) const RESTART: &str = "systemctl restart tidehold, and look at: journalctl -u tidehold -n 50";
+
 /// What was seen of the file of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Door {
@@ -45,6 +48,8 @@ pub(super) enum Answerer {
     Ours,
     /// Something else.
     Other(String),
+    /// Somebody listens there, and says nothing.
+    Mute(String),
     /// Nobody.
     Nobody(String),
 }
@@ -84,6 +89,12 @@ impl Facts {
         self.answers() || !self.told_by_page.is_empty()
     }
 
+    /// Whether it runs and answers nobody, as far as it can be known.
+    pub(super) fn hangs(&self) -> bool {
+        let silent = matches!(self.status, Some(Err(_))) && matches!(self.mirror, Answerer::Mute(_));
+        silent && self.mirror_holder.as_ref().is_none_or(Holder::is_ours)
+    }
+
     /// The listener of this name, if the daemon could not have it.
     pub(super) fn missing(&self, name: &str) -> Option<&MissingListener> {
         let told = self.status.as_ref().and_then(|status| status.as_ref().ok());
@@ -109,7 +120,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     }
     // Where the whole daemon is away, that has been said.
     let away = matches!(facts.control.1, Door::Missing | Door::Stale) && !facts.runs();
-    if !away || !matches!(facts.mirror, Answerer::Nobody(_)) {
+    if !facts.hangs() && (!away || !matches!(facts.mirror, Answerer::Nobody(_))) {
         findings.push(listeners::mirror(facts));
     }
     findings.extend(listeners::web(facts));
@@ -183,11 +194,22 @@ fn control(facts: &Facts) -> Vec<Finding> {
     findings.extend(rights("the control socket", path, door));
     match &facts.status {
         None => {}
-        Some(Err(why)) => findings.push(bad(
-            "daemon.silent",
-            format!("the daemon does not answer at {shown}: {why}"),
-            "systemctl restart tidehold, and look at: journalctl -u tidehold -n 50",
-        )),
+        Some(Err(why)) => {
+            let holder = facts.mirror_holder.as_ref().filter(|holder| facts.hangs() && holder.pid != 1);
+            let (who, mend) = match holder {
+                Some(holder) => (listeners::who(Some(holder)), holder.restarted()),
+                None => ("the daemon".to_owned(), RESTART.to_owned()),
+            };
+            let mirror = match facts.hangs() {
+                true => format!(", nor at {}", facts.at.url()),
+                false => String::new(),
+            };
+            findings.push(bad(
+                "daemon.silent",
+                format!("{who} does not answer at {shown}{mirror}: {why}"),
+                mend,
+            ));
+        }
         Some(Ok(status)) => findings.extend(answered(facts, status)),
     }
     findings

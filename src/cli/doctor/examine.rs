@@ -3,11 +3,10 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use tidehold::clock;
+use futures_util::future::join_all;
 use tidehold::config::Config;
 use tidehold::node::discover::blobs;
-use tidehold::oci::{ImageName, Reference};
-use url::Url;
+use tidehold::oci::ImageName;
 
 use super::super::plugins::BUILTIN;
 use super::containerds::{Containerd, chosen, look_at};
@@ -16,8 +15,7 @@ use super::finding::{Finding, Report, bad, warn};
 use super::hosts::{Folder, Mirror};
 use super::look::Node;
 use super::{
-    Doctor, ask, clients, daemon, disk, holder, hosts, lines, listeners, logins, plugins, registries, units,
-    upstream,
+    Doctor, ask, clients, daemon, disk, holder, hosts, lines, listeners, outside, plugins, registries, units,
 };
 use crate::cli::{DEFAULT_CONFIG, Failed};
 
@@ -38,23 +36,24 @@ pub(super) fn images(references: &[String]) -> Result<Vec<ImageName>, Failed> {
 pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
     let node = Node { root: asked.root.clone() };
     let mut report = Report::default();
-    let mut containerds = Vec::new();
-    for (socket, config) in chosen(&node, &asked.containerd, &asked.containerd_config) {
-        containerds.push(look_at(&node, socket, config).await);
-    }
+    let looks = chosen(&node, &asked.containerd, &asked.containerd_config)
+        .into_iter()
+        .map(|(socket, config)| look_at(&node, socket, config));
+    let looks = join_all(looks);
     let default = Path::new(DEFAULT_CONFIG);
     let file = asked.config.as_deref().or_else(|| node.at(default).exists().then_some(default));
     let config = match file.map_or_else(|| Ok(Config::default()), |file| Config::load(&node.at(file))) {
         Ok(config) => config,
         Err(error) => {
             report.add("tidehold", daemon::faulty(file.unwrap_or(default), &error));
+            let containerds = looks.await;
             for containerd in &containerds {
                 report.add(containerd.title(), by_itself(containerd, &containerds));
             }
             return report;
         }
     };
-    let facts = daemon_facts(&node, file.map(Path::to_owned), config).await;
+    let (containerds, facts) = tokio::join!(looks, daemon_facts(&node, file.map(Path::to_owned), config));
     let mirror = facts.at;
     let sockets: Vec<_> = facts.contents.iter().map(|(name, path, _)| (name.clone(), path.clone())).collect();
 
@@ -62,8 +61,12 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
     found.extend(units::judge(&node.socket_units(&facts.config, &facts.file())));
     found.extend(disk::judge(&disk_facts(&node, &facts.config, facts.answers())));
     report.add("tidehold", found);
-    report.add("registries", upstream_findings(&node, asked, images, &facts).await);
-    report.add("credentials", logins(&node, &facts.config).await);
+    let (registries, credentials) = tokio::join!(
+        outside::registries(&node, asked.offline, images, &facts),
+        outside::logins(&node, &facts.config)
+    );
+    report.add("registries", registries);
+    report.add("credentials", credentials);
 
     let elsewhere = clients::name_us(&other_texts(&node), mirror);
     let folders = folders(&node, asked, &containerds, elsewhere);
@@ -99,23 +102,34 @@ async fn daemon_facts(node: &Node, file: Option<PathBuf>, config: Config) -> dae
         let door = node.door(&containerd.socket).await;
         contents.push((containerd.name.clone(), containerd.socket.clone(), door));
     }
-    let status = match &control.1 {
-        Door::Open { .. } => Some(ask::status(&node.at(&control.0)).await),
-        _ => None,
+    let status = async {
+        match &control.1 {
+            Door::Open { .. } => Some(ask::status(&node.at(&control.0)).await),
+            _ => None,
+        }
     };
-    // Port 0 is another one each time: the daemon knows.
-    let told =
-        status.as_ref().and_then(|status| status.as_ref().ok()).and_then(|status| status.mirror.parse().ok());
-    let listen = if config.mirror.listen.port() == 0 {
-        told.unwrap_or(config.mirror.listen)
-    } else {
-        config.mirror.listen
+    let page = ask::ready(reachable(config.web.listen));
+    let listen = config.mirror.listen;
+    let mirror = async {
+        match listen.port() {
+            0 => None,
+            _ => Some(ask::mirror(reachable(listen)).await),
+        }
+    };
+    let (status, page, mirror) = tokio::join!(status, page, mirror);
+    let (listen, mirror) = match mirror {
+        Some(mirror) => (listen, mirror),
+        // Port 0 is another one each time: the daemon knows.
+        None => {
+            let told = status.as_ref().and_then(|status| status.as_ref().ok());
+            let listen = told.and_then(|status| status.mirror.parse().ok()).unwrap_or(listen);
+            (listen, ask::mirror(reachable(listen)).await)
+        }
     };
     let at = Mirror(listen);
-    let mirror = ask::mirror(reachable(listen)).await;
     let told_by_page = match &status {
         Some(Ok(_)) => Vec::new(),
-        Some(Err(_)) | None => listeners::told(&ask::ready(reachable(config.web.listen)).await),
+        Some(Err(_)) | None => listeners::told(&page),
     };
     let mut facts = daemon::Facts {
         file,
@@ -129,7 +143,7 @@ async fn daemon_facts(node: &Node, file: Option<PathBuf>, config: Config) -> dae
         mirror_holder: None,
         web_holder: None,
     };
-    if facts.missing("mirror").is_some() || matches!(facts.mirror, Answerer::Other(_)) {
+    if facts.missing("mirror").is_some() || matches!(facts.mirror, Answerer::Other(_) | Answerer::Mute(_)) {
         facts.mirror_holder = holder::holder(listen);
     }
     if facts.missing("web").is_some() {
@@ -139,7 +153,7 @@ async fn daemon_facts(node: &Node, file: Option<PathBuf>, config: Config) -> dae
 }
 
 /// An address to connect to, where one is listened at that stands for all.
-fn reachable(listen: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
     let mut address = listen;
     if listen.ip().is_unspecified() {
         match listen {
@@ -154,109 +168,6 @@ fn disk_facts(node: &Node, config: &Config, expected: bool) -> disk::Facts {
     let disk = node.disk(&config.data_dir);
     let reserve = disk.as_ref().map_or(0, |disk| config.cache.reserve_free.bytes_of(disk.total));
     disk::Facts { data_dir: config.data_dir.clone(), expected, disk, reserve }
-}
-
-async fn upstream_findings(
-    node: &Node,
-    asked: &Doctor,
-    images: &[ImageName],
-    facts: &daemon::Facts,
-) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut date = None;
-    if !asked.offline {
-        let mut seen: Vec<Url> = Vec::new();
-        for image in images {
-            let Some(url) = upstream_of(&facts.config, image.repository.registry().as_str()) else {
-                continue;
-            };
-            if seen.contains(&url) {
-                continue;
-            }
-            let ended = ask::direct(&url).await;
-            if let upstream::Ended::Answered(_, Some(said)) = &ended {
-                date = Some(*said);
-            }
-            findings.push(upstream::direct(&upstream::Direct { url: url.to_string(), ended }));
-            seen.push(url);
-        }
-    }
-    let written =
-        [facts.config.data_dir.as_path(), facts.file.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG))];
-    let written = written.into_iter().filter_map(|path| node.written(path)).max();
-    findings.push(disk::clock(clock::now(), date, written));
-    if !asked.offline && facts.mirror == Answerer::Ours {
-        for image in images {
-            findings.extend(one_image(node, facts, image).await);
-        }
-    }
-    if let Some(Ok(status)) = &facts.status {
-        findings.extend(upstream::budgets(&status.registries));
-    }
-    findings
-}
-
-async fn one_image(node: &Node, facts: &daemon::Facts, image: &ImageName) -> Vec<Finding> {
-    let registry = image.repository.registry().as_str();
-    let reference = match &image.reference {
-        Reference::Tag(tag) => tag.to_string(),
-        Reference::Digest(digest) => digest.to_string(),
-    };
-    let head = ask::head(reachable(facts.at.0), registry, image.repository.name(), &reference).await;
-    let mut findings = vec![upstream::head(&image.to_string(), &head)];
-    let has_login =
-        facts.config.registries.listed.get(registry).is_some_and(|listed| listed.credentials.is_some());
-    if has_login && facts.answers() {
-        let resolved = ask::resolve(&node.at(&facts.control.0), &image.to_string()).await;
-        findings.push(upstream::own_login(registry, &image.to_string(), &resolved));
-    }
-    findings
-}
-
-/// The registry itself.
-fn upstream_of(config: &Config, registry: &str) -> Option<Url> {
-    if let Some(listed) = config.registries.listed.get(registry) {
-        return listed.upstreams.last().cloned();
-    }
-    let host = if registry == tidehold::config::DOCKER_HUB { "registry-1.docker.io" } else { registry };
-    Url::parse(&format!("https://{host}")).ok()
-}
-
-async fn logins(node: &Node, config: &Config) -> Vec<Finding> {
-    let mut files: Vec<(PathBuf, Vec<String>)> = Vec::new();
-    for (name, registry) in &config.registries.listed {
-        let Some(path) = &registry.credentials else { continue };
-        match files.iter_mut().find(|(known, _)| known == path) {
-            Some((_, registries)) => registries.push(name.clone()),
-            None => files.push((path.clone(), vec![name.clone()])),
-        }
-    }
-    let mut findings = Vec::new();
-    for (path, registries) in files {
-        let at = node.at(&path);
-        let file = std::fs::metadata(&at).and_then(|found| {
-            let mode = std::os::unix::fs::MetadataExt::mode(&found) & 0o777;
-            Ok((mode, std::fs::read_to_string(&at)?))
-        });
-        let file = file.map_err(|error| error.to_string());
-        let named = file.as_ref().ok().and_then(|(_, text)| logins::helpers(text).ok()).unwrap_or_default();
-        let mut helpers = Vec::new();
-        for (program, server) in named {
-            let folders: Vec<PathBuf> =
-                std::env::split_paths(logins::SEARCH).map(|folder| node.at(&folder)).collect();
-            let own = std::env::var_os("PATH").unwrap_or_default();
-            let own: Vec<PathBuf> =
-                std::env::split_paths(&own).filter(|folder| folder.is_absolute()).collect();
-            let all = own.iter().chain(&folders).map(PathBuf::as_path);
-            let did = match logins::found_in(all, &program) {
-                Some(path) => ask::helper(&path, &server).await,
-                None => logins::Helper::Missing(logins::SEARCH.to_owned()),
-            };
-            helpers.push((program, did));
-        }
-        findings.extend(logins::judge(&logins::Facts { path, registries, file, helpers }));
-    }
-    findings
 }
 
 /// The folders of registries that somebody on this node reads.

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+use super::daemon::RESTART;
 use crate::cli::words::plain;
 
 /// TCP_LISTEN, as proc_pid_net(5) has states.
@@ -20,6 +21,27 @@ pub(super) struct Holder {
     pub(super) program: String,
     /// systemd's service, where it is one.
     pub(super) service: Option<String>,
+}
+
+impl Holder {
+    /// Whether it is the daemon itself, or the service manager, which listens for it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.program == "tidehold" || self.pid == 1
+    }
+
+    /// How it is started again, where it is the daemon and answers nobody.
+    pub(super) fn restarted(&self) -> String {
+        let Self { pid, service, .. } = self;
+        match service {
+            _ if *pid == 1 => RESTART.to_owned(),
+            Some(service) => {
+                format!("systemctl restart {service}, and look at: journalctl -u {service} -n 50")
+            }
+            None => {
+                format!("kill {pid}    # or kill -9 {pid}\nstart it again, and look at what it has logged")
+            }
+        }
+    }
 }
 
 /// The process that listens at an address, or at one that stands for all.

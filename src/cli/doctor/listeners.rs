@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tidehold::proto::v1::MissingListener;
 
-use super::daemon::{Answerer, Facts, START};
+use super::daemon::{Answerer, Facts, RESTART, START};
 use super::finding::{Finding, bad, ok, warn};
 use super::holder::Holder;
 use crate::cli::words::plain;
@@ -48,6 +48,25 @@ pub(super) fn mirror(facts: &Facts) -> Finding {
                 format!("{} has the mirror's address {url}: {what}", who(holder)),
                 listener.freed(holder, facts),
             )
+        }
+        Answerer::Mute(why) => {
+            let holder = facts.mirror_holder.as_ref();
+            match holder {
+                Some(other) if !other.is_ours() => {
+                    let listener =
+                        Listener { table: "mirror", unit: "tidehold-mirror.socket", at: facts.at.0 };
+                    bad(
+                        "mirror.other",
+                        format!("{} has the mirror's address {url}: {why}", who(holder)),
+                        listener.freed(holder, facts),
+                    )
+                }
+                own => bad(
+                    "mirror.silent",
+                    format!("{} listens at {url} and does not answer: {why}", who(own)),
+                    own.map_or_else(|| RESTART.to_owned(), Holder::restarted),
+                ),
+            }
         }
         Answerer::Nobody(why) if facts.answers() => bad(
             "mirror.down",
@@ -118,7 +137,7 @@ impl Listener {
     }
 }
 
-fn who(holder: Option<&Holder>) -> String {
+pub(super) fn who(holder: Option<&Holder>) -> String {
     match holder {
         None => "something else".to_owned(),
         Some(Holder { pid, program, service: None }) => format!("{program} (process {pid})"),

@@ -157,8 +157,11 @@ impl Node {
         if !found.file_type().is_socket() {
             return Door::NoSocket;
         }
+        let open = Door::Open { mode: found.mode() & 0o777, owner: found.uid() };
         match tokio::net::UnixStream::connect(&at).await {
-            Ok(_) => Door::Open { mode: found.mode() & 0o777, owner: found.uid() },
+            Ok(_) => open,
+            // Somebody listens, and takes nobody in any more.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => open,
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Door::Stale,
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Door::Denied,
             Err(error) => Door::Failed(error.to_string()),

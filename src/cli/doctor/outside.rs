@@ -1,0 +1,116 @@
+//! The way out: the registries, asked directly and through the daemon, and the logins for them.
+
+use std::path::{Path, PathBuf};
+
+use futures_util::future::join_all;
+use tidehold::clock;
+use tidehold::config::Config;
+use tidehold::oci::{ImageName, Reference};
+use url::Url;
+
+use super::daemon::{self, Answerer};
+use super::examine::reachable;
+use super::finding::Finding;
+use super::look::Node;
+use super::{ask, disk, logins, upstream};
+use crate::cli::DEFAULT_CONFIG;
+
+/// Whether the registries of these images can be reached, and whether the images can be had.
+pub(super) async fn registries(
+    node: &Node,
+    offline: bool,
+    images: &[ImageName],
+    facts: &daemon::Facts,
+) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut date = None;
+    if !offline {
+        let mut urls: Vec<Url> = Vec::new();
+        for image in images {
+            let url = upstream_of(&facts.config, image.repository.registry().as_str());
+            urls.extend(url.filter(|url| !urls.contains(url)));
+        }
+        for (url, ended) in urls.iter().zip(join_all(urls.iter().map(ask::direct)).await) {
+            if let upstream::Ended::Answered(_, Some(said)) = &ended {
+                date = Some(*said);
+            }
+            findings.push(upstream::direct(&upstream::Direct { url: url.to_string(), ended }));
+        }
+    }
+    let written =
+        [facts.config.data_dir.as_path(), facts.file.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG))];
+    let written = written.into_iter().filter_map(|path| node.written(path)).max();
+    findings.push(disk::clock(clock::now(), date, written));
+    if !offline && facts.mirror == Answerer::Ours {
+        let asked = join_all(images.iter().map(|image| one_image(node, facts, image))).await;
+        findings.extend(asked.into_iter().flatten());
+    }
+    if let Some(Ok(status)) = &facts.status {
+        findings.extend(upstream::budgets(&status.registries));
+    }
+    findings
+}
+
+async fn one_image(node: &Node, facts: &daemon::Facts, image: &ImageName) -> Vec<Finding> {
+    let registry = image.repository.registry().as_str();
+    let reference = match &image.reference {
+        Reference::Tag(tag) => tag.to_string(),
+        Reference::Digest(digest) => digest.to_string(),
+    };
+    let head = ask::head(reachable(facts.at.0), registry, image.repository.name(), &reference).await;
+    let mut findings = vec![upstream::head(&image.to_string(), &head)];
+    let has_login =
+        facts.config.registries.listed.get(registry).is_some_and(|listed| listed.credentials.is_some());
+    if has_login && facts.answers() {
+        let resolved = ask::resolve(&node.at(&facts.control.0), &image.to_string()).await;
+        findings.push(upstream::own_login(registry, &image.to_string(), &resolved));
+    }
+    findings
+}
+
+/// The registry itself.
+fn upstream_of(config: &Config, registry: &str) -> Option<Url> {
+    if let Some(listed) = config.registries.listed.get(registry) {
+        return listed.upstreams.last().cloned();
+    }
+    let host = if registry == tidehold::config::DOCKER_HUB { "registry-1.docker.io" } else { registry };
+    Url::parse(&format!("https://{host}")).ok()
+}
+
+/// Whether the files and helpers of the logins are of use.
+pub(super) async fn logins(node: &Node, config: &Config) -> Vec<Finding> {
+    let mut files: Vec<(PathBuf, Vec<String>)> = Vec::new();
+    for (name, registry) in &config.registries.listed {
+        let Some(path) = &registry.credentials else { continue };
+        match files.iter_mut().find(|(known, _)| known == path) {
+            Some((_, registries)) => registries.push(name.clone()),
+            None => files.push((path.clone(), vec![name.clone()])),
+        }
+    }
+    let mut findings = Vec::new();
+    for (path, registries) in files {
+        let at = node.at(&path);
+        let file = std::fs::metadata(&at).and_then(|found| {
+            let mode = std::os::unix::fs::MetadataExt::mode(&found) & 0o777;
+            Ok((mode, std::fs::read_to_string(&at)?))
+        });
+        let file = file.map_err(|error| error.to_string());
+        let named = file.as_ref().ok().and_then(|(_, text)| logins::helpers(text).ok()).unwrap_or_default();
+        let mut helpers = Vec::new();
+        for (program, server) in named {
+            let folders: Vec<PathBuf> =
+                std::env::split_paths(logins::SEARCH).map(|folder| node.at(&folder)).collect();
+            let own = std::env::var_os("PATH").unwrap_or_default();
+            let own: Vec<PathBuf> =
+                std::env::split_paths(&own).filter(|folder| folder.is_absolute()).collect();
+            let all = own.iter().chain(&folders).map(PathBuf::as_path);
+            let did = match logins::found_in(all, &program) {
+                Some(path) => ask::helper(&path, &server).await,
+                None => logins::Helper::Missing(logins::SEARCH.to_owned()),
+            };
+            helpers.push((program, did));
+        }
+        findings.extend(logins::judge(&logins::Facts { path, registries, file, helpers }));
+    }
+    findings
+}
