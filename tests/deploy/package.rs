@@ -313,13 +313,15 @@ fn units_that_are_gone() {
     // systemctl where these of its words fail with these codes; of what is asked whether it runs, nothing does.
     let systemctl = |failing: &[(&str, i32)]| {
         let cases: String =
-            failing.iter().map(|(words, code)| format!("  {words}*) exit {code} ;;\n")).collect();
+            failing.iter().map(|(words, code)| format!("  \"{words}\"*) exit {code} ;;\n")).collect();
         script(
             &debian.at("usr/local/bin/systemctl"),
             &format!("echo \"$*\" >>/systemctl.log\ncase $* in\n{cases}  *is-active*) exit 3 ;;\nesac\n"),
         );
     };
-    let set_up = || debian.run(&["tidehold", "setup", "--yes", "--mirror-only"]);
+    let set_up = || {
+        debian.run(&["tidehold", "setup", "--yes", "--mirror-only", "--program", "/usr/local/bin/tidehold"])
+    };
     let take_back = || debian.command(&["tidehold", "setup", "--undo", "--yes", "--restart"]);
     let record = debian.at("var/lib/tidehold-setup");
 
@@ -333,14 +335,17 @@ fn units_that_are_gone() {
     succeeded(&mut take_back());
     assert!(!record.exists());
 
-    // Somebody removed the files: systemctl would know no such unit.
+    // Somebody removed the files, and not what enabled them: systemctl would know no such unit.
     set_up();
+    let link = debian.at("etc/systemd/system/sockets.target.wants/tidehold.socket");
+    fs::create_dir_all(link.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink("/etc/systemd/system/tidehold.socket", &link).unwrap();
     for unit in ["tidehold.service", "tidehold.socket", "tidehold-mirror.socket", "tidehold-web.socket"] {
         fs::remove_file(debian.at("etc/systemd/system").join(unit)).unwrap();
     }
     systemctl(&[("stop", 5), ("disable", 1)]);
     succeeded(&mut take_back());
-    assert!(!record.exists());
+    assert!(!record.exists() && !link.is_symlink());
 
     // One that runs has to stop.
     set_up();

@@ -1,11 +1,12 @@
 //! systemd's units of Tidehold: written where systemd runs and nobody has done so yet.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, anyhow};
 use tidehold::config::Config;
-use tidehold::node::files::seen;
+use tidehold::node::files::{matching, seen};
 use tidehold::node::journal::Journal;
 
 use super::super::Failed;
@@ -136,6 +137,7 @@ impl Units {
             return Ok(());
         }
         let there = |unit: &&str| OTHER_FOLDERS.iter().any(|folder| Path::new(folder).join(unit).exists());
+        ALL.into_iter().filter(|unit| !there(unit)).try_for_each(unlink)?;
         let there: Vec<&str> = ENABLED.into_iter().filter(there).collect();
         if there.is_empty() {
             return Ok(());
@@ -205,6 +207,17 @@ impl Units {
         shown::running(&command)?;
         Ok(command.status().context("run systemctl")?)
     }
+}
+
+/// Removes what enabled a unit whose file is gone.
+fn unlink(unit: &str) -> Result<(), Failed> {
+    for folder in matching(Path::new("/"), &format!("{FOLDER}/*.wants")) {
+        let link = folder.join(unit);
+        if link.is_symlink() && !link.exists() {
+            fs::remove_file(&link).with_context(|| format!("remove {}", link.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn not_done(words: &[&str], ended: ExitStatus) -> Failed {
