@@ -19,6 +19,7 @@ mod look;
 mod outside;
 mod plugins;
 mod registries;
+mod reliance;
 mod units;
 mod upstream;
 
@@ -26,6 +27,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::setup::JOURNAL;
 use super::{Failed, print};
 use finding::Level;
 
@@ -46,6 +48,9 @@ pub(crate) struct Doctor {
     /// Where the node's file system is: all other paths are the node's own
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+    /// Where setup keeps what it has changed
+    #[arg(long, value_name = "DIR", default_value = JOURNAL)]
+    journal: PathBuf,
     /// An image to ask for, several may be named: by a HEAD each, which no registry counts, and nothing is fetched
     #[arg(long, value_name = "REF", default_value = "docker.io/library/busybox:latest")]
     reference: Vec<String>,

@@ -16,6 +16,7 @@ mod ls;
 mod paint;
 mod plugins;
 mod prune;
+mod relied;
 mod requests;
 mod resolve;
 mod serve;

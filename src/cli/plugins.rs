@@ -21,6 +21,15 @@ pub(super) fn has_root(plugins: &[Plugin], root: &Path) -> bool {
     roots.any(|other| other.starts_with(root))
 }
 
+/// Where the containerd keeps things whose plugins these are: most have their folder there, named after them.
+pub(super) fn root(plugins: &[Plugin]) -> Option<PathBuf> {
+    plugins.iter().find_map(|plugin| {
+        let own = Path::new(plugin.exports.get("root")?);
+        let named = own.file_name()?.to_str()? == format!("{}.{}", plugin.r#type, plugin.id);
+        named.then(|| own.parent().map(Path::to_owned)).flatten()
+    })
+}
+
 /// All of them, loaded or not.
 pub(super) async fn plugins(containerd: Channel) -> Result<Vec<Plugin>, Status> {
     let plugins = IntrospectionClient::new(containerd).plugins(PluginsRequest { filters: vec![] }).await?;

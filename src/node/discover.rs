@@ -146,9 +146,28 @@ pub fn blobs(
     containerd: &str,
     since: Option<SystemTime>,
 ) -> io::Result<Blobs> {
+    let (count, not_taken) = look(root, folder, data_dir, containerd, since)?;
+    Ok(Blobs { count, not_taken: not_taken.len() as u64 })
+}
+
+/// The digests of those that the hold has not taken over.
+///
+/// # Errors
+/// That one of the two cannot be read.
+pub fn not_taken(root: &Path, folder: &Path, data_dir: &Path, containerd: &str) -> io::Result<Vec<String>> {
+    Ok(look(root, folder, data_dir, containerd, None)?.1)
+}
+
+fn look(
+    root: &Path,
+    folder: &Path,
+    data_dir: &Path,
+    containerd: &str,
+    since: Option<SystemTime>,
+) -> io::Result<(u64, Vec<String>)> {
     let marks = marks(root, data_dir, containerd)?;
     let held: HashSet<_> = marks.iter().map(|(algorithm, hex, _)| format!("{algorithm}:{hex}")).collect();
-    let mut blobs = Blobs::default();
+    let (mut count, mut not_taken) = (0, Vec::new());
     for algorithm in entries(&seen(root, folder))? {
         let algorithm = algorithm?;
         if !algorithm.file_type()?.is_dir() {
@@ -167,11 +186,13 @@ pub fn blobs(
             if since.is_some_and(|since| about.modified().is_ok_and(|modified| modified < since)) {
                 continue;
             }
-            blobs.count += 1;
-            blobs.not_taken += u64::from(!held.contains(digest.as_str()));
+            count += 1;
+            if !held.contains(digest.as_str()) {
+                not_taken.push(digest.to_string());
+            }
         }
     }
-    Ok(blobs)
+    Ok((count, not_taken))
 }
 
 /// The blobs that a containerd relies on in the hold: algorithm, hash and size.
@@ -287,6 +308,8 @@ mod tests {
         let at = Path::new("/c/blobs");
         let look = || blobs(root.path(), at, Path::new("/hold"), "system", None).unwrap();
         assert_eq!(look(), Blobs { count: 2, not_taken: 1 });
+        let not_taken = || not_taken(root.path(), at, Path::new("/hold"), "system").unwrap();
+        assert_eq!(not_taken(), [format!("sha256:{cc}")]);
         // The hold has it whole.
         fs::write(root.path().join(format!("hold/adopted/system/sha256-{cc}-100")), "").unwrap();
         assert_eq!(look(), Blobs { count: 2, not_taken: 0 });

@@ -15,6 +15,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("it is set up, pulls by way of the hold, and is then as it was", from_nothing_and_back),
     ("one in use is set up after its blobs were taken over, and keeps its images both ways", in_use),
     ("what it pulled between setup and its restart is taken over before that", pulled_before_the_restart),
+    ("what it pulled between setup and a start of its own is found, and taken over", restarted_by_itself),
+    ("a restart that was none is told from one", not_restarted),
     ("it reads its own default configuration as it was meant once that is set up", its_own_defaults),
 ];
 
@@ -65,7 +67,11 @@ impl Node {
         let (socket, hosts) = (self.folder().join("grpc.sock"), self.folder().join("certs.d"));
         let (socket, hosts, own) = (socket.to_str().unwrap(), hosts.to_str().unwrap(), self.daemon.config());
         let own = own.to_str().unwrap();
-        tidehold(&["doctor", "--offline", "--containerd", socket, "--hosts-dir", hosts, "--config", own])
+        let journal = self.folder().join("journal");
+        let of_setup = ["--config", own, "--journal", journal.to_str().unwrap()];
+        tidehold(
+            &[&["doctor", "--offline", "--containerd", socket, "--hosts-dir", hosts], &of_setup[..]].concat(),
+        )
     }
 }
 
@@ -95,7 +101,18 @@ fn from_nothing_and_back(version: Version) {
     node.containerd.pull("late", &late.reference);
     node.setup(&["--may-remove"]).failed_with(1, &["still to be taken back", "still runs with Tidehold"]);
     node.setup(&["--undo", "--yes"]).ended_well().said(&["the files are restored", next]);
+    let finish =
+        format!("tidehold setup --undo --restart --journal {}", node.folder().join("journal").display());
+    node.doctor().failed_with(1, &[]).said(&["setup.undo", &finish]);
+    node.containerd.pull("late", &node.upstream.push("later", 1000).reference);
     node.containerd.restart();
+    // As after a start of the machine: it has its own store again, and not what it pulled last.
+    let told = node.doctor().failed_with(1, &[]).said(&[
+        "setup.undo",
+        "in Tidehold alone",
+        "setup --undo --journal",
+    ]);
+    assert!(!told.stdout.contains("not-set-up"), "{told:?}");
     node.daemon.kill();
     node.setup(&["--may-remove"]).failed_with(1, &["still to be taken back"]);
     node.setup(&["--undo", "--yes"]).ended_well();
@@ -149,6 +166,37 @@ fn pulled_before_the_restart(version: Version) {
     node.setup(&["--yes"]).ended_well().said(&["nothing to change"]);
     node.containerd.restart();
     assert_eq!(node.containerd.run("default", LATEST), release(node.upstream.hub.first()));
+}
+
+fn restarted_by_itself(version: Version) {
+    let mut node = Node::start(version);
+    let from = node.containerd.root();
+    let adopt = format!("tidehold adopt --containerd node --from {}", from.display());
+    node.setup(&["--yes"]).ended_well().said(&["owed: ", &adopt]);
+    // Past Tidehold, as from a registry that it does not know.
+    node.containerd.route("docker.io", &node.upstream.hub.registry_url());
+    node.containerd.pull("default", LATEST);
+    fs::remove_dir_all(node.folder().join("certs.d/docker.io")).unwrap();
+    node.containerd.restart();
+    let adopt = format!("tidehold adopt --from {}", from.display());
+    node.doctor().failed_with(1, &[]).said(&["containerd.left-behind", &adopt]);
+    let count = format!("relies on {} blobs", parts_of(node.upstream.hub.first()).len());
+    node.setup(&["--dry-run"]).ended_well().said(&[&count]);
+    node.doctor().failed_with(1, &[]);
+    node.setup(&["--yes"]).ended_well().said(&[&count, "taking over"]);
+    assert_eq!(node.containerd.run("default", LATEST), release(node.upstream.hub.first()));
+    // What it does not know any more is no loss, whatever lies in its former store.
+    for _ in 0..2 {
+        node.doctor().ended_well();
+        node.setup(&["--yes"]).ended_well().said(&["nothing to change"]);
+        node.containerd.remove_images("default");
+    }
+}
+
+fn not_restarted(version: Version) {
+    let node = Node::start(version);
+    let words = ["still has its own content store", "Owed: ", "tidehold adopt --containerd node"];
+    node.setup(&["--yes", "--restart-with", "true"]).failed_with(1, &words);
 }
 
 fn its_own_defaults(version: Version) {

@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
 use tidehold::config::Config;
-use tidehold::node::discover::blobs;
 use tidehold::oci::ImageName;
 
-use super::super::plugins::BUILTIN;
 use super::containerds::{Containerd, chosen, look_at};
 use super::daemon::{Answerer, Door};
 use super::finding::{Finding, Report, bad, warn};
 use super::hosts::{Folder, Mirror};
 use super::look::Node;
+use super::reliance::{Hold, Leaving, left_behind, untaken};
 use super::{
     Doctor, ask, clients, daemon, disk, holder, hosts, lines, listeners, outside, plugins, registries, units,
 };
@@ -40,6 +39,7 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
         .into_iter()
         .map(|(socket, config)| look_at(&node, socket, config));
     let looks = join_all(looks);
+    let leaving = Leaving::find(&node, &asked.journal);
     let default = Path::new(DEFAULT_CONFIG);
     let file = asked.config.as_deref().or_else(|| node.at(default).exists().then_some(default));
     let config = match file.map_or_else(|| Ok(Config::default()), |file| Config::load(&node.at(file))) {
@@ -49,6 +49,9 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
             let containerds = looks.await;
             for containerd in &containerds {
                 report.add(containerd.title(), by_itself(containerd, &containerds));
+            }
+            if let Some(leaving) = &leaving {
+                report.add("setup", leaving.judge(&node, &containerds).await);
             }
             return report;
         }
@@ -72,9 +75,15 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
     let folders = folders(&node, asked, &containerds, elsewhere);
     let mirrored = elsewhere || folders.iter().any(|folder| names_us(folder, mirror));
     let data_dir = &facts.config.data_dir;
-    let used = Used { node: &node, sockets: &sockets, mirrored, mirror, data_dir };
+    let hold = Hold { node: &node, data_dir, sockets: &sockets };
+    let used = Used { hold: &hold, mirrored, mirror, leaving: leaving.as_ref() };
     for containerd in &containerds {
-        report.add(containerd.title(), of_containerd(containerd, &containerds, &used));
+        let mut findings = of_containerd(containerd, &containerds, &used);
+        findings.extend(left_behind(containerd, &hold).await);
+        report.add(containerd.title(), findings);
+    }
+    if let Some(leaving) = &leaving {
+        report.add("setup", leaving.judge(&node, &containerds).await);
     }
     if containerds.is_empty() {
         let none = warn(
@@ -212,19 +221,19 @@ fn folders(node: &Node, asked: &Doctor, containerds: &[Containerd], elsewhere: b
 
 /// What a containerd is judged with beside itself.
 struct Used<'a> {
-    node: &'a Node,
-    sockets: &'a [(String, PathBuf)],
+    hold: &'a Hold<'a>,
     mirrored: bool,
     mirror: Mirror,
-    data_dir: &'a Path,
+    leaving: Option<&'a Leaving>,
 }
 
 fn of_containerd(containerd: &Containerd, all: &[Containerd], used: &Used<'_>) -> Vec<Finding> {
     let mut findings = containerd.judge();
     let config = containerd.editable();
-    let not_taken = not_taken(containerd, used);
-    if not_taken > 0 {
-        // What is said of its store tells when.
+    let not_taken = untaken(containerd, used.hold);
+    let leaving = used.leaving.is_some_and(|leaving| leaving.is_of(containerd));
+    if not_taken > 0 || leaving {
+        // What is said of its store, or of what setup has left to do, tells when.
         findings.retain(|finding| finding.name != "containerd.restart");
     }
     let kubernetes = ["/var/lib/kubelet/config.yaml", "/etc/kubernetes", "/etc/crictl.yaml"];
@@ -234,9 +243,10 @@ fn of_containerd(containerd: &Containerd, all: &[Containerd], used: &Used<'_>) -
             plugins: containerd.plugins(),
             settings: containerd.settings.as_ref().ok(),
             place: containerd.place(&config),
-            ours: used.sockets,
+            ours: used.hold.sockets,
             mirrored: used.mirrored,
-            kubernetes: kubernetes.iter().any(|path| used.node.has(path)),
+            leaving,
+            kubernetes: kubernetes.iter().any(|path| used.hold.node.has(path)),
             not_taken,
         }));
     }
@@ -274,17 +284,6 @@ fn of_settings(
     findings
 }
 
-/// How many blobs it has in its own store that the hold has not, where its files give it the hold from its next start on.
-fn not_taken(containerd: &Containerd, used: &Used<'_>) -> u64 {
-    let own = crate::cli::plugins::stores(containerd.plugins()).find(|store| store.id == BUILTIN);
-    let (Some(own), Ok(settings)) = (own, &containerd.settings) else { return 0 };
-    let is_ours = |socket: &Path| settings.stores().any(|(_, proxy)| Path::new(&proxy.address) == socket);
-    let name = used.sockets.iter().find(|(_, socket)| is_ours(socket));
-    let (Some((name, _)), Some(root)) = (name, own.exports.get("root")) else { return 0 };
-    let folder = Path::new(root).join("blobs");
-    blobs(&used.node.root, &folder, used.data_dir, name, None).map_or(0, |blobs| blobs.not_taken)
-}
-
 /// Each containerd deletes what it does not know of the store behind its socket: two must not have the same one.
 fn shared(
     containerd: &Containerd,
@@ -314,12 +313,13 @@ fn order(
     settings: &tidehold::node::containerd::Settings,
     used: &Used<'_>,
 ) -> Option<Finding> {
-    let ours = |address: &str| used.sockets.iter().any(|(_, socket)| socket == Path::new(address));
-    if !used.node.has("/run/systemd/system") || !settings.stores().any(|(_, proxy)| ours(&proxy.address)) {
+    let ours = |address: &str| used.hold.sockets.iter().any(|(_, socket)| socket == Path::new(address));
+    if !used.hold.node.has("/run/systemd/system") || !settings.stores().any(|(_, proxy)| ours(&proxy.address))
+    {
         return None;
     }
-    let unit = UNITS.iter().find_map(|folder| used.node.text(&format!("{folder}/tidehold.socket")))?;
-    if !used.node.has("/etc/systemd/system/sockets.target.wants/tidehold.socket") {
+    let unit = UNITS.iter().find_map(|folder| used.hold.node.text(&format!("{folder}/tidehold.socket")))?;
+    if !used.hold.node.has("/etc/systemd/system/sockets.target.wants/tidehold.socket") {
         return Some(warn(
             "daemon.boot",
             "tidehold.socket is not enabled: after a restart of the node containerd has no content store",

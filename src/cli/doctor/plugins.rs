@@ -27,6 +27,8 @@ pub(super) struct Facts<'a> {
     pub(super) ours: &'a [(String, PathBuf)],
     /// Whether any `hosts.toml` names the mirror.
     pub(super) mirrored: bool,
+    /// Whether a setup of it was taken back, of which something is left to do.
+    pub(super) leaving: bool,
     /// Whether this node has a kubelet.
     pub(super) kubernetes: bool,
     /// How many blobs its own store has that the hold has not, where it is about to lose that store.
@@ -124,6 +126,8 @@ fn stores(facts: &Facts<'_>) -> Vec<Finding> {
             "containerd.mirror-only",
             "mirror only: it keeps its content in a store of its own, and pulls through Tidehold",
         )),
+        // Of the setup's end more is said elsewhere.
+        [] if builtin && facts.leaving => {}
         [] if builtin => findings.push(bad(
             "containerd.not-set-up",
             "its content store is its own, and nothing sends its pulls through Tidehold",

@@ -27,10 +27,11 @@ use tidehold::node::journal::{Change, Journal, Swap};
 
 use super::Failed;
 use plan::Plan;
+use running::State;
 use units::Units;
 
 /// Where what was changed is kept; beside the hold, so that it outlives that.
-const JOURNAL: &str = "/var/lib/tidehold-setup";
+pub(super) const JOURNAL: &str = "/var/lib/tidehold-setup";
 
 #[derive(Args)]
 pub(crate) struct Setup {
@@ -127,7 +128,11 @@ impl Setup {
             super::print(note)?;
         }
         if plan.changes.is_empty() {
-            super::print("nothing to change")?;
+            if plan.left.is_none() {
+                super::print("nothing to change")?;
+            } else if !self.dry_run {
+                self.confirm("have them taken over")?;
+            }
         } else {
             for change in &plan.changes {
                 shown::change(&change.path, change.before.as_deref(), Some(&change.after))?;
@@ -153,11 +158,27 @@ impl Setup {
         if !plan.changes.is_empty() {
             super::print(&format!("{} changed", shown::files(plan.changes.len())))?;
         }
+        if let Some((swap, count)) = &plan.left {
+            self.take_what_was_left(swap, *count)?;
+        }
         match self.wants_restart() {
             true => self.hand_over(&plan),
             false if plan.changes.is_empty() => Ok(()),
             false => super::print(&plan.next(self)),
         }
+    }
+
+    fn take_what_was_left(&self, swap: &Swap, count: usize) -> Result<(), Failed> {
+        super::print(&format!("taking over {count} blobs that containerd looks for in Tidehold"))?;
+        if self.adopt(swap, &[])?.success() && running::left_behind(self, swap)? == 0 {
+            return Ok(());
+        }
+        Err(anyhow!(
+            "containerd relies on blobs that Tidehold has not taken over, and can use none of their images: once Tidehold runs, \
+             run {}",
+            plan::adoption(swap)
+        )
+        .into())
     }
 
     /// Starts Tidehold before anybody is told of it. Where that fails nothing is left of it.
@@ -246,9 +267,36 @@ impl Setup {
             self.restart_containerd()?;
         }
         if let Some(swap) = &plan.swap {
+            let socket = seen(&self.root, &undo::socket(swap));
+            let state = running::settled(&socket)?;
             self.take_the_last(swap)?;
+            self.has_the_hold(swap, state, plan.runs)?;
         }
         super::print("next: tidehold doctor")
+    }
+
+    /// That the restart was one.
+    fn has_the_hold(&self, swap: &Swap, state: State, ran: bool) -> Result<(), Failed> {
+        let (at, socket) = (self.containerd_config.display(), undo::socket(swap));
+        let socket = socket.display();
+        let why = match state {
+            State::OnHold => return Ok(()),
+            State::Stopped if !ran => {
+                return super::print(&format!(
+                    "no containerd answers at {socket}: once one is started with {at}, Tidehold is its content store"
+                ));
+            }
+            State::Own => {
+                format!("still has its own content store: it was not started again, or not with {at}")
+            }
+            State::Stopped | State::Silent => "does not answer: look at its log".to_owned(),
+        };
+        Err(anyhow!(
+            "the containerd at {socket} was to be restarted and {why}. Owed: start it again (systemctl restart containerd), \
+             and then, for what it has pulled until that: {}",
+            plan::adoption(swap)
+        )
+        .into())
     }
 
     /// What containerd has pulled into its own store until it was restarted.

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, anyhow};
 use tidehold::config::{Config, Containerd};
-use tidehold::node::containerd::{File, HOSTS, Settings, Version};
+use tidehold::node::containerd::{BUILTIN_STORE, File, HOSTS, ROOT, Settings, Version};
 use tidehold::node::discover::{Client, distributions, has_containerd, nerdctl_hosts, program};
 use tidehold::node::edits::{
     Differ, Refusal, Store, Wanted, buildkit, configure, docker, has_hosts, hosts, podman,
@@ -19,7 +19,7 @@ use tidehold::oci::{Platform, Registry};
 
 use super::super::Failed;
 use super::Setup;
-use super::refusals::{may_have_config_path, may_swap, may_tell_podman, refused};
+use super::refusals::{may_have_config_path, may_swap, may_tell_podman, refused, swap};
 use super::running::{self, Found, Running};
 use super::units::Units;
 
@@ -37,9 +37,11 @@ pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
     pub(super) notes: Vec<String>,
     pub(super) swap: Option<Swap>,
-    /// Whether the store that is swapped has blobs, all of which were taken over.
-    in_use: bool,
+    /// How many blobs a containerd that has the hold already relies on that are in its former store alone.
+    pub(super) left: Option<(Swap, usize)>,
     pub(super) has_containerd: bool,
+    /// Whether it runs.
+    pub(super) runs: bool,
 }
 
 impl Plan {
@@ -47,8 +49,8 @@ impl Plan {
         let mirror = mirror(config)?;
         let registries = registries(setup)?;
         let has_containerd = has_containerd(&setup.root, &setup.containerd_config);
-        let mut plan =
-            Self { changes: Vec::new(), notes: Vec::new(), swap: None, in_use: false, has_containerd };
+        let (changes, notes) = (Vec::new(), Vec::new());
+        let mut plan = Self { changes, notes, swap: None, left: None, has_containerd, runs: false };
         let mut folders = BTreeSet::new();
         if has_containerd {
             folders.insert(plan.containerd(setup, config)?);
@@ -89,7 +91,7 @@ impl Plan {
         }
         if self.has_containerd {
             next += "; systemctl restart containerd";
-            if self.in_use {
+            if self.swap.is_some() {
                 next += "; tidehold adopt, for what it has pulled until then";
             }
             next += "; tidehold doctor";
@@ -98,6 +100,13 @@ impl Plan {
         for (_, client) in clients.iter().filter(|(asked, _)| *asked) {
             next += &format!("; systemctl restart {client}");
         }
+        if let Some(swap) = &self.swap {
+            next += &format!(
+                "\nowed: what containerd pulls until it is started again lies in a store that it does not look into after that. \
+                 However it comes to be started again, the machine's own start included, this settles it: {}",
+                adoption(swap)
+            );
+        }
         next
     }
 
@@ -105,6 +114,7 @@ impl Plan {
     fn containerd(&mut self, setup: &Setup, config: &Config) -> Result<PathBuf, Failed> {
         let main = &setup.containerd_config;
         let Found { mut files, settings, running, flags } = running::found(setup)?;
+        self.runs = running.is_some();
         let version = version(setup, &settings, running.as_ref())?;
         let mut settings = Settings::read(&files, version).map_err(anyhow::Error::from)?;
         running::tell(setup, &mut settings, flags.as_ref());
@@ -148,13 +158,15 @@ impl Plan {
                 _ if !(ours && settings.builtin_disabled()) => Some(None),
                 // What its files say, it does only from its next start on: what it has pulled until then is its own.
                 Some(true) => Some(None),
-                Some(false) => None,
+                Some(false) => {
+                    self.look_behind(setup, config, of, &settings, running.as_ref())?;
+                    None
+                }
                 // What was there before, Tidehold had then.
                 None => journal.changed().map(Some),
             };
             if let Some(since) = since {
-                let (swap, in_use) = may_swap(setup, config, of, &settings, running.as_ref(), since)?;
-                (self.swap, self.in_use) = (Some(swap), in_use);
+                self.swap = Some(may_swap(setup, config, of, &settings, running.as_ref(), since)?);
             }
             Some(Store { socket: &of.socket, differ: Differ::of(version, &platform, &program) })
         };
@@ -163,6 +175,29 @@ impl Plan {
         }
         self.edit(setup, &mut files, hosts, store, version)?;
         Ok(folder)
+    }
+
+    /// What was pulled between a setup and a restart that nobody made by setup is where containerd looks no more.
+    fn look_behind(
+        &mut self,
+        setup: &Setup,
+        config: &Config,
+        of: &Containerd,
+        settings: &Settings,
+        running: Option<&Running>,
+    ) -> Result<(), Failed> {
+        let root = running.and_then(|running| running.root.clone());
+        let swap = swap(config, of, settings, root.unwrap_or_else(|| settings.root.clone()));
+        let count = running::left_behind(setup, &swap)?;
+        if count > 0 {
+            self.notes.push(format!(
+                "containerd relies on {count} blobs that are in {} alone, where it does not look any more: it has pulled them \
+                 before it was started with Tidehold, which is to take them over",
+                swap.root.join(BUILTIN_STORE).display()
+            ));
+            self.left = Some((swap, count));
+        }
+        Ok(())
     }
 
     /// Edits the main file, or the one that it imports and that has the last word.
@@ -324,6 +359,15 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+/// The command that takes over what a containerd has in its own store.
+pub(super) fn adoption(swap: &Swap) -> String {
+    let mut command = format!("tidehold adopt --containerd {}", swap.containerd);
+    if swap.root != Path::new(ROOT) {
+        command += &format!(" --from {}", swap.root.display());
+    }
+    command
 }
 
 /// The mirror's URL, as clients on this node reach it.

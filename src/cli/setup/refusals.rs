@@ -1,7 +1,7 @@
 //! What stands against a setup, said with what to do about it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
@@ -18,7 +18,7 @@ use super::Setup;
 use super::plan::PODMAN;
 use super::running::Running;
 
-/// That a containerd can have another content store without losing what it has, and whether it has anything.
+/// That a containerd can have another content store without losing what it has.
 pub(super) fn may_swap(
     setup: &Setup,
     config: &Config,
@@ -26,7 +26,7 @@ pub(super) fn may_swap(
     settings: &Settings,
     running: Option<&Running>,
     since: Option<SystemTime>,
-) -> Result<(Swap, bool), Failed> {
+) -> Result<Swap, Failed> {
     let store = running.and_then(|running| running.store.clone());
     let store = store.unwrap_or_else(|| settings.root.join(BUILTIN_STORE));
     if running.is_none() {
@@ -37,13 +37,7 @@ pub(super) fn may_swap(
         .with_context(|| format!("look at {}", folder.display()))?;
     let root = store.parent().map_or_else(|| settings.root.clone(), Path::to_owned);
     if found.not_taken == 0 {
-        let swap = Swap {
-            containerd: of.name.clone(),
-            root,
-            data_dir: config.data_dir.clone(),
-            socket: settings.socket.clone(),
-        };
-        return Ok((swap, found.count > 0));
+        return Ok(swap(config, of, settings, root));
     }
     Err(anyhow!(
         "containerd is in use: {} of its {} blobs in {} are not in Tidehold, and with another content store it would lose \
@@ -55,6 +49,11 @@ pub(super) fn may_swap(
         folder.display()
     )
     .into())
+}
+
+pub(super) fn swap(config: &Config, of: &Containerd, settings: &Settings, root: PathBuf) -> Swap {
+    let (data_dir, socket) = (config.data_dir.clone(), settings.socket.clone());
+    Swap { containerd: of.name.clone(), root, data_dir, socket }
 }
 
 /// Where a containerd that does not run keeps things may be said on a command line that nobody sees.

@@ -6,25 +6,23 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use containerd_client::services::v1::content_client::ContentClient;
-use containerd_client::services::v1::namespaces_client::NamespacesClient;
 use containerd_client::services::v1::version_client::VersionClient;
-use containerd_client::services::v1::{InfoRequest, ListNamespacesRequest};
-use containerd_client::with_namespace;
-use tidehold::node::containerd::{CONFIG, File, Settings, Version};
+use tidehold::node::containerd::{BUILTIN_STORE, CONFIG, File, Settings, Version};
+use tidehold::node::discover::not_taken;
 use tidehold::node::files::{absent, any_configuration, configuration, seen};
+use tidehold::node::journal::Swap;
 use tidehold::node::unit::{self, Flags};
-use tonic::{Code, Request};
 
-use super::super::Failed;
 use super::super::plugins::{self, BUILTIN};
+use super::super::{Failed, relied};
 use super::Setup;
 
 /// How long containerd may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long it may take to say what it relies on.
-const LONG_PATIENCE: Duration = Duration::from_secs(60);
+/// How often one that was restarted is asked for its store, and how long between two times.
+const TRIES: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// A containerd that answers.
 #[derive(Debug, Default)]
@@ -32,6 +30,8 @@ pub(super) struct Running {
     pub(super) version: Option<Version>,
     /// Where its builtin content store is, if that is in use.
     pub(super) store: Option<PathBuf>,
+    /// Where it keeps things, as far as its plugins tell.
+    pub(super) root: Option<PathBuf>,
     /// Its content stores that are proxies: their names, and their addresses where it tells them.
     pub(super) proxies: Vec<(String, String)>,
 }
@@ -146,41 +146,35 @@ async fn look(socket: &Path) -> anyhow::Result<Running> {
     let plugins = plugins::plugins(channel).await?;
     let builtin = plugins::stores(&plugins).find(|store| store.id == BUILTIN);
     let store = builtin.and_then(|plugin| plugin.exports.get("root")).map(PathBuf::from);
+    let root = plugins::root(&plugins);
     let proxies = plugins::stores(&plugins).filter(|store| store.id != BUILTIN);
     let proxies =
         proxies.map(|plugin| (plugin.id.clone(), plugin.exports.get("address").cloned().unwrap_or_default()));
-    Ok(Running { version: Version::parse(&version.version), store, proxies: proxies.collect() })
+    let proxies = proxies.collect();
+    Ok(Running { version: Version::parse(&version.version), store, root, proxies })
 }
 
 /// How many of these blobs the containerd at a socket relies on, by its own database.
 pub(super) fn relied_on(socket: &Path, digests: &[String]) -> Result<usize, Failed> {
-    if digests.is_empty() {
-        return Ok(0);
-    }
-    let counted = super::super::runtime()?
-        .block_on(async { tokio::time::timeout(LONG_PATIENCE, count(socket, digests)).await });
-    let counted = counted.map_err(|_| anyhow!("containerd does not answer in time"))?;
-    Ok(counted.context("ask containerd what it relies on")?)
+    Ok(super::super::runtime()?.block_on(relied::on(socket, digests))?)
 }
 
-async fn count(socket: &Path, digests: &[String]) -> anyhow::Result<usize> {
-    let channel = containerd_client::connect(socket).await?;
-    let listed = NamespacesClient::new(channel.clone()).list(ListNamespacesRequest::default()).await?;
-    let namespaces: Vec<String> = listed.into_inner().namespaces.into_iter().map(|one| one.name).collect();
-    let mut content = ContentClient::new(channel);
-    let mut relied_on = 0;
-    for digest in digests {
-        for namespace in &namespaces {
-            let request = with_namespace!(InfoRequest { digest: digest.clone() }, namespace);
-            match content.info(request).await {
-                Ok(_) => {
-                    relied_on += 1;
-                    break;
-                }
-                Err(status) if status.code() == Code::NotFound => {}
-                Err(status) => return Err(status.into()),
-            }
+/// How many of these blobs in a content store that is not in use any more the containerd at a socket relies on, which has the
+/// hold in its place.
+pub(super) fn left_behind(setup: &Setup, swap: &Swap) -> Result<usize, Failed> {
+    let folder = swap.root.join(BUILTIN_STORE).join("blobs");
+    let found = not_taken(&setup.root, &folder, &swap.data_dir, &swap.containerd)
+        .with_context(|| format!("look at {}", folder.display()))?;
+    relied_on(&seen(&setup.root, &swap.socket), &found)
+}
+
+/// Which store the one at a socket has once it has come up: what restarts it may go on by itself.
+pub(super) fn settled(socket: &Path) -> Result<State, Failed> {
+    for _ in 0..TRIES {
+        if state(socket)? == State::OnHold {
+            return Ok(State::OnHold);
         }
+        std::thread::sleep(PAUSE);
     }
-    Ok(relied_on)
+    state(socket)
 }

@@ -174,7 +174,7 @@ impl Setup {
     }
 }
 
-fn socket(swap: &Swap) -> PathBuf {
+pub(super) fn socket(swap: &Swap) -> PathBuf {
     if swap.socket.as_os_str().is_empty() { PathBuf::from(SOCKET) } else { swap.socket.clone() }
 }
 
