@@ -97,7 +97,7 @@ fn unanswered(socket: &str, error: &io::Error) -> Failed {
         io::ErrorKind::PermissionDenied => (
             Code::PermissionDenied,
             format!(
-                "{socket} is only for the daemon's own user ({error}): run this as that user, or as root"
+                "{socket} is only for the daemon's own user ({error}): run this as that user, or as root (sudo)"
             ),
         ),
         _ => (Code::Unavailable, format!("connect to {socket}: {error}")),

@@ -4,6 +4,9 @@
 //! finds JSON there whatever happened, and `error` in it where there is nothing else. What failed for one image among
 //! several (`warm`) or is told as a report (`doctor`) stands in their own objects.
 
+use std::io;
+
+use rustix::process::geteuid;
 use serde_json::{Value, json};
 use tidehold::config::LoadError;
 use tidehold::oci::ImageName;
@@ -149,29 +152,34 @@ pub(super) fn misused(error: &clap::Error) -> Failed {
 
 /// An error and what led to it, each said once: many of ours name their source in their own text already.
 fn in_one_line(error: &anyhow::Error) -> String {
-    joined(error.chain())
+    joined(error.chain(), geteuid().is_root())
 }
 
 fn in_one_line_of(error: &(dyn std::error::Error + 'static)) -> String {
-    joined(std::iter::successors(Some(error), |error| error.source()))
+    joined(std::iter::successors(Some(error), |error| error.source()), geteuid().is_root())
 }
 
-fn joined<'a>(causes: impl Iterator<Item = &'a (dyn std::error::Error + 'static)>) -> String {
-    let mut line = String::new();
-    for cause in causes.map(ToString::to_string) {
+/// Pure. Who lacks the rights is told whom they belong to.
+fn joined<'a>(causes: impl Iterator<Item = &'a (dyn std::error::Error + 'static)>, by_root: bool) -> String {
+    let (mut line, mut denied) = (String::new(), false);
+    for cause in causes {
+        let source = cause.downcast_ref::<io::Error>();
+        denied |= source.is_some_and(|source| source.kind() == io::ErrorKind::PermissionDenied);
+        let cause = cause.to_string();
         if line.is_empty() {
             line = cause;
         } else if !line.ends_with(&cause) {
             line = format!("{line}: {cause}");
         }
     }
+    if denied && !by_root && !line.contains("as root") {
+        line += ": run this as root (sudo)";
+    }
     line
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
@@ -188,6 +196,19 @@ mod tests {
         assert_eq!(in_one_line(&error), "start: listen on 127.0.0.1:789: in use");
         let error = anyhow::Error::new(io::Error::other("in use")).context("start");
         assert_eq!(in_one_line(&error), "start: in use");
+    }
+
+    #[test]
+    fn who_lacks_the_rights_is_told_to_run_it_as_root() {
+        let source = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let told = |error: anyhow::Error, by_root| joined(error.chain(), by_root);
+        let listen = || anyhow::Error::new(Listen { address: "/s", source: source() }).context("start");
+        let plain = "start: listen on /s: permission denied";
+        assert_eq!(told(listen(), false), format!("{plain}: run this as root (sudo)"));
+        assert_eq!(told(listen(), true), plain);
+        let asked = anyhow::Error::new(source()).context("look there: is this run as root?");
+        assert!(!told(asked, false).contains("sudo"));
+        assert_eq!(told(anyhow::Error::new(io::Error::other("in use")), false), "in use");
     }
 
     #[test]
