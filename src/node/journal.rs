@@ -95,6 +95,18 @@ impl Journal {
         Ok(journal)
     }
 
+    /// Keeps every other run out from before it is known whether there is anything to change. Where nothing comes of it, the
+    /// folder that this takes goes again.
+    ///
+    /// # Errors
+    /// That another one has it, or has changed it since it was opened; that the folder cannot be made.
+    pub fn begin(&mut self) -> Result<(), JournalError> {
+        self.record.made |= folder::make(&self.at(&self.folder)).map_err(failed("make", &self.folder))?;
+        self.lock()?;
+        // Whoever had it has just ended.
+        if self.lock.is_some() { Ok(()) } else { Err(JournalError::Stale) }
+    }
+
     /// Keeps every other run out until this one has ended.
     ///
     /// # Errors
@@ -437,6 +449,16 @@ impl Journal {
         let entry = self.record.entries.iter().find(|entry| entry.path == path);
         let now = self.now(path).ok().flatten();
         entry.zip(now).is_some_and(|(entry, now)| entry.written.contains(&hash(&now)))
+    }
+}
+
+/// Takes the folder along that was made for a run of which nothing was recorded.
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if self.lock.is_some() && self.read.is_none() && self.record.made {
+            // One that holds something is left, and is found as the rest of a run that was cut short.
+            let _ = fs::remove_dir(self.at(&self.folder));
+        }
     }
 }
 

@@ -265,6 +265,26 @@ fn one_run_at_a_time_changes_or_takes_back() {
 }
 
 #[test]
+fn a_run_that_has_begun_keeps_others_out_and_leaves_nothing_where_it_changes_nothing() {
+    let node = Node::new(&[("/etc/a.toml", LINES), ("/var/lib/x", "")]);
+    let before = node.all();
+    let mut first = node.journal();
+    first.begin().unwrap();
+    assert!(matches!(node.journal().begin(), Err(JournalError::Busy)));
+    assert!(matches!(node.journal().lock(), Err(JournalError::Busy)));
+    drop(first);
+    assert_eq!(node.all(), before);
+
+    let mut second = node.journal();
+    second.begin().unwrap();
+    second.apply(&[node.change("/etc/a.toml", "x = 1\n")], None).unwrap();
+    drop(second);
+    node.journal().begin().unwrap();
+    assert_eq!(node.undo(), []);
+    assert_eq!(node.all(), before);
+}
+
+#[test]
 fn what_a_run_left_that_was_cut_short_before_its_record_goes() {
     let node = Node::new(&[("/etc/a.toml", LINES), ("/var/lib/x", "")]);
     let before = node.all();
