@@ -65,6 +65,9 @@ pub(crate) struct Adopt {
     /// Where the hold's folder is seen from here, if not where the daemon sees it
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// For setup, which does next what would be told to be done
+    #[arg(long, hide = true)]
+    within_setup: bool,
     /// Without the daemon, which must not run: the hold is opened for as long as this takes
     #[arg(long, conflicts_with = "socket")]
     offline: bool,

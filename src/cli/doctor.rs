@@ -30,6 +30,7 @@ use clap::Args;
 use super::setup::JOURNAL;
 use super::{Failed, print};
 use finding::Level;
+pub(super) use look::started_of;
 
 #[derive(Args)]
 pub(crate) struct Doctor {

@@ -232,6 +232,15 @@ pub fn lacking(root: &Path, data_dir: &Path, containerd: &str, blobs: &Path) -> 
     Ok(lacking.map(|(algorithm, hex, _)| format!("{algorithm}:{hex}")).collect())
 }
 
+/// How many bytes of blobs are in the hold, as far as it can be read.
+pub fn held(root: &Path, data_dir: &Path) -> u64 {
+    let below = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    let algorithms = below(seen(root, &data_dir.join("blobs")));
+    // Then come the first two digits of their hashes.
+    let blobs = algorithms.flat_map(|folder| below(folder.path())).flat_map(|folder| below(folder.path()));
+    blobs.filter_map(|blob| Some(blob.metadata().ok()?.len())).fold(0, u64::saturating_add)
+}
+
 /// The containerds that rely, or have relied, on the hold: their names in Tidehold's configuration.
 ///
 /// # Errors

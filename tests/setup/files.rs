@@ -25,6 +25,9 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("the hold may be removed only where nobody would miss it", may_remove),
     ("what proves a login is not shown, and stays in the file", secrets),
     ("a folder that a run left which was cut short goes with the next", left_over),
+    ("a restart is asked for only where something is read at a start alone", restarts),
+    ("two runs at once do not meet", one_at_a_time),
+    ("an undo whose restart fails says how it is gone on with", undo_without_a_restart),
 ];
 
 const CONFIG: &str = "/etc/containerd/config.toml";
@@ -396,4 +399,55 @@ fn links() {
     node.setup(&["--undo", "--yes"]).ended_well();
     assert_eq!(node.text("/srv/containerd/config.toml"), DEBIAN);
     assert!(!node.at("/srv/containerd/certs.d").exists());
+}
+
+fn restarts() {
+    let hosts = "config_path = \"/etc/containerd/certs.d\"";
+    let cri = "[plugins.\"io.containerd.grpc.v1.cri\".registry]";
+    let node = Node::new(&[(CONFIG, &format!("version = 2\n{cri}\n{hosts}\n"))]);
+    let mirror_only = ["--yes", "--mirror-only", "--containerd-version", "1.7"];
+    let ran = node.setup(&mirror_only).ended_well();
+    assert!(!ran.stdout.contains("systemctl restart"), "{ran:?}");
+    ran.said(&["1 file changed", "containerd needs no restart: it reads its hosts.toml at each pull"]);
+    let ran = node.setup(&[&mirror_only[..], &["--docker", "--buildkit", "--podman"]].concat()).ended_well();
+    assert!(!ran.stdout.contains("restart docker") && !ran.stdout.contains("hosts.toml"), "{ran:?}");
+    let clients =
+        ["systemctl reload docker, which stops no", "systemctl restart buildkit", "podman needs no"];
+    ran.said(&clients);
+    let ran = node.setup(&["--undo", "--yes"]).ended_well();
+    ran.said(&["dockerd tries Tidehold's address", "buildkitd tries Tidehold's address"]);
+
+    let node = plain();
+    node.setup(&mirror_only).ended_well().said(&["; systemctl restart containerd; tidehold doctor"]);
+    // Neither is dockerd restarted where containerd is.
+    let restarted = ["--restart-with", "echo restarted", "--docker"];
+    let ran = node.setup(&[&mirror_only[..], &restarted].concat()).ended_well();
+    ran.said(&["next: tidehold doctor", "systemctl reload docker"]);
+}
+
+fn one_at_a_time() {
+    let node = plain();
+    let folder = node.at("/var/lib/tidehold-setup");
+    fs::create_dir(&folder).unwrap();
+    let other = fs::File::open(&folder).unwrap();
+    other.lock().unwrap();
+    let before = node.all();
+    for options in [V1_7, &["--undo", "--yes"]] {
+        node.setup(options).failed_with(1, &["another tidehold setup is running"]);
+    }
+    node.setup(&["--dry-run", "--containerd-version", "1.7"]).ended_well();
+    assert_eq!(node.all(), before);
+    drop(other);
+    node.setup(V1_7).ended_well();
+}
+
+fn undo_without_a_restart() {
+    let node = plain();
+    node.setup(V1_7).ended_well();
+    node.write("/var/lib/tidehold/blobs/sha256/ab/some", "0123456789");
+    let ran = node.setup(&["--undo", "--yes", "--restart-with", "false"]);
+    let ran = ran.failed_with(1, &["was not restarted", "run tidehold setup --undo --restart again"]);
+    assert!(!ran.stderr.contains("take all back"), "{ran:?}");
+    let ran = node.setup(&["--undo", "--yes"]).ended_well();
+    ran.said(&["what was held stays in /var/lib/tidehold, 10 B", "rm -r /var/lib/tidehold"]);
 }

@@ -17,6 +17,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("what it pulled between setup and its restart is taken over before that", pulled_before_the_restart),
     ("what it pulled between setup and a start of its own is found, and taken over", restarted_by_itself),
     ("a restart that was none is told from one", not_restarted),
+    ("what it pulled since adopt is taken over by the setup that restarts it", pulled_since_adopt),
+    ("it is restarted once, and then only when it runs with what it read before", restarted_once),
     ("it reads its own default configuration as it was meant once that is set up", its_own_defaults),
 ];
 
@@ -115,7 +117,7 @@ fn from_nothing_and_back(version: Version) {
     assert!(!told.stdout.contains("not-set-up"), "{told:?}");
     node.daemon.kill();
     node.setup(&["--may-remove"]).failed_with(1, &["still to be taken back"]);
-    node.setup(&["--undo", "--yes"]).ended_well();
+    node.setup(&["--undo", "--yes"]).ended_well().said(&["what was held stays in "]);
     assert!(!node.folder().join("journal").exists());
     node.setup(&["--may-remove"]).ended_well();
     assert_eq!(node.containerd.run("late", &late.reference), release(&late.image));
@@ -197,6 +199,61 @@ fn not_restarted(version: Version) {
     let node = Node::start(version);
     let words = ["still has its own content store", "Owed: ", "tidehold adopt --containerd node"];
     node.setup(&["--yes", "--restart-with", "true"]).failed_with(1, &words);
+}
+
+fn pulled_since_adopt(version: Version) {
+    let mut node = Node::start(version);
+    node.containerd.route("docker.io", &node.upstream.hub.registry_url());
+    node.containerd.pull("default", LATEST);
+    let (own, root) = (node.daemon.config(), node.containerd.root());
+    let adopt = ["adopt", "--config", own.to_str().unwrap(), "--from", root.to_str().unwrap()];
+    let at = node.folder().join("grpc.sock");
+    let adopt = [&adopt[..], &["--address", at.to_str().unwrap()]].concat();
+    tidehold(&adopt).ended_well().said(&["containerd \"node\" can be given Tidehold"]);
+    let late = node.upstream.push("late", 1000);
+    node.containerd.pull("default", &late.reference);
+    let before = node.config();
+    node.setup(&["--yes"]).failed_with(1, &["in use", "tidehold adopt"]);
+
+    // What cannot be taken over keeps the store from being swapped.
+    let bad = root.join("io.containerd.content.v1.content/blobs/sha256").join("ab".repeat(32));
+    fs::write(&bad, "not that").unwrap();
+    let restart = ["--yes", "--restart-with", "true"];
+    let ran = node.setup(&restart).failed_with(1, &["left out", "not all that containerd has pulled"]);
+    ran.said(&["blobs came since they were taken over", "taking over "]);
+    assert_eq!(node.config(), before);
+    fs::remove_file(&bad).unwrap();
+    let later = node.upstream.push("later", 1000);
+    node.containerd.pull("default", &later.reference);
+    let ran = node.setup(&restart).said(&["taking over ", "taken over as", "3 files changed"]);
+    assert!(!ran.stdout.contains("can be given Tidehold"), "{ran:?}");
+    assert_ne!(node.config(), before);
+    node.containerd.restart();
+    assert_eq!(node.containerd.run("default", LATEST), release(node.upstream.hub.first()));
+    for pushed in [&late, &later] {
+        assert_eq!(node.containerd.run("default", &pushed.reference), release(&pushed.image));
+    }
+    tidehold(&adopt).ended_well().said(&["containerd \"node\" has Tidehold as its content store"]);
+}
+
+fn restarted_once(version: Version) {
+    let mut node = Node::start(version);
+    node.setup(&["--yes"]).ended_well().said(&["systemctl restart containerd; tidehold adopt"]);
+    node.setup(&["--yes"]).ended_well().said(&["nothing to change", "next: systemctl restart containerd"]);
+    node.containerd.restart();
+    let restarted = node.folder().join("restarted");
+    let restart = format!("touch {}", restarted.display());
+    let again =
+        || node.setup(&["--yes", "--restart-with", &restart]).ended_well().said(&["nothing to change"]);
+    again();
+    assert!(!restarted.exists());
+    let ran = node.setup(&["--yes"]).ended_well();
+    assert!(!ran.stdout.contains("restart"), "{ran:?}");
+    // Somebody has changed it since.
+    let config = fs::File::options().append(true).open(node.folder().join("config.toml")).unwrap();
+    config.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(60)).unwrap();
+    again();
+    assert!(restarted.exists());
 }
 
 fn its_own_defaults(version: Version) {

@@ -106,6 +106,7 @@ pub(super) async fn give_back(daemon: &mut Daemon, asked: &Adopt, mut shown: Sho
     );
     match released {
         Some(released) => text = format!("{text}; {} let go", blobs(released)),
+        None if asked.within_setup => {}
         None => {
             text = format!(
                 "{text}\n{} can have its own content store again. If it has run meanwhile, stop it and run this again for \

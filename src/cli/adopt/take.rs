@@ -98,9 +98,14 @@ pub(super) async fn take_over(daemon: &mut Daemon, asked: &Adopt, mut shown: Sho
     if whole {
         daemon.note(&store.root, at, total - outcome.gone).await?;
     }
-    let address = asked.address();
+    let (address, by_itself) = (asked.address(), !asked.within_setup);
     let asked = sources::note(daemon, &address, &store.root).await?;
-    let end = End { adopted, is_store: clear::is_left(&address, &store.root).await, took: begun.elapsed() };
+    let next = match by_itself {
+        true if clear::is_left(&address, &store.root).await => Next::Nothing,
+        true => Next::Setup,
+        false => Next::Unsaid,
+    };
+    let end = End { adopted, next, took: begun.elapsed() };
     show_end(shown, daemon, &outcome, &asked, &end)?;
     if whole { Ok(()) } else { Err(left_out(&outcome, &daemon.containerd, &store)) }
 }
@@ -229,11 +234,19 @@ fn show_plan(
     shown.begin(&json, &text, bytes)
 }
 
+/// What is to be done next.
+enum Next {
+    /// That containerd has Tidehold as its store already.
+    Nothing,
+    Setup,
+    /// Who runs this knows.
+    Unsaid,
+}
+
 /// What there is to say at the end beside what came of the blobs.
 struct End {
     adopted: u64,
-    /// Whether that containerd has Tidehold as its store already.
-    is_store: bool,
+    next: Next,
     took: Duration,
 }
 
@@ -244,7 +257,7 @@ fn show_end(
     asked: &Asked,
     end: &End,
 ) -> Result<(), Failed> {
-    let End { adopted, is_store, took } = end;
+    let End { adopted, next, took } = end;
     let of = |way| outcome.taken.get(&way).copied().unwrap_or_default();
     let taken: u64 = outcome.taken.values().sum();
     let json = json!({
@@ -278,11 +291,12 @@ fn show_end(
     }
     if outcome.bad + outcome.failed == 0 {
         let containerd = named(&daemon.containerd);
-        text = match is_store {
-            true => {
+        text = match next {
+            Next::Unsaid => text,
+            Next::Nothing => {
                 format!("{text}\n{containerd} has Tidehold as its content store: nothing more is to be done")
             }
-            false => format!(
+            Next::Setup => format!(
                 "{text}\n{containerd} can be given Tidehold as its content store: go on with `tidehold setup --restart`, which \
                  also takes over what it pulls until then"
             ),

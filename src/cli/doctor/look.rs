@@ -202,6 +202,11 @@ pub(super) fn process(pid: i32) -> Option<Running> {
     })
 }
 
+/// When a containerd was started, by its process.
+pub(in crate::cli) fn started_of(pid: i32) -> Option<SystemTime> {
+    process(pid)?.started
+}
+
 fn config_of(arguments: &[String]) -> Option<PathBuf> {
     let mut arguments = arguments.iter();
     while let Some(argument) = arguments.next() {

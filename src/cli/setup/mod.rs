@@ -3,6 +3,7 @@
 //! First everything is looked at and the changes are worked out; then they are shown; only then, and after a yes, is
 //! anything written.
 
+mod next;
 mod plan;
 mod ready;
 mod refusals;
@@ -123,6 +124,10 @@ impl Setup {
     fn put_in(&self) -> Result<(), Failed> {
         let config = self.tidehold_config()?;
         self.can_restart()?;
+        let mut journal = Journal::open(&self.root, &self.journal).context("read what was changed before")?;
+        if !self.dry_run {
+            journal.begin().map_err(anyhow::Error::from)?;
+        }
         let plan = Plan::make(self, &config)?;
         for note in &plan.notes {
             super::print(note)?;
@@ -146,26 +151,30 @@ impl Setup {
         if self.dry_run {
             return Ok(());
         }
-        let mut journal = Journal::open(&self.root, &self.journal).context("read what was changed before")?;
         if self.wants_restart() {
             journal = self.start(&plan, &config, journal)?;
+            if let Some(swap) = plan.swap.as_ref().filter(|_| plan.came_since > 0) {
+                // Where that fails containerd is not told of it.
+                self.take_the_last(swap)?;
+            }
         }
         // What is written already is so once more.
         let left = |change: &&Change| !self.wants_restart() || !Units::is_one(&change.path);
         let left: Vec<Change> = plan.changes.iter().filter(left).cloned().collect();
         journal.apply(&left, plan.swap.clone()).context("write")?;
-        drop(journal);
         if !plan.changes.is_empty() {
             super::print(&format!("{} changed", shown::files(plan.changes.len())))?;
         }
         if let Some((swap, count)) = &plan.left {
             self.take_what_was_left(swap, *count)?;
         }
-        match self.wants_restart() {
-            true => self.hand_over(&plan),
-            false if plan.changes.is_empty() => Ok(()),
-            false => super::print(&plan.next(self)),
+        if self.wants_restart() {
+            self.hand_over(&plan)?;
         }
+        for line in next::steps(&plan, self.wants_restart()) {
+            super::print(&line)?;
+        }
+        Ok(())
     }
 
     fn take_what_was_left(&self, swap: &Swap, count: usize) -> Result<(), Failed> {
@@ -263,8 +272,8 @@ impl Setup {
             // It may have pulled since it was looked at.
             self.take_the_last(swap)?;
         }
-        if plan.has_containerd {
-            self.restart_containerd()?;
+        if plan.restart.is_due() {
+            self.restart_containerd("take all back with tidehold setup --undo --restart")?;
         }
         if let Some(swap) = &plan.swap {
             let socket = seen(&self.root, &undo::socket(swap));
@@ -272,7 +281,7 @@ impl Setup {
             self.take_the_last(swap)?;
             self.has_the_hold(swap, state, plan.runs)?;
         }
-        super::print("next: tidehold doctor")
+        Ok(())
     }
 
     /// That the restart was one.
@@ -321,7 +330,12 @@ impl Setup {
     fn adopt(&self, swap: &Swap, options: &[&str]) -> Result<ExitStatus, Failed> {
         let program = std::env::current_exe().context("find this program")?;
         let mut command = Command::new(program);
-        command.arg("adopt").args(options).args(["--containerd", &swap.containerd, "--from"]);
+        command.arg("adopt").args(options).args([
+            "--within-setup",
+            "--containerd",
+            &swap.containerd,
+            "--from",
+        ]);
         command.arg(seen(&self.root, &swap.root));
         if !swap.socket.as_os_str().is_empty() {
             command.arg("--address").arg(seen(&self.root, &swap.socket));
@@ -335,7 +349,8 @@ impl Setup {
         Ok(command.status().context("run tidehold adopt")?)
     }
 
-    fn restart_containerd(&self) -> Result<(), Failed> {
+    /// Where it fails, that is said with what else can be done.
+    fn restart_containerd(&self, or_else: &str) -> Result<(), Failed> {
         let mut command = match &self.restart_with {
             Some(asked) => {
                 let mut command = Command::new("sh");
@@ -353,7 +368,6 @@ impl Setup {
         if ended.success() {
             return Ok(());
         }
-        Err(anyhow!("containerd was not restarted ({ended}): look at its log, or take all back with --undo")
-            .into())
+        Err(anyhow!("containerd was not restarted ({ended}): look at its log, and {or_else}").into())
     }
 }

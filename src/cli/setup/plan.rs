@@ -5,6 +5,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
 use tidehold::config::{Config, Containerd};
@@ -19,6 +20,7 @@ use tidehold::oci::{Platform, Registry};
 
 use super::super::Failed;
 use super::Setup;
+use super::next::Restart;
 use super::refusals::{may_have_config_path, may_swap, may_tell_podman, refused, swap};
 use super::running::{self, Found, Running};
 use super::units::Units;
@@ -33,12 +35,16 @@ const HUB: &str = "docker.io";
 pub(super) const PODMAN: &str = "/etc/containers/registries.conf.d/tidehold.conf";
 
 /// The changes, and what to say beside them.
+#[derive(Default)]
 pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
     pub(super) notes: Vec<String>,
     pub(super) swap: Option<Swap>,
     /// How many blobs a containerd that has the hold already relies on that are in its former store alone.
     pub(super) left: Option<(Swap, usize)>,
+    /// How many blobs came into it since it was taken over, and are still to be.
+    pub(super) came_since: u64,
+    pub(super) restart: Restart,
     pub(super) has_containerd: bool,
     /// Whether it runs.
     pub(super) runs: bool,
@@ -49,8 +55,7 @@ impl Plan {
         let mirror = mirror(config)?;
         let registries = registries(setup)?;
         let has_containerd = has_containerd(&setup.root, &setup.containerd_config);
-        let (changes, notes) = (Vec::new(), Vec::new());
-        let mut plan = Self { changes, notes, swap: None, left: None, has_containerd, runs: false };
+        let mut plan = Self { has_containerd, ..Self::default() };
         let mut folders = BTreeSet::new();
         if has_containerd {
             folders.insert(plan.containerd(setup, config)?);
@@ -80,34 +85,6 @@ impl Plan {
             plan.change(setup, &path, |_| Ok(after))?;
         }
         Ok(plan)
-    }
-
-    /// What to do once all is written.
-    pub(super) fn next(&self, setup: &Setup) -> String {
-        let mut next = "next: start tidehold where it does not run".to_owned();
-        if self.changes.iter().any(|change| Units::is_one(&change.path)) {
-            next = "next: systemctl daemon-reload && systemctl enable --now tidehold.socket tidehold.service"
-                .to_owned();
-        }
-        if self.has_containerd {
-            next += "; systemctl restart containerd";
-            if self.swap.is_some() {
-                next += "; tidehold adopt, for what it has pulled until then";
-            }
-            next += "; tidehold doctor";
-        }
-        let clients = [(setup.docker, "docker"), (setup.buildkit, "buildkit")];
-        for (_, client) in clients.iter().filter(|(asked, _)| *asked) {
-            next += &format!("; systemctl restart {client}");
-        }
-        if let Some(swap) = &self.swap {
-            next += &format!(
-                "\nowed: what containerd pulls until it is started again lies in a store that it does not look into after that. \
-                 However it comes to be started again, the machine's own start included, this settles it: {}",
-                adoption(swap)
-            );
-        }
-        next
     }
 
     /// containerd's own configuration. Answers the folder with the hosts of its registries.
@@ -166,14 +143,30 @@ impl Plan {
                 None => journal.changed().map(Some),
             };
             if let Some(since) = since {
-                self.swap = Some(may_swap(setup, config, of, &settings, running.as_ref(), since)?);
+                let (swap, found) = may_swap(setup, config, of, &settings, running.as_ref(), since)?;
+                (self.swap, self.came_since) = (Some(swap), found.not_taken);
+                if found.not_taken > 0 {
+                    self.notes.push(format!(
+                        "{} of its {} blobs came since they were taken over, and are so before its store is swapped",
+                        found.not_taken, found.count
+                    ));
+                }
             }
             Some(Store { socket: &of.socket, differ: Differ::of(version, &platform, &program) })
         };
         if files.is_empty() {
             files.push(File { path: main.clone(), text: String::new() });
         }
+        let read_at_start: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
         self.edit(setup, &mut files, hosts, store, version)?;
+        let written = read_at_start.iter().filter_map(|path| written(setup, path)).max();
+        self.restart = Restart::of(
+            self.changes.iter().any(|change| read_at_start.contains(&change.path)),
+            running.is_some(),
+            self.swap.is_some(),
+            running.as_ref().and_then(|running| running.started),
+            written,
+        );
         Ok(folder)
     }
 
@@ -414,6 +407,11 @@ fn own<'c>(setup: &Setup, config: &'c Config) -> Result<&'c Containerd, Failed> 
             names.join(", ")
         ))),
     }
+}
+
+/// When a file of the node was last written.
+fn written(setup: &Setup, path: &Path) -> Option<SystemTime> {
+    fs::metadata(seen(&setup.root, path)).ok()?.modified().ok()
 }
 
 /// The program as the node sees it.

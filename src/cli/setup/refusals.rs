@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
+use serde::Deserialize;
 use tidehold::config::{Config, Containerd};
 use tidehold::node::containerd::{BUILTIN_STORE, HOSTS, METADATA, Settings, Version};
-use tidehold::node::discover::{Client, blobs, program};
+use tidehold::node::discover::{Blobs, Client, blobs, program};
 use tidehold::node::edits::Refusal;
 use tidehold::node::files::{seen, text};
 use tidehold::node::journal::Swap;
@@ -18,7 +19,8 @@ use super::Setup;
 use super::plan::PODMAN;
 use super::running::Running;
 
-/// That a containerd can have another content store without losing what it has.
+/// That a containerd can have another content store without losing what it has, and what it has: of which something may be
+/// left to be taken over only where that is done before.
 pub(super) fn may_swap(
     setup: &Setup,
     config: &Config,
@@ -26,7 +28,7 @@ pub(super) fn may_swap(
     settings: &Settings,
     running: Option<&Running>,
     since: Option<SystemTime>,
-) -> Result<Swap, Failed> {
+) -> Result<(Swap, Blobs), Failed> {
     let store = running.and_then(|running| running.store.clone());
     let store = store.unwrap_or_else(|| settings.root.join(BUILTIN_STORE));
     if running.is_none() {
@@ -36,8 +38,8 @@ pub(super) fn may_swap(
     let found = blobs(&setup.root, &folder, &config.data_dir, &of.name, since)
         .with_context(|| format!("look at {}", folder.display()))?;
     let root = store.parent().map_or_else(|| settings.root.clone(), Path::to_owned);
-    if found.not_taken == 0 {
-        return Ok(swap(config, of, settings, root));
+    if found.not_taken == 0 || setup.wants_restart() && was_taken_over(setup, config, of, &root) {
+        return Ok((swap(config, of, settings, root), found));
     }
     Err(anyhow!(
         "containerd is in use: {} of its {} blobs in {} are not in Tidehold, and with another content store it would lose \
@@ -54,6 +56,19 @@ pub(super) fn may_swap(
 pub(super) fn swap(config: &Config, of: &Containerd, settings: &Settings, root: PathBuf) -> Swap {
     let (data_dir, socket) = (config.data_dir.clone(), settings.socket.clone());
     Swap { containerd: of.name.clone(), root, data_dir, socket }
+}
+
+/// Whether all of a root was taken over once, by the word that `adopt` leaves.
+fn was_taken_over(setup: &Setup, config: &Config, of: &Containerd, root: &Path) -> bool {
+    #[derive(Deserialize)]
+    struct Word {
+        root: PathBuf,
+    }
+    let word = config.data_dir.join("adopted-from").join(&of.name);
+    let word = fs::read(seen(&setup.root, &word)).ok();
+    let word = word.and_then(|word| serde_json::from_slice::<Word>(&word).ok());
+    let real = |path: PathBuf| fs::canonicalize(&path).unwrap_or(path);
+    word.is_some_and(|word| word.root == root || word.root == real(seen(&setup.root, root)))
 }
 
 /// Where a containerd that does not run keeps things may be said on a command line that nobody sees.

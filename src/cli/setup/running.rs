@@ -3,10 +3,11 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use containerd_client::services::v1::version_client::VersionClient;
+use rustix::net::sockopt::socket_peercred;
 use tidehold::node::containerd::{BUILTIN_STORE, CONFIG, File, Settings, Version};
 use tidehold::node::discover::not_taken;
 use tidehold::node::files::{absent, any_configuration, configuration, seen};
@@ -14,7 +15,7 @@ use tidehold::node::journal::Swap;
 use tidehold::node::unit::{self, Flags};
 
 use super::super::plugins::{self, BUILTIN};
-use super::super::{Failed, relied};
+use super::super::{Failed, doctor, relied};
 use super::Setup;
 
 /// How long containerd may take to answer.
@@ -34,6 +35,8 @@ pub(super) struct Running {
     pub(super) root: Option<PathBuf>,
     /// Its content stores that are proxies: their names, and their addresses where it tells them.
     pub(super) proxies: Vec<(String, String)>,
+    /// When it was started, where its process can be seen.
+    pub(super) started: Option<SystemTime>,
 }
 
 /// Which content store a containerd has at this moment.
@@ -151,7 +154,9 @@ async fn look(socket: &Path) -> anyhow::Result<Running> {
     let proxies =
         proxies.map(|plugin| (plugin.id.clone(), plugin.exports.get("address").cloned().unwrap_or_default()));
     let proxies = proxies.collect();
-    Ok(Running { version: Version::parse(&version.version), store, root, proxies })
+    let peer = UnixStream::connect(socket).ok().and_then(|stream| socket_peercred(&stream).ok());
+    let started = peer.and_then(|peer| doctor::started_of(peer.pid.as_raw_pid()));
+    Ok(Running { version: Version::parse(&version.version), store, root, proxies, started })
 }
 
 /// How many of these blobs the containerd at a socket relies on, by its own database.

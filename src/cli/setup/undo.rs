@@ -9,14 +9,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 use tidehold::node::containerd::{BUILTIN_STORE, SOCKET};
-use tidehold::node::discover::lacking;
+use tidehold::node::discover::{held, lacking};
 use tidehold::node::files::seen;
 use tidehold::node::journal::{Conflict, Journal, Swap};
 
+use super::super::words::size;
 use super::super::{Failed, print};
 use super::running::{self, State};
 use super::units::Units;
-use super::{Setup, shown};
+use super::{Setup, next, shown};
 
 /// What is so where the files are restored and something is left to be done.
 const REMEMBERED: &str = "what was changed is remembered until then";
@@ -60,6 +61,7 @@ impl Setup {
         })?;
         journal.lock().context("take back")?;
         let of_containerd = journal.paths().any(|path| path == self.containerd_config);
+        let changed: Vec<PathBuf> = journal.paths().map(Path::to_owned).collect();
         // What it is about to be restarted with must be there by then.
         for swap in &swaps {
             let so = if journal.is_restored() { REMEMBERED } else { "nothing was restored" };
@@ -73,7 +75,11 @@ impl Setup {
             journal.restore(&restorations, self.force, wrote_units).context("restore")?;
             print(&format!("{} restored", shown::files(restorations.len())))?;
         }
-        self.let_go(journal, &swaps, of_containerd)
+        self.let_go(journal, &swaps, of_containerd)?;
+        for line in next::after_undo(&changed) {
+            print(line)?;
+        }
+        Ok(())
     }
 
     /// What comes after the files.
@@ -81,7 +87,9 @@ impl Setup {
         let had_units = journal.had_units();
         let mut on_hold = self.on_hold(swaps)?;
         if self.wants_restart() && (of_containerd || !on_hold.is_empty()) {
-            self.restart_containerd()?;
+            self.restart_containerd(
+                "then run tidehold setup --undo --restart again: what is left to be done is remembered",
+            )?;
             on_hold = self.on_hold(swaps)?;
         }
         // What it pulled until just now.
@@ -116,7 +124,28 @@ impl Setup {
         if of_containerd && swaps.is_empty() && !self.wants_restart() {
             print("and: systemctl restart containerd, so that it reads its configuration again")?;
         }
-        Ok(journal.close().context("remove what was kept")?)
+        journal.close().context("remove what was kept")?;
+        self.tell_of_the_hold(swaps)
+    }
+
+    /// The hold is nobody's to remove by the way: it may be what the next setup begins with.
+    fn tell_of_the_hold(&self, swaps: &[Swap]) -> Result<(), Failed> {
+        let folder = match swaps.first() {
+            Some(swap) => swap.data_dir.clone(),
+            None => match self.tidehold_config() {
+                Ok(config) => config.data_dir,
+                // What is wrong with it, its own commands say.
+                Err(_) => return Ok(()),
+            },
+        };
+        let bytes = held(&self.root, &folder);
+        if bytes == 0 {
+            return Ok(());
+        }
+        let (folder, size) = (folder.display(), size(bytes));
+        print(&format!(
+            "what was held stays in {folder}, {size}: once Tidehold does not run any more, rm -r {folder} removes it"
+        ))
     }
 
     /// The containerds that may still put into the hold what they pull.
