@@ -21,6 +21,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tonic::Status;
 
+use super::super::relied;
 use super::daemon::Answerer;
 use super::logins::Helper;
 use super::upstream::{Ended, Head};
@@ -62,6 +63,12 @@ pub(super) async fn containerd(socket: &Path) -> Result<Containerd, String> {
         Ok(Containerd { version: version.version, plugins, pid })
     };
     within(PATIENCE, asked).await
+}
+
+/// How many of these blobs a containerd relies on. All of them, where it does not say: then there is no harm in keeping them.
+pub(super) async fn relied_on(socket: &Path, digests: &[String]) -> usize {
+    let asked = async { relied::on(socket, digests).await.map_err(|error| error.to_string()) };
+    within(PATIENCE, asked).await.unwrap_or(digests.len())
 }
 
 /// Asks the daemon what it does.

@@ -10,7 +10,7 @@ use tidehold::node::discover::{blobs, lacking, not_taken};
 use tidehold::node::journal::{Journal, Swap};
 
 use super::super::plugins::{BUILTIN, root, stores};
-use super::super::relied;
+use super::ask;
 use super::containerds::Containerd;
 use super::finding::{Finding, bad, warn};
 use super::look::Node;
@@ -49,8 +49,7 @@ pub(super) async fn left_behind(containerd: &Containerd, hold: &Hold<'_>) -> Opt
     let root = root(containerd.plugins()).or_else(|| settings.map(|settings| settings.root.clone()))?;
     let folder = root.join(BUILTIN_STORE).join("blobs");
     let found = not_taken(&hold.node.root, &folder, hold.data_dir, name).unwrap_or_default();
-    // Where it does not say, there is no harm in taking over what it does not need.
-    let count = relied::on(&hold.node.at(&containerd.socket), &found).await.unwrap_or(found.len());
+    let count = ask::relied_on(&hold.node.at(&containerd.socket), &found).await;
     (count > 0).then(|| behind(count, &root, name, hold.sockets.len() > 1))
 }
 
@@ -105,7 +104,7 @@ impl Leaving {
             let lacking = lacking(&node.root, &swap.data_dir, &swap.containerd, &blobs).unwrap_or_default();
             let owed = match own {
                 // What it has removed since is owed to nobody, and of that Tidehold is not told.
-                Some(socket) => relied::on(&node.at(socket), &lacking).await.unwrap_or(lacking.len()),
+                Some(socket) => ask::relied_on(&node.at(socket), &lacking).await,
                 None => lacking.len(),
             };
             findings.push(self.of_one(swap, owed, own.is_some()));
