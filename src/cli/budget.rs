@@ -1,6 +1,7 @@
 //! `tidehold budget`: what each registry still allows, when it returns, and on what it was spent.
 
 use clap::Args;
+use tidehold::oci::Registry;
 use tidehold::proto::v1;
 
 use super::control::{Control, answered, soon};
@@ -11,7 +12,7 @@ use super::{Failed, print, words};
 pub(crate) struct Budget {
     /// Only this registry, such as docker.io
     #[arg(value_name = "REGISTRY")]
-    registry: Option<String>,
+    registry: Option<Registry>,
     /// Answer as one JSON object
     #[arg(long)]
     json: bool,
@@ -23,7 +24,8 @@ impl Budget {
     pub(crate) fn run(self) -> Result<(), Failed> {
         super::runtime()?.block_on(async {
             let mut hold = self.control.hold().await?;
-            let request = v1::BudgetRequest { registry: self.registry.unwrap_or_default() };
+            let registry = self.registry.map(|registry| registry.to_string()).unwrap_or_default();
+            let request = v1::BudgetRequest { registry };
             let budget = answered(hold.budget(soon(request)).await)?;
             print(&if self.json { words::json(&budget)? } else { as_text(&budget) })
         })

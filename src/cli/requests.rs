@@ -1,6 +1,7 @@
 //! `tidehold log`: the flight record, that is each request that was sent upstream.
 
 use clap::Args;
+use tidehold::oci::Registry;
 use tidehold::proto::v1;
 
 use super::control::{Control, answered, said};
@@ -13,12 +14,12 @@ pub(crate) struct Log {
     /// Go on with each new request, until interrupted
     #[arg(long, short)]
     follow: bool,
-    /// Only the last so many of those that are remembered
+    /// Only the last so many of those that are remembered; 0, with -f, for the new ones alone
     #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 50)]
     last: u32,
     /// Only of this registry, such as docker.io
-    #[arg(long, value_name = "REGISTRY", default_value = "", hide_default_value = true)]
-    registry: String,
+    #[arg(long, value_name = "REGISTRY")]
+    registry: Option<Registry>,
     /// Only of repositories that contain this
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     repository: String,
@@ -37,19 +38,29 @@ impl Log {
         super::runtime()?.block_on(async {
             let mut hold = self.control.hold().await?;
             let Self { follow, last, registry, repository, counted, json, .. } = self;
-            let request = v1::LogRequest { follow, last, registry, repository, counted };
+            let narrowed = registry.is_some() || !repository.is_empty() || counted;
+            let registry = registry.map(|registry| registry.to_string()).unwrap_or_default();
+            let request = v1::LogRequest { follow, last: Some(last), registry, repository, counted };
             let mut requests = answered(hold.log(request).await)?;
+            let mut any = false;
             loop {
                 match requests.message().await {
-                    Ok(Some(request)) if json => print(&words::json(&request)?)?,
-                    Ok(Some(request)) => print(&line(&request))?,
+                    Ok(Some(request)) => {
+                        any = true;
+                        print(&if json { words::json(&request)? } else { line(&request) })?;
+                    }
                     Ok(None) if follow => {
                         return Err(anyhow::anyhow!(
                             "the daemon has ended: start this again once it is back"
                         )
                         .into());
                     }
-                    Ok(None) => return Ok(()),
+                    Ok(None) => {
+                        if !any && !json && last > 0 {
+                            super::complain(nothing(narrowed));
+                        }
+                        return Ok(());
+                    }
                     Err(status) if follow => {
                         return Err(anyhow::anyhow!(
                             "the daemon has ended ({}): start this again",
@@ -61,6 +72,14 @@ impl Log {
                 }
             }
         })
+    }
+}
+
+/// What a person is told who might think that something is wrong.
+fn nothing(narrowed: bool) -> &'static str {
+    match narrowed {
+        true => "no such request is remembered",
+        false => "nothing was sent upstream yet",
     }
 }
 

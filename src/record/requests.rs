@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::oci::{NameError, Registry};
 use crate::proto::v1::UpstreamRequest;
 
 /// How many are remembered.
@@ -28,6 +29,17 @@ pub struct Which {
 }
 
 impl Which {
+    /// The name by which a registry is recorded, however it is written; empty, which is any, stays so.
+    ///
+    /// # Errors
+    /// That it names none.
+    pub fn registry_of(written: &str) -> Result<String, NameError> {
+        if written.is_empty() {
+            return Ok(String::new());
+        }
+        written.parse::<Registry>().map(|registry| registry.as_str().to_owned())
+    }
+
     /// Whether a request is one of these.
     pub fn fits(&self, request: &UpstreamRequest) -> bool {
         (self.registry.is_empty() || self.registry == request.registry)

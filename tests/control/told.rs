@@ -235,8 +235,15 @@ async fn the_log_has_each_request_once_and_filters_them() {
     let counted = tidehold(&bench, &["log", "--json", "--counted"]).await.done().objects();
     assert_eq!(counted.len(), 1);
     assert_eq!((&counted[0]["method"], &counted[0]["repository"]), (&json!("GET"), &json!("library/tide")));
-    let none = tidehold(&bench, &["log", "--registry", "ghcr.io"]).await.done();
-    assert_eq!(none.stdout, "");
+    let none = tidehold(&bench, &["log", "--registry", "ghcr.io"]).await.ended_well();
+    assert_eq!((&*none.stdout, &*none.stderr), ("", "no such request is remembered\n"));
+    let hub = tidehold(&bench, &["log", "--registry", "index.docker.io", "--json"]).await.done().objects();
+    assert_eq!(hub, all);
+    for wrong in [&["log", "--registry", "http://x"][..], &["budget", "http://x"]] {
+        tidehold(&bench, wrong).await.failed_with(2, &["http://x"]);
+    }
+    let none = tidehold(&bench, &["log", "-n", "0"]).await.done();
+    assert_eq!((&*none.stdout, &*none.stderr), ("", ""));
     let last = tidehold(&bench, &["log", "-n", "1"]).await.done();
     assert_eq!(last.stdout.lines().count(), 1);
     assert!(last.stdout.contains("200 HEAD docker.io/library/tide:latest"), "{}", last.stdout);
@@ -246,10 +253,40 @@ async fn the_log_has_each_request_once_and_filters_them() {
 async fn what_may_not_be_asked_is_no_request() {
     let bench = Bench::before(images_only(), ASKS_ALWAYS).await;
     bench.get(&format!("{}/v2/a/b/manifests/latest?ns=127.0.0.1:1", bench.daemon.mirror())).await;
-    assert_eq!(tidehold(&bench, &["log"]).await.done().stdout, "");
+    let none = tidehold(&bench, &["log"]).await.ended_well();
+    assert_eq!((&*none.stdout, &*none.stderr), ("", "nothing was sent upstream yet\n"));
+    let none = tidehold(&bench, &["log", "--json"]).await.done();
+    assert_eq!((&*none.stdout, &*none.stderr), ("", ""));
     assert_eq!(object(&bench, &["status"]).await["upstream_requests"], 0);
     let story = object(&bench, &["explain", "127.0.0.1:1/a/b"]).await;
     assert_eq!(story["decisions"][0]["standing"], "refused");
+}
+
+#[tokio::test]
+async fn whoever_wants_nothing_of_the_past_is_shown_the_new_ones_alone() {
+    let bench = Bench::before(images_only(), ASKS_ALWAYS).await;
+    bench.get(&bench.manifest("latest")).await;
+    let past = tidehold(&bench, &["log", "--json"]).await.done().objects().len() as u64;
+    let mut following = std::process::Command::new(env!("CARGO_BIN_EXE_tidehold"))
+        .args(["log", "-f", "-n", "0", "--json", "--socket"])
+        .arg(bench.daemon.control())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(following.stdout.take().unwrap()).lines();
+    let mut first = tokio::task::spawn_blocking(move || lines.next().unwrap().unwrap());
+    // It may begin to follow at any moment, and what was sent before that is past too.
+    let manifest = bench.manifest("latest");
+    let first = loop {
+        tokio::select! {
+            first = &mut first => break first.unwrap(),
+            _ = bench.get(&manifest) => {}
+        }
+    };
+    following.kill().unwrap();
+    following.wait().unwrap();
+    let number = serde_json::from_str::<Value>(&first).unwrap()["number"].as_u64().unwrap();
+    assert!(number > past, "{first}");
 }
 
 #[tokio::test]

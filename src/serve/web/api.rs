@@ -102,7 +102,8 @@ impl Asked {
     /// Which requests are wanted.
     pub(super) fn which(&self) -> Result<Which, Problem> {
         Ok(Which {
-            registry: self.text("registry").unwrap_or_default(),
+            registry: Which::registry_of(&self.text("registry").unwrap_or_default())
+                .map_err(|error| Problem::malformed(error.to_string()))?,
             repository: self.text("repository").unwrap_or_default(),
             counted: self.whether("counted")?,
             after: self.number("after")?.unwrap_or(0),

@@ -75,7 +75,9 @@ impl Service for HoldService {
 
     async fn log(&self, request: Request<v1::LogRequest>) -> Result<Response<Self::LogStream>, Status> {
         let v1::LogRequest { follow, last, registry, repository, counted } = request.into_inner();
-        let last = if last == 0 { usize::MAX } else { usize::try_from(last).unwrap_or(usize::MAX) };
+        let last = last.and_then(|last| usize::try_from(last).ok()).unwrap_or(usize::MAX);
+        let registry =
+            Which::registry_of(&registry).map_err(|error| Problem::malformed(error.to_string()))?;
         let which = Which { registry, repository, counted, after: 0 };
         let record = self.overview.record();
         if follow {
