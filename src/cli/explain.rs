@@ -48,7 +48,9 @@ fn as_text(story: &v1::ExplainResponse, all: bool) -> String {
     let v1::ExplainResponse { reference, summary, history, decisions, pinned, .. } = story;
     let mut lines = vec![strong(reference).to_string(), format!("  {}", words::plain(summary))];
     lines.extend(story.image.iter().flat_map(|image| sum(reference, image)));
-    if let (Some(_), Some(_)) = (story.fresh_for, story.stale_for) {
+    if let (true, Some(_), Some(_)) =
+        (history.iter().any(|point| point.held), story.fresh_for, story.stale_for)
+    {
         let [fresh_for, stale_for] =
             [story.fresh_for, story.stale_for].map(|age| words::length(words::seconds(age)));
         lines.push(format!(

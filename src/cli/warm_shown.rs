@@ -105,7 +105,11 @@ fn as_line(reference: &str, step: &Step) -> Option<String> {
             let cost = finished.cost.unwrap_or_default();
             format!("done: {}", taken(finished.fetched_bytes, finished.held_bytes, cost))
         }
-        Step::Failed(failed) => format!("failed: {}", failed.reason),
+        // An earlier daemon does not say what it took.
+        Step::Failed(Reason { reason, cost: None, .. }) => format!("failed: {reason}"),
+        Step::Failed(Reason { reason, cost: Some(cost), .. }) => {
+            format!("failed: {reason} ({})", words::cost(*cost))
+        }
     };
     Some(plain(&format!("{reference}: {what}")))
 }
@@ -147,11 +151,12 @@ fn as_json(reference: &str, step: &Step) -> Option<Value> {
             "fetched_bytes": finished.fetched_bytes,
             "held_bytes": finished.held_bytes,
         }),
-        Step::Failed(Reason { code, reason, retry_after }) => json!({
+        Step::Failed(Reason { code, reason, retry_after, cost }) => json!({
             "event": "failed",
             "code": words::code(Code::from(*code)),
             "reason": reason,
             "retry_after_seconds": retry_after.map(|after| words::seconds(Some(after))),
+            "cost": words::cost_json(*cost),
         }),
         Step::Summary(_) => return None,
     };

@@ -53,7 +53,7 @@ pub enum Failure {
         retry_after: Option<Duration>,
     },
     /// It was not asked: its gate is shut, because it wants to be left alone or has failed again and again.
-    #[error("the registry is not asked for another {} s: {because}", retry_after::whole_seconds(*opens_in))]
+    #[error("the registry is not asked for another {}: {because}", retry_after::in_words(*opens_in))]
     Shut {
         /// Why the gate is shut.
         because: Because,

@@ -28,6 +28,11 @@ pub fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
+/// The same for a person: `6h`, `1m 30s`.
+pub(super) fn in_words(wait: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(whole_seconds(wait))).to_string()
+}
+
 /// Reads seconds, an HTTP date or a Unix timestamp.
 fn parse(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
@@ -47,6 +52,12 @@ mod tests {
     use super::*;
 
     const NOW: u64 = 1_784_000_000;
+
+    #[test]
+    fn a_person_is_told_a_wait_in_units() {
+        assert_eq!(in_words(MOST), "6h");
+        assert_eq!(in_words(Duration::from_millis(89_500)), "1m 30s");
+    }
 
     #[test]
     fn every_form_is_read_and_brought_within_bounds() {

@@ -151,6 +151,9 @@ async fn an_outage_and_a_refusal_are_explained() {
     assert_eq!(story["decisions"][0]["standing"], "refused");
     let summary = story["summary"].as_str().unwrap();
     assert!(summary.contains("not known to its registry"), "{summary}");
+    let text = async |tag: &str| tidehold(&bench, &["explain", tag]).await.done().stdout;
+    assert!(text("tide").await.contains("served without asking for"));
+    assert!(!text("tide:nowhere").await.contains("served"), "nothing is held of it");
 }
 
 #[tokio::test]

@@ -59,7 +59,7 @@ async fn one_that_fails_says_why_and_the_others_are_done() {
     let ran = ran.failed_with(
         1,
         &[
-            "tidehold: docker.io/library/tide:9.9: failed: docker.io/library/tide:9.9 is not known to its registry",
+            "tidehold: docker.io/library/tide:9.9: failed: docker.io/library/tide:9.9 is not known to its registry (",
             "tidehold: 1 of 3 images could not be had",
         ],
     );
@@ -128,14 +128,19 @@ async fn as_json_each_line_is_a_step() {
         assert!(done.contains(&expected), "{expected} is not among {done:?}");
     }
     assert_eq!(done.len(), blobs.len());
+    let told = of("failed");
+    // The registry was asked, perhaps for a token before that.
+    let asked = told[0]["cost"]["requests"].as_u64().unwrap();
+    assert!((1..=3).contains(&asked), "{told:?}");
     let failed = json!({
         "event": "failed",
         "reference": "docker.io/library/tide:9.9",
         "code": "NOT_FOUND",
         "reason": "docker.io/library/tide:9.9 is not known to its registry",
         "retry_after_seconds": null,
+        "cost": { "requests": asked, "counted": 0 },
     });
-    assert_eq!(of("failed"), [failed]);
+    assert_eq!(told, [failed]);
     let finished = &of("finished")[0];
     assert_eq!(
         (&finished["fetched_bytes"], &finished["cost"]["counted"]),
@@ -143,6 +148,8 @@ async fn as_json_each_line_is_a_step() {
     );
     let summary = objects.last().unwrap();
     assert_eq!((&summary["finished"], &summary["failed"]), (&json!(1), &json!(1)));
+    let all = summary["cost"]["requests"].as_u64().unwrap();
+    assert_eq!(all, asked + finished["cost"]["requests"].as_u64().unwrap(), "{summary}");
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
 use crate::proto::v1::warm_response::Failed;
-use crate::resolve::{Because, Failure, Refusal, whole_seconds};
+use crate::resolve::{Because, Cost, Failure, Refusal, whole_seconds};
 use crate::serve::overview::AskError;
 use crate::store::{FollowError, StoreError};
 
@@ -144,12 +144,14 @@ impl From<Problem> for Status {
     }
 }
 
-impl From<Problem> for Failed {
-    fn from(problem: Problem) -> Self {
-        Self {
-            code: problem.code.into(),
-            reason: problem.message(),
-            retry_after: problem.retry_after.map(|after| super::duration(seconds(after))),
+impl Problem {
+    /// What it is told as where others go on, with what it took until then.
+    pub(super) fn after(&self, spent: Cost) -> Failed {
+        Failed {
+            code: self.code.into(),
+            reason: self.message(),
+            retry_after: self.retry_after.map(|after| super::duration(seconds(after))),
+            cost: Some(super::cost(spent)),
         }
     }
 }
@@ -166,7 +168,7 @@ mod tests {
         assert_eq!(status.code(), Code::ResourceExhausted);
         assert!(status.message().ends_with("; try again in 1m 30s"), "{status}");
         assert_eq!(status.metadata().get(RETRY_AFTER).unwrap(), "90");
-        let failed = Failed::from(Problem::from(refusal));
+        let failed = Problem::from(refusal).after(Cost::default());
         assert_eq!(failed.retry_after.map(|after| after.seconds), Some(90));
     }
 

@@ -146,7 +146,7 @@ impl Warming {
             Err(problem) => {
                 let why = problem.message();
                 tracing::warn!(target: "tidehold::control", reference = %name, requests, counted, why, "not warmed");
-                steps.send(Step::Failed(problem.into())).await;
+                steps.send(Step::Failed(problem.after(tally.cost))).await;
                 (tally, false)
             }
         }
@@ -223,9 +223,10 @@ impl Warming {
         tally: &mut Tally,
     ) -> Result<Served, Problem> {
         let caller = Caller::new(Client::Operator, "operator: warm");
-        let served = self.resolver.manifest(&caller, repository, reference).await?;
+        let served = self.resolver.manifest(&caller, repository, reference).await;
+        // What came to nothing was asked all the same.
         tally.spend(caller.cost());
-        Ok(served)
+        Ok(served?)
     }
 
     /// Brings in a blob: its length, and whether it had to be fetched.
