@@ -34,11 +34,15 @@ pub(super) use look::started_of;
 
 #[derive(Args)]
 pub(crate) struct Doctor {
+    /// The containerd, by its name in Tidehold's configuration; without it, all that are found
+    #[arg(long, value_name = "NAME")]
+    containerd: Option<String>,
     /// A containerd's own socket; several may be named. Without it, those that are where distributions put them
     #[arg(long, value_name = "SOCKET")]
-    containerd: Vec<PathBuf>,
-    /// The configuration of the containerd named in the same place; without it, the one that it was started with
-    #[arg(long, value_name = "FILE", requires = "containerd")]
+    address: Vec<PathBuf>,
+    /// The configuration of the containerd whose socket is named in the same place; without it, the one that it was
+    /// started with
+    #[arg(long, value_name = "FILE", requires = "address")]
     containerd_config: Vec<PathBuf>,
     /// Another folder of registries' hosts.toml to look at, such as `ctr --hosts-dir` is given
     #[arg(long, value_name = "DIR")]
@@ -66,7 +70,12 @@ pub(crate) struct Doctor {
 impl Doctor {
     pub(crate) fn run(self) -> Result<(), Failed> {
         let images = examine::images(&self.reference)?;
-        let report = super::runtime()?.block_on(examine::examine(&self, &images));
+        if self.containerd_config.len() > self.address.len() {
+            return Err(Failed::Usage(
+                "--containerd-config: there are more of them than of --address".to_owned(),
+            ));
+        }
+        let report = super::runtime()?.block_on(examine::examine(&self, &images))?;
         print(&if self.json { report.as_json()? } else { report.as_text() })?;
         match report.count(Level::Bad) {
             0 => Ok(()),

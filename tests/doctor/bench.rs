@@ -85,7 +85,7 @@ impl Node {
     pub(crate) fn examine_with(&self, more: &[&str]) -> Found {
         let socket = self.containerd.socket();
         let hosts = self.containerd.hosts();
-        let options = ["--containerd", socket.to_str().unwrap(), "--hosts-dir", hosts.to_str().unwrap()];
+        let options = ["--address", socket.to_str().unwrap(), "--hosts-dir", hosts.to_str().unwrap()];
         examine(&self.root, &self.daemon.config(), &[&options[..], more].concat())
     }
 

@@ -132,7 +132,7 @@ fn as_text(version: Version) {
     node.remove_hosts("_default");
     let socket = node.containerd.socket();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_tidehold"))
-        .args(["doctor", "--offline", "--containerd"])
+        .args(["doctor", "--offline", "--address"])
         .arg(&socket)
         .arg("--config")
         .arg(node.daemon.config())
@@ -165,7 +165,7 @@ fn no_containerd(_: Version) {
     let daemon = Daemon::start("");
     let root = Root::new();
     let found = examine(&root, &daemon.config(), &["--offline"]);
-    found.has("warn", "containerd.none", &["--containerd"]);
+    found.has("warn", "containerd.none", &["--address"]);
 }
 
 fn dockerd_alone(version: Version) {
@@ -173,7 +173,7 @@ fn dockerd_alone(version: Version) {
     node.root
         .write("/etc/docker/daemon.json", &format!("{{\"registry-mirrors\": [{:?}]}}", node.daemon.mirror()));
     let socket = node.containerd.socket();
-    let options = ["--containerd", socket.to_str().unwrap()];
+    let options = ["--address", socket.to_str().unwrap()];
     let found = examine(&node.root, &node.daemon.config(), &options);
     found.well();
     found.has_ok("clients.docker");

@@ -1,7 +1,8 @@
 //! Content stores of a containerd that are not one, or not ours.
 
-use crate::bench::{Node, examine};
+use crate::bench::{Node, Root, examine};
 use crate::support::containerd::{Containerd, Kubernetes, Store, Version};
+use crate::support::daemon::Daemon;
 use crate::{Scenario, only, scenario};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -11,6 +12,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario("nothing keeps it from starting without a store", not_required),
     only(&[Version::V1_7, Version::V2], "Tidehold is not its differ", no_differ),
     only(&[Version::V2], "two containerds have one content socket", shared),
+    only(&[Version::V2], "one of several containerds is meant", by_name),
     only(&[Version::V2], "containerd does not run", down),
 ];
 
@@ -74,19 +76,41 @@ fn shared(version: Version) {
     let sockets = [node.containerd.socket(), other.socket()];
     let sockets = sockets.each_ref().map(|socket| socket.to_str().unwrap());
     let hosts = node.containerd.hosts();
-    let options =
-        ["--containerd", sockets[0], "--containerd", sockets[1], "--hosts-dir", hosts.to_str().unwrap()];
+    let options = ["--address", sockets[0], "--address", sockets[1], "--hosts-dir", hosts.to_str().unwrap()];
     let found = examine(&node.root, &node.daemon.config(), &options);
     found.has("bad", "containerd.shared-socket", &[sockets[1], "[[containerd]]"]);
+}
+
+fn by_name(version: Version) {
+    let daemon = Daemon::start_for(&["one", "two"], "");
+    let (one, two) = (daemon.content_of("one"), daemon.content_of("two"));
+    let all = [
+        Containerd::start(version, Store::Tidehold(&one)),
+        Containerd::start(version, Store::Tidehold(&two)),
+    ];
+    let sockets = all.each_ref().map(|containerd| containerd.socket().display().to_string());
+    let root = Root::new();
+    let told = |name: &str| {
+        let options = ["--offline", "--address", &sockets[0], "--address", &sockets[1], "--containerd", name];
+        let found = examine(&root, &daemon.config(), &options);
+        let groups = found.report["groups"].as_array().cloned().unwrap_or_default();
+        let about = |socket: &&String| {
+            groups.iter().any(|group| group["about"].as_str().unwrap().ends_with(&***socket))
+        };
+        (found.code, sockets.iter().filter(about).cloned().collect::<Vec<_>>())
+    };
+    assert_eq!(told("one").1, [sockets[0].clone()]);
+    assert_eq!(told("two").1, [sockets[1].clone()]);
+    assert_eq!(told("three"), (Some(2), vec![]));
 }
 
 fn down(version: Version) {
     let node = Node::start(version, Kubernetes::Without);
     let hosts = node.containerd.hosts();
     let missing = node.containerd.folder().join("missing.sock");
-    let options = ["--containerd", missing.to_str().unwrap(), "--hosts-dir", hosts.to_str().unwrap()];
+    let options = ["--address", missing.to_str().unwrap(), "--hosts-dir", hosts.to_str().unwrap()];
     let config = node.containerd.config();
     let all = [&options[..], &["--containerd-config", config.to_str().unwrap()]].concat();
     let found = examine(&node.root, &node.daemon.config(), &all);
-    found.only("containerd.down", &["does not answer", "--containerd"]);
+    found.only("containerd.down", &["does not answer", "--address"]);
 }

@@ -72,7 +72,7 @@ impl Node {
         let journal = self.folder().join("journal");
         let of_setup = ["--config", own, "--journal", journal.to_str().unwrap()];
         tidehold(
-            &[&["doctor", "--offline", "--containerd", socket, "--hosts-dir", hosts], &of_setup[..]].concat(),
+            &[&["doctor", "--offline", "--address", socket, "--hosts-dir", hosts], &of_setup[..]].concat(),
         )
     }
 }

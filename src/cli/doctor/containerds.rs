@@ -74,6 +74,26 @@ pub(super) fn chosen(node: &Node, named: &[PathBuf], configs: &[PathBuf]) -> Vec
     found
 }
 
+/// The one that has this name in the daemon's configuration: it has the content socket of that name as its store, or none
+/// of the daemon's where it only pulls through the mirror.
+pub(super) fn named<'c>(
+    all: &'c [Containerd],
+    name: &str,
+    sockets: &[(String, PathBuf)],
+) -> Vec<&'c Containerd> {
+    let name_of = |containerd: &Containerd| {
+        let settings = containerd.settings.as_ref().ok()?;
+        let mut addresses = settings.stores().map(|(_, proxy)| Path::new(&proxy.address));
+        let own = addresses.find_map(|address| sockets.iter().find(|(_, socket)| socket == address));
+        own.map(|(name, _)| name.clone())
+    };
+    let having = |wanted: Option<&str>| -> Vec<_> {
+        all.iter().filter(|containerd| name_of(containerd).as_deref() == wanted).collect()
+    };
+    let own = having(Some(name));
+    if own.is_empty() { having(None) } else { own }
+}
+
 /// Whether another configuration goes with a socket.
 fn node_has_other(node: &Node, socket: &str) -> bool {
     KNOWN.iter().filter(|(known, ..)| *known == socket).count() > 1
@@ -169,7 +189,7 @@ impl Containerd {
                     "containerd.down",
                     format!("containerd does not answer: {why}"),
                     format!(
-                        "{}, and look at: journalctl -u containerd -n 50\nor name its socket with --containerd",
+                        "{}, and look at: journalctl -u containerd -n 50\nor name its socket with --address",
                         self.restart
                     ),
                 )

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tidehold::config::Config;
 use tidehold::oci::ImageName;
 
-use super::containerds::{Containerd, chosen, look_at};
+use super::containerds::{Containerd, chosen, look_at, named};
 use super::daemon::{Answerer, Door};
 use super::finding::{Finding, Report, bad, warn};
 use super::hosts::{Folder, Mirror};
@@ -32,10 +32,13 @@ pub(super) fn images(references: &[String]) -> Result<Vec<ImageName>, Failed> {
 }
 
 /// Everything.
-pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
+///
+/// # Errors
+/// That the daemon's configuration has no containerd of the name that was asked for.
+pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Result<Report, Failed> {
     let node = Node { root: asked.root.clone() };
     let mut report = Report::default();
-    let looks = chosen(&node, &asked.containerd, &asked.containerd_config)
+    let looks = chosen(&node, &asked.address, &asked.containerd_config)
         .into_iter()
         .map(|(socket, config)| look_at(&node, socket, config));
     let looks = join_all(looks);
@@ -53,9 +56,10 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
             if let Some(leaving) = &leaving {
                 report.add("setup", leaving.judge(&node, &containerds).await);
             }
-            return report;
+            return Ok(report);
         }
     };
+    known(asked.containerd.as_deref(), &config)?;
     let (containerds, facts) = tokio::join!(looks, daemon_facts(&node, file.map(Path::to_owned), config));
     let mirror = facts.at;
     let sockets: Vec<_> = facts.contents.iter().map(|(name, path, _)| (name.clone(), path.clone())).collect();
@@ -72,12 +76,16 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
     report.add("credentials", credentials);
 
     let elsewhere = clients::name_us(&other_texts(&node), mirror);
-    let folders = folders(&node, asked, &containerds, elsewhere);
+    let meant: Vec<&Containerd> = match &asked.containerd {
+        Some(name) => named(&containerds, name, &sockets),
+        None => containerds.iter().collect(),
+    };
+    let folders = folders(&node, asked, &meant, elsewhere);
     let mirrored = elsewhere || folders.iter().any(|folder| names_us(folder, mirror));
     let data_dir = &facts.config.data_dir;
     let hold = Hold { node: &node, data_dir, sockets: &sockets };
     let used = Used { hold: &hold, mirrored, mirror, leaving: leaving.as_ref() };
-    for containerd in &containerds {
+    for containerd in &meant {
         let mut findings = of_containerd(containerd, &containerds, &used);
         findings.extend(left_behind(containerd, &hold).await);
         report.add(containerd.title(), findings);
@@ -85,23 +93,35 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Report {
     if let Some(leaving) = &leaving {
         report.add("setup", leaving.judge(&node, &containerds).await);
     }
-    if containerds.is_empty() {
+    if meant.is_empty() {
         let none = warn(
             "containerd.none",
             "there is no containerd where distributions put it",
-            "name its socket: tidehold doctor --containerd /run/…/containerd.sock",
+            "name its socket: tidehold doctor --address /run/…/containerd.sock",
         );
         report.add("containerd", vec![none]);
     }
     let mut of_hosts: Vec<_> = folders.iter().flat_map(|folder| hosts::judge(folder, mirror)).collect();
-    if containerds.iter().any(Containerd::is_bare) {
+    if meant.iter().any(|containerd| containerd.is_bare()) {
         // There it takes more than this one file.
         let none = of_hosts.iter_mut().filter(|finding| finding.name == "hosts.none");
         none.for_each(|finding| finding.mend = lines::SETUP.to_owned());
     }
     report.add("hosts of registries", of_hosts);
     report.add("other clients", clients::judge(&client_facts(&node, &folders, mirror), mirror));
-    report
+    Ok(report)
+}
+
+fn known(name: Option<&str>, config: &Config) -> Result<(), Failed> {
+    let names: Vec<&str> = config.containerds.iter().map(|containerd| containerd.name.as_str()).collect();
+    match name {
+        Some(name) if !names.contains(&name) => Err(Failed::Usage(format!(
+            "tidehold: --containerd: the configuration has no containerd {name:?}, only: {}; a socket of one is named with \
+             --address",
+            names.join(", ")
+        ))),
+        Some(_) | None => Ok(()),
+    }
 }
 
 async fn daemon_facts(node: &Node, file: Option<PathBuf>, config: Config) -> daemon::Facts {
@@ -180,7 +200,7 @@ fn disk_facts(node: &Node, config: &Config, expected: bool) -> disk::Facts {
 }
 
 /// The folders of registries that somebody on this node reads.
-fn folders(node: &Node, asked: &Doctor, containerds: &[Containerd], elsewhere: bool) -> Vec<Folder> {
+fn folders(node: &Node, asked: &Doctor, containerds: &[&Containerd], elsewhere: bool) -> Vec<Folder> {
     let mut folders: Vec<Folder> = Vec::new();
     let mut add =
         |path: &Path, reader: String, version| match folders.iter_mut().find(|folder| folder.path == path) {
