@@ -1,23 +1,26 @@
 //! `tidehold pin`, `unpin` and `forget`: what is to stay whatever comes, and what is to go.
 
-use anyhow::Context;
+use std::collections::HashSet;
+
 use clap::Args;
 use serde::Serialize;
 use tidehold::oci::ImageName;
 use tidehold::proto::v1;
-use tonic::Status;
+use tidehold::proto::v1::hold_client::HoldClient;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
 
 use super::control::Control;
 use super::failed::Refused;
 use super::{Failed, print, words};
 
-/// A reference, and how to answer.
+/// References, and how to answer.
 #[derive(Args)]
 pub(crate) struct Of {
-    /// An image, such as nginx, ghcr.io/a/b:1.2 or nginx@sha256:…
-    #[arg(value_name = "REF")]
-    reference: ImageName,
-    /// Answer as one JSON object
+    /// Images, such as nginx, ghcr.io/a/b:1.2 or nginx@sha256:…
+    #[arg(value_name = "REF", required = true)]
+    references: Vec<ImageName>,
+    /// Answer as JSON, one object a line for each image
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -44,47 +47,78 @@ pub(crate) struct Forget {
 
 impl Pin {
     pub(crate) fn run(self) -> Result<(), Failed> {
-        super::runtime()?.block_on(async {
-            let request = v1::PinRequest { reference: self.of.reference.to_string() };
-            let pinned = self.of.answered(self.of.control.hold().await?.pin(request).await)?;
-            self.of.show(&pinned, || {
-                let v1::PinResponse { reference, held_bytes } = &pinned;
-                format!("{reference} is pinned: {} are held of it and stay", words::size(*held_bytes))
-            })
-        })
+        let pin = async |mut hold: Hold, reference: String| hold.pin(v1::PinRequest { reference }).await;
+        super::runtime()?.block_on(self.of.each(pin, |pinned| {
+            let v1::PinResponse { reference, held_bytes } = pinned;
+            format!("{reference} is pinned: {} are held of it and stay", words::size(*held_bytes))
+        }))
     }
 }
 
 impl Unpin {
     pub(crate) fn run(self) -> Result<(), Failed> {
-        super::runtime()?.block_on(async {
-            let request = v1::UnpinRequest { reference: self.of.reference.to_string() };
-            let unpinned = self.of.answered(self.of.control.hold().await?.unpin(request).await)?;
-            self.of.show(&unpinned, || format!("{} is no longer pinned", unpinned.reference))
-        })
+        let unpin =
+            async |mut hold: Hold, reference: String| hold.unpin(v1::UnpinRequest { reference }).await;
+        let text = |unpinned: &v1::UnpinResponse| format!("{} is no longer pinned", unpinned.reference);
+        super::runtime()?.block_on(self.of.each(unpin, text))
     }
 }
 
 impl Forget {
     pub(crate) fn run(self) -> Result<(), Failed> {
-        super::runtime()?.block_on(async {
-            let request = v1::ForgetRequest { reference: self.of.reference.to_string() };
-            let forgotten = self.of.answered(self.of.control.hold().await?.forget(request).await)?;
-            self.of.show(&forgotten, || told(&forgotten))
-        })
+        let forget =
+            async |mut hold: Hold, reference: String| hold.forget(v1::ForgetRequest { reference }).await;
+        super::runtime()?.block_on(self.of.each(forget, told))
     }
 }
 
+type Hold = HoldClient<Channel>;
+
 impl Of {
-    fn answered<T>(&self, answered: Result<tonic::Response<T>, Status>) -> Result<T, Failed> {
-        let refused = |status| Refused::about(&status, &self.reference).into();
-        answered.map(tonic::Response::into_inner).map_err(refused)
+    /// Does this to each of them, once, and tells of it. One that fails does not keep the others from being done.
+    async fn each<T: Serialize>(
+        &self,
+        act: impl AsyncFn(Hold, String) -> Result<Response<T>, Status>,
+        text: impl Fn(&T) -> String,
+    ) -> Result<(), Failed> {
+        let hold = self.control.hold().await?;
+        let (mut done, mut refused) = (HashSet::new(), 0);
+        for reference in &self.references {
+            if !done.insert(reference) {
+                continue;
+            }
+            match act(hold.clone(), reference.to_string()).await {
+                Ok(answer) => self.show(answer.get_ref(), &text)?,
+                Err(status) => {
+                    let failed = Failed::from(Refused::about(&status, reference));
+                    if self.references.len() == 1 {
+                        return Err(failed);
+                    }
+                    refused += 1;
+                    self.complain(&failed)?;
+                }
+            }
+        }
+        match refused {
+            0 => Ok(()),
+            _ => Err(Failed::Partly(format!("{refused} of {} images were left as they are", done.len()))),
+        }
     }
 
-    fn show(&self, answer: &impl Serialize, text: impl FnOnce() -> String) -> Result<(), Failed> {
+    fn show<T: Serialize>(&self, answer: &T, text: impl Fn(&T) -> String) -> Result<(), Failed> {
         match self.json {
-            true => print(&serde_json::to_string(answer).context("write JSON")?),
-            false => print(&words::plain(&text())),
+            true => print(&words::json(answer)?),
+            false => print(&words::plain(&text(answer))),
+        }
+    }
+
+    fn complain(&self, failed: &Failed) -> Result<(), Failed> {
+        if let Some(text) = failed.as_text() {
+            super::complain(&text);
+        }
+        match failed.as_json().filter(|_| self.json) {
+            Some(error) => print(&error.to_string()),
+            None => Ok(()),
         }
     }
 }

@@ -99,6 +99,29 @@ async fn what_is_pinned_outlives_a_prune_until_it_is_unpinned() {
 }
 
 #[tokio::test]
+async fn of_several_images_one_that_fails_keeps_none_of_the_others() {
+    let bench = Bench::start().await;
+    bench.pull("latest").await;
+    bench.pull("1.0").await;
+    let all = ["tide", "tide:absent", "tide:1.0"];
+    let asked = |command| [&[command][..], &all, &["--json"]].concat();
+    let pinned = tidehold(&bench, &asked("pin")[..4]).await;
+    let pinned =
+        pinned.failed_with(1, &["nothing is known of docker.io/library/tide:absent", "1 of 3 images"]);
+    assert_eq!(pinned.stdout.lines().filter(|line| line.contains(" is pinned: ")).count(), 2, "{pinned:?}");
+    let unpinned = tidehold(&bench, &asked("unpin")).await.failed_with(1, &["is not pinned"]).objects();
+    assert_eq!((&unpinned[0]["reference"], unpinned.len()), (&TIDE.into(), 3), "{unpinned:?}");
+    let error = &unpinned[1]["error"];
+    assert_eq!(
+        (&error["code"], &error["reference"]),
+        (&"NOT_FOUND".into(), &"docker.io/library/tide:absent".into())
+    );
+    let forgotten = tidehold(&bench, &["forget", "tide", "tide:1.0", TIDE]).await.done();
+    assert_eq!(forgotten.stdout.lines().count(), 2, "each once: {forgotten:?}");
+    tidehold(&bench, &["forget"]).await.failed_with(2, &["<REF>"]);
+}
+
+#[tokio::test]
 async fn after_a_forget_the_registry_is_asked_anew() {
     let bench = Bench::start().await;
     bench.pull("latest").await;
