@@ -55,8 +55,8 @@ pub(super) async fn containerd(socket: &Path) -> Result<Containerd, String> {
         let pid = UnixStream::connect(socket)
             .await
             .ok()
-            .and_then(|stream| rustix::net::sockopt::socket_peercred(&stream).ok())
-            .map(|peer| peer.pid.as_raw_pid());
+            .and_then(|stream| stream.peer_cred().ok())
+            .and_then(|peer| peer.pid());
         let channel = containerd_client::connect(socket).await.map_err(|error| chain(&error))?;
         let version = VersionClient::new(channel.clone()).version(()).await.map_err(said)?.into_inner();
         let plugins = crate::cli::plugins::plugins(channel).await.map_err(said)?;

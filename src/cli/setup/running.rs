@@ -7,7 +7,6 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use containerd_client::services::v1::version_client::VersionClient;
-use rustix::net::sockopt::socket_peercred;
 use tidehold::node::containerd::{BUILTIN_STORE, CONFIG, File, Settings, Version};
 use tidehold::node::discover::not_taken;
 use tidehold::node::files::{absent, any_configuration, configuration, seen};
@@ -154,8 +153,8 @@ async fn look(socket: &Path) -> anyhow::Result<Running> {
     let proxies =
         proxies.map(|plugin| (plugin.id.clone(), plugin.exports.get("address").cloned().unwrap_or_default()));
     let proxies = proxies.collect();
-    let peer = UnixStream::connect(socket).ok().and_then(|stream| socket_peercred(&stream).ok());
-    let started = peer.and_then(|peer| doctor::started_of(peer.pid.as_raw_pid()));
+    let peer = tokio::net::UnixStream::connect(socket).await?.peer_cred()?;
+    let started = peer.pid().and_then(doctor::started_of);
     Ok(Running { version: Version::parse(&version.version), store, root, proxies, started })
 }
 
