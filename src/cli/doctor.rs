@@ -8,6 +8,7 @@ mod clients;
 mod containerds;
 mod daemon;
 mod disk;
+mod dockerd;
 mod examine;
 mod finding;
 mod holder;

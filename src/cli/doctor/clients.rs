@@ -19,6 +19,8 @@ pub(super) struct Facts {
     pub(super) folders: Vec<PathBuf>,
     /// dockerd's configuration, where dockerd is here; empty where it has none.
     pub(super) docker: Option<String>,
+    /// The mirrors that dockerd goes by, where it answers.
+    pub(super) dockerd: Option<Vec<String>>,
     /// podman's configuration, all files of it, where podman is here.
     pub(super) podman: Option<Vec<String>>,
     /// Users with a containerd of their own.
@@ -47,7 +49,7 @@ pub(super) fn judge(facts: &Facts, mirror: Mirror) -> Vec<Finding> {
         findings.push(nerdctl(facts, &file.display().to_string(), text));
     }
     if let Some(text) = &facts.docker {
-        findings.push(docker(text, mirror));
+        findings.push(docker(text, facts.dockerd.as_deref(), mirror));
     }
     if let Some(texts) = &facts.podman {
         findings.push(podman(texts, mirror));
@@ -97,7 +99,7 @@ fn nerdctl(facts: &Facts, file: &str, text: &str) -> Finding {
     )
 }
 
-fn docker(text: &str, mirror: Mirror) -> Finding {
+fn docker(text: &str, goes_by: Option<&[String]>, mirror: Mirror) -> Finding {
     let url = mirror.url();
     let read: Result<serde_json::Value, _> =
         if text.trim().is_empty() { Ok(serde_json::Value::Null) } else { serde_json::from_str(text) };
@@ -109,10 +111,28 @@ fn docker(text: &str, mirror: Mirror) -> Finding {
         );
     };
     let mirrors = read.get("registry-mirrors").and_then(serde_json::Value::as_array);
-    let ours =
-        |value: &serde_json::Value| value.as_str().is_some_and(|text| text.trim_end_matches('/') == url);
-    if mirrors.is_some_and(|mirrors| mirrors.iter().any(ours)) {
-        return ok("clients.docker", "dockerd pulls what is Docker Hub's through the mirror");
+    let ours = |text: &str| text.trim_end_matches('/') == url;
+    let written =
+        mirrors.is_some_and(|mirrors| mirrors.iter().any(|mirror| mirror.as_str().is_some_and(ours)));
+    let read = goes_by.map(|mirrors| mirrors.iter().any(|mirror| ours(mirror)));
+    match (written, read) {
+        (_, Some(true)) => {
+            return ok("clients.docker", "dockerd pulls what is Docker Hub's through the mirror");
+        }
+        (true, None) => {
+            return ok(
+                "clients.docker",
+                "dockerd's configuration names the mirror; whether it has read that it does not say",
+            );
+        }
+        (true, Some(false)) => {
+            return warn(
+                "clients.docker",
+                "dockerd pulls past Tidehold: its configuration names the mirror, and it has not read that yet",
+                "systemctl reload docker (which stops no container)",
+            );
+        }
+        (false, Some(false) | None) => {}
     }
     warn(
         "clients.docker",
@@ -225,6 +245,16 @@ mod tests {
             };
             judge(&facts, mirror()).iter().map(|finding| finding.level).collect::<Vec<_>>()
         };
+        let goes_by = |mirrors: &[&str]| {
+            let mirrors = mirrors.iter().map(|mirror| (*mirror).to_owned()).collect();
+            let text = "{\"registry-mirrors\": [\"http://127.0.0.1:789\"]}".to_owned();
+            let facts = Facts { docker: Some(text), dockerd: Some(mirrors), ..Facts::default() };
+            let found = judge(&facts, mirror()).remove(0);
+            (found.level, found.mend)
+        };
+        assert_eq!(goes_by(&["http://127.0.0.1:789/"]).0, Level::Ok);
+        assert_eq!(goes_by(&[]).0, Level::Warn);
+        assert!(goes_by(&["http://m.test/"]).1.contains("systemctl reload docker"));
         assert_eq!(judged("", ""), [Level::Warn, Level::Warn]);
         let docker = "{\"registry-mirrors\": [\"http://127.0.0.1:789/\"]}";
         assert_eq!(judged(docker, "location = \"127.0.0.1:789/docker.io\""), [Level::Ok, Level::Ok]);

@@ -14,7 +14,8 @@ use super::hosts::{Folder, Mirror};
 use super::look::Node;
 use super::reliance::{Hold, Leaving, left_behind, untaken};
 use super::{
-    Doctor, ask, clients, daemon, disk, holder, hosts, lines, listeners, outside, plugins, registries, units,
+    Doctor, ask, clients, daemon, disk, dockerd, holder, hosts, lines, listeners, outside, plugins,
+    registries, units,
 };
 use crate::cli::{DEFAULT_CONFIG, Failed};
 
@@ -108,7 +109,9 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Result<Repo
         none.for_each(|finding| finding.mend = lines::SETUP.to_owned());
     }
     report.add("hosts of registries", of_hosts);
-    report.add("other clients", clients::judge(&client_facts(&node, &folders, mirror), mirror));
+    let dockerd = dockerd::mirrors(&node.at(Path::new(dockerd::SOCKET))).await;
+    let of_clients = clients::Facts { dockerd, ..client_facts(&node, &folders, mirror) };
+    report.add("other clients", clients::judge(&of_clients, mirror));
     Ok(report)
 }
 
@@ -375,6 +378,7 @@ fn client_facts(node: &Node, folders: &[Folder], mirror: Mirror) -> clients::Fac
         nerdctl: node.text(file).map(|text| (PathBuf::from(file), text)),
         folders: naming.map(|folder| folder.path.clone()).collect(),
         docker: has_docker.then(|| node.text("/etc/docker/daemon.json").unwrap_or_default()),
+        dockerd: None,
         podman: has_podman.then(|| podman_texts(node)),
         rootless: rootless.filter_map(|user| user.parse().ok()).collect(),
     }
