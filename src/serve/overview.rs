@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 use tokio::sync::watch;
 
 use crate::evict::{Keeper, Limits};
-use crate::oci::{Digest, ImageName, NameError, Reference, Registry};
+use crate::oci::{Digest, ImageName, NameError, Reference, Registry, Repository};
 use crate::proto::v1;
 use crate::record::{Ending, Gauges, Record};
 use crate::resolve::{Failure, Resolver, shown};
@@ -181,7 +181,8 @@ impl Overview {
             }
         }
         if decisions.is_empty() && history.is_empty() {
-            return Err(AskError::Unknown(reference));
+            let blobs = self.hold().count_seen_in(&name.repository)?;
+            return Err(AskError::Unknown(unknown(&reference, &name.repository, blobs)));
         }
         let (fresh_for, stale_for) = match ages {
             Some(ages) => (ages.fresh_for.try_into().ok(), ages.stale_for.try_into().ok()),
@@ -306,12 +307,23 @@ pub enum AskError {
     /// A registry of which nothing is known.
     #[error("nothing was asked of {0} in the last six hours")]
     Unasked(Registry),
-    /// A reference of which nothing is known.
-    #[error("nothing is known of {0}: nobody has asked for it here")]
+    /// A reference of which nothing is known, and what is known beside it.
+    #[error("nothing is known of {0}")]
     Unknown(String),
     /// The index could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// What is said of a reference that nobody has asked for: what was taken over from a containerd has no name here.
+fn unknown(reference: &str, repository: &Repository, blobs: usize) -> String {
+    match blobs {
+        0 => format!("{reference}: nobody has asked for it here"),
+        _ => format!(
+            "{reference}: nobody has asked for it here; {blobs} blobs of {repository} were, under other names, or were taken \
+             over from a containerd, which knows by which names it has them: ctr -n NAMESPACE images ls"
+        ),
+    }
 }
 
 /// What is to be said first, in one sentence.

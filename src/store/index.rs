@@ -261,6 +261,14 @@ impl Index {
         .collect()
     }
 
+    /// How many digests were seen in a repository. Looks through all that were seen anywhere.
+    pub(super) fn count_seen_in(&self, repository: &str) -> Result<usize, StoreError> {
+        let end = key(["", repository]);
+        let ends = |key: Result<sled::IVec, _>| key.map(|key| usize::from(key.ends_with(&end)));
+        let counts = self.sources.tree.iter().keys().map(ends);
+        counts.sum::<Result<_, _>>().map_err(|source| wrapped(&self.path, source))
+    }
+
     pub(super) fn listed(&self, child: &Digest) -> Result<Option<ListedRecord>, StoreError> {
         self.find(&self.listed, child.as_str().as_bytes())
     }

@@ -70,6 +70,14 @@ impl Hold {
         self.inner.index.has_source(digest, &repository.to_string())
     }
 
+    /// How many blobs a repository is known to have, of which not all need be held. Looks through all sources.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn count_seen_in(&self, repository: &Repository) -> Result<usize, StoreError> {
+        self.inner.index.count_seen_in(&repository.to_string())
+    }
+
     /// Every repository that is known to have a blob, in the order of their names.
     ///
     /// # Errors
@@ -190,9 +198,13 @@ mod tests {
         let other = Repository::new("[::1]:5000".parse().unwrap(), "a").unwrap();
         let digest = Digest::of(b"layer");
         assert!(hold.sources(&digest).unwrap().is_empty());
+        let seen_in = |repository| hold.count_seen_in(repository).unwrap();
+        assert_eq!(seen_in(&nginx), 0);
         hold.note_source(&digest, &nginx).unwrap();
         hold.note_source(&digest, &other).unwrap();
         hold.note_source(&Digest::of(b"another"), &nginx).unwrap();
+        let longer = Repository::new("r.docker.io".parse().unwrap(), "library/nginx").unwrap();
+        assert_eq!([seen_in(&nginx), seen_in(&other), seen_in(&longer)], [2, 1, 0]);
         assert_eq!(hold.sources(&digest).unwrap(), [other, nginx]);
     }
 }

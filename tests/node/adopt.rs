@@ -85,6 +85,12 @@ impl Before {
         command.args(options).output().unwrap().into()
     }
 
+    /// Another command of the operator's.
+    fn ask(&self, words: &[&str]) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
+        command.args(words).arg("--config").arg(self.daemon.config()).output().unwrap().into()
+    }
+
     /// Takes over, and answers of how many blobs it is known now where they came from, and was not before.
     fn noted(&self) -> usize {
         let summary = self.adopt(&["--json"]).event("summary");
@@ -151,6 +157,11 @@ fn there(version: Version) {
         assert_eq!(node.relied_on(), node.stored());
     }
     node.try_adopt(&["--clear"]).failed_with(1, &["has its own content store still"]);
+    // Its names are containerd's alone, and what is held is told of nevertheless.
+    node.ask(&["ls"]).done().said(&["containerd \"node\" relies on ", "without a tag that is known here"]);
+    let held =
+        ["nothing is known of", "blobs of docker.io/library/tide were", "taken over from a containerd"];
+    node.ask(&["explain", LATEST]).failed_with(1, &held);
     node.shares(&node.relied_on());
     node.swap();
     assert_eq!([node.containerd.content(&own), node.containerd.content("other")], before);
