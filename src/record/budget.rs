@@ -6,11 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime};
 
-use super::spending::Spending;
+use super::spending::{SPENT_WITHIN, Spending};
 use crate::proto::v1;
-
-/// Over how long spending is added up: Docker Hub's window.
-pub const SPENT_WITHIN: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// How many registries' limits are remembered, how many of each, and how many readings of one.
 const MOST_REGISTRIES: usize = 256;

@@ -21,10 +21,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 pub use answers::{Ending, Front, Kind};
-pub use budget::{Left, SPENT_WITHIN};
+pub use budget::Left;
 pub use decisions::{Decided, Told};
 pub use metrics::{Gauges, Latency};
 pub use requests::{Following, Which};
+pub use spending::SPENT_WITHIN;
 
 use crate::oci::{Digest, Repository};
 use crate::proto::v1;

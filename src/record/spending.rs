@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::budget::SPENT_WITHIN;
 use super::journal::{SpentOn, SpentSpan};
+
+/// Over how long spending is added up: Docker Hub's window.
+pub const SPENT_WITHIN: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// How long a span is, and how many repositories it tells apart; what is more goes under one name.
 const SPAN: Duration = Duration::from_secs(300);
