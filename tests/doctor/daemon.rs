@@ -184,7 +184,7 @@ fn unreachable(_: Version) {
     let daemon = Daemon::start(&rules);
     let found = examine(&Root::new(), &daemon.config(), &[]);
     found.has("bad", "upstream.unreachable", &["cannot be reached"]);
-    found.has("bad", "mirror.refused", &["tidehold explain"]);
+    found.has("bad", "mirror.refused", &["tidehold log"]);
 }
 
 fn logins(_: Version) {

@@ -107,7 +107,7 @@ pub(super) fn head(reference: &str, head: &Head) -> Finding {
         Head::Answered { status, problem, .. } => bad(
             "mirror.refused",
             format!("a request for {reference} is answered {status}: {problem}"),
-            format!("tidehold explain {reference}; tidehold budget"),
+            "see what went to it, and what is left of its limit: tidehold log; tidehold budget",
         ),
         Head::Failed(why) => bad(
             "mirror.silent",
@@ -126,7 +126,7 @@ pub(super) fn own_login(registry: &str, reference: &str, asked: &Result<(), Stat
         Err(status) if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) => bad(
             "logins.refused",
             format!("{registry} refuses the hold's own login: {}", words::plain(status.message())),
-            format!("tidehold explain {reference}, and make its credentials anew"),
+            format!("make its credentials anew; what it answered: tidehold log --registry {registry}"),
         ),
         Err(status) => warn(
             "logins.untried",
