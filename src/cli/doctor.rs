@@ -28,10 +28,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::setup::JOURNAL;
-use super::{Failed, print};
+use super::{DEFAULT_JOURNAL, Failed, print};
 use finding::Level;
-pub(super) use look::started_of;
 
 #[derive(Args)]
 pub(crate) struct Doctor {
@@ -55,7 +53,7 @@ pub(crate) struct Doctor {
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
     /// Where setup keeps what it has changed
-    #[arg(long, value_name = "DIR", default_value = JOURNAL)]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_JOURNAL)]
     journal: PathBuf,
     /// An image to ask for, several may be named: by a HEAD each, which no registry counts, and nothing is fetched
     #[arg(long, value_name = "REF", default_value = "docker.io/library/busybox:latest")]

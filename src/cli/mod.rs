@@ -15,6 +15,7 @@ mod log;
 mod ls;
 mod paint;
 mod plugins;
+mod process;
 mod prune;
 mod relied;
 mod requests;
@@ -38,6 +39,9 @@ use failed::{Failed, misused};
 
 /// Where the configuration is read from where no file is named, if it is there.
 const DEFAULT_CONFIG: &str = "/etc/tidehold/config.toml";
+
+/// Where setup keeps what it has changed; beside the hold, so that it outlives that.
+const DEFAULT_JOURNAL: &str = "/var/lib/tidehold-setup";
 
 /// A node's one image cache, plugged into containerd as its content store and as its resolver.
 #[derive(Parser)]

@@ -294,3 +294,15 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     crate::cli::words::plain(&told)
 }
+
+/// An address to connect to, where one is listened at that stands for all.
+pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
+    let mut address = listen;
+    if listen.ip().is_unspecified() {
+        match listen {
+            SocketAddr::V4(_) => address.set_ip(std::net::Ipv4Addr::LOCALHOST.into()),
+            SocketAddr::V6(_) => address.set_ip(std::net::Ipv6Addr::LOCALHOST.into()),
+        }
+    }
+    address
+}

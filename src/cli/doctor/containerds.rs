@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 use tidehold::node::containerd::{CONFIG, File, SOCKET, Settings, Version};
 use tidehold::node::files;
 
+use super::ask;
 use super::finding::{Finding, bad, warn};
 use super::lines::{Names, Place};
-use super::look::{Node, Running};
-use super::{ask, look};
+use super::look::Node;
+use crate::cli::process::{self, Running};
 
 /// Where distributions put a containerd: its socket, its configuration, and what restarts it.
 const KNOWN: &[(&str, &str, &str)] = &[
@@ -104,7 +105,7 @@ fn node_has_other(node: &Node, socket: &str) -> bool {
 pub(super) async fn look_at(node: &Node, socket: PathBuf, config: Option<PathBuf>) -> Containerd {
     let answer = ask::containerd(&node.at(&socket)).await;
     let pid = answer.as_ref().ok().and_then(|answer| answer.pid);
-    let running = pid.and_then(look::process).unwrap_or_default();
+    let running = pid.and_then(process::containerd).unwrap_or_default();
     let known = || {
         let such = || KNOWN.iter().filter(|(known, ..)| Path::new(known) == socket);
         such().find(|(_, config, _)| node.has(config)).or_else(|| such().next())

@@ -6,18 +6,11 @@ use std::path::{Path, PathBuf};
 use tidehold::config::{Config, Fault, LoadError};
 use tidehold::proto::v1::{MissingListener, StatusResponse};
 
-use super::finding::{Finding, bad, ok, warn};
+use super::finding::{Finding, RESTART, START, bad, ok, warn};
 use super::holder::Holder;
 use super::hosts::Mirror;
 use super::listeners;
 use crate::cli::words;
-
-/// How one starts the daemon.
-pub(super) const START: &str =
-    "systemctl enable --now tidehold.socket tidehold.service    # no such units: tidehold setup";
-
-/// What may help where it does not answer.
-pub(super) const RESTART: &str = "systemctl restart tidehold, and look at: journalctl -u tidehold -n 50";
 
 /// What was seen of the file of a socket.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,5 @@
 //! The whole examination: gathers facts part by part, and has each part judged.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
@@ -140,12 +139,12 @@ async fn daemon_facts(node: &Node, file: Option<PathBuf>, config: Config) -> dae
             _ => None,
         }
     };
-    let page = ask::ready(reachable(config.web.listen));
+    let page = ask::ready(ask::reachable(config.web.listen));
     let listen = config.mirror.listen;
     let mirror = async {
         match listen.port() {
             0 => None,
-            _ => Some(ask::mirror(reachable(listen)).await),
+            _ => Some(ask::mirror(ask::reachable(listen)).await),
         }
     };
     let (status, page, mirror) = tokio::join!(status, page, mirror);
@@ -155,7 +154,7 @@ async fn daemon_facts(node: &Node, file: Option<PathBuf>, config: Config) -> dae
         None => {
             let told = status.as_ref().and_then(|status| status.as_ref().ok());
             let listen = told.and_then(|status| status.mirror.parse().ok()).unwrap_or(listen);
-            (listen, ask::mirror(reachable(listen)).await)
+            (listen, ask::mirror(ask::reachable(listen)).await)
         }
     };
     let at = Mirror(listen);
@@ -182,18 +181,6 @@ async fn daemon_facts(node: &Node, file: Option<PathBuf>, config: Config) -> dae
         facts.web_holder = holder::holder(facts.config.web.listen);
     }
     facts
-}
-
-/// An address to connect to, where one is listened at that stands for all.
-pub(super) fn reachable(listen: SocketAddr) -> SocketAddr {
-    let mut address = listen;
-    if listen.ip().is_unspecified() {
-        match listen {
-            SocketAddr::V4(_) => address.set_ip(std::net::Ipv4Addr::LOCALHOST.into()),
-            SocketAddr::V6(_) => address.set_ip(std::net::Ipv6Addr::LOCALHOST.into()),
-        }
-    }
-    address
 }
 
 fn disk_facts(node: &Node, config: &Config, expected: bool) -> disk::Facts {

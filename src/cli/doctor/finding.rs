@@ -8,6 +8,13 @@ use serde_json::json;
 use crate::cli::paint::{Painted, bad as red, faint, good, odd, strong};
 use crate::cli::words;
 
+/// How one starts the daemon, the mend of more than one finding.
+pub(super) const START: &str =
+    "systemctl enable --now tidehold.socket tidehold.service    # no such units: tidehold setup";
+
+/// What may help where it does not answer.
+pub(super) const RESTART: &str = "systemctl restart tidehold, and look at: journalctl -u tidehold -n 50";
+
 /// How much it matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -7,7 +7,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use super::daemon::RESTART;
+use super::finding::RESTART;
 use crate::cli::words::plain;
 
 /// TCP_LISTEN, as proc_pid_net(5) has states.

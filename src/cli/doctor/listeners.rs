@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use tidehold::proto::v1::MissingListener;
 
-use super::daemon::{Answerer, Facts, RESTART, START};
-use super::finding::{Finding, bad, ok, warn};
+use super::daemon::{Answerer, Facts};
+use super::finding::{Finding, RESTART, START, bad, ok, warn};
 use super::holder::Holder;
 use crate::cli::words::plain;
 

@@ -9,7 +9,6 @@ use tidehold::oci::{ImageName, Reference};
 use url::Url;
 
 use super::daemon::{self, Answerer};
-use super::examine::reachable;
 use super::finding::Finding;
 use super::look::Node;
 use super::{ask, disk, logins, upstream};
@@ -57,7 +56,7 @@ async fn one_image(node: &Node, facts: &daemon::Facts, image: &ImageName) -> Vec
         Reference::Tag(tag) => tag.to_string(),
         Reference::Digest(digest) => digest.to_string(),
     };
-    let head = ask::head(reachable(facts.at.0), registry, image.repository.name(), &reference).await;
+    let head = ask::head(ask::reachable(facts.at.0), registry, image.repository.name(), &reference).await;
     let mut findings = vec![upstream::head(&image.to_string(), &head)];
     let has_login =
         facts.config.registries.listed.get(registry).is_some_and(|listed| listed.credentials.is_some());

@@ -9,6 +9,7 @@ use tidehold::node::containerd::{BUILTIN_STORE, ROOT, SOCKET};
 use tidehold::node::discover::{blobs, lacking, not_taken};
 use tidehold::node::journal::{Journal, Swap};
 
+use super::super::DEFAULT_JOURNAL;
 use super::super::plugins::{BUILTIN, root, stores};
 use super::ask;
 use super::containerds::Containerd;
@@ -83,7 +84,7 @@ impl Leaving {
     /// By its record; none where there is none, or nobody may read it.
     pub(super) fn find(node: &Node, folder: &Path) -> Option<Self> {
         let journal = Journal::open(&node.root, folder).ok().filter(Journal::is_restored)?;
-        let usual = folder == Path::new(super::JOURNAL);
+        let usual = folder == Path::new(DEFAULT_JOURNAL);
         let option = if usual { String::new() } else { format!(" --journal {}", folder.display()) };
         Some(Self { swaps: journal.swaps().cloned().collect(), journal: option })
     }

@@ -26,13 +26,10 @@ use tidehold::node::discover::blobs;
 use tidehold::node::files::seen;
 use tidehold::node::journal::{Change, Journal, Swap};
 
-use super::Failed;
+use super::{DEFAULT_JOURNAL, Failed};
 use plan::Plan;
 use running::State;
 use units::Units;
-
-/// Where what was changed is kept; beside the hold, so that it outlives that.
-pub(super) const JOURNAL: &str = "/var/lib/tidehold-setup";
 
 #[derive(Args)]
 pub(crate) struct Setup {
@@ -94,7 +91,7 @@ pub(crate) struct Setup {
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
     /// Where what was changed is kept
-    #[arg(long, value_name = "DIR", default_value = JOURNAL)]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_JOURNAL)]
     journal: PathBuf,
     /// Leave systemd alone
     #[arg(long)]

@@ -14,7 +14,7 @@ use tidehold::node::journal::Swap;
 use tidehold::node::unit::{self, Flags};
 
 use super::super::plugins::{self, BUILTIN};
-use super::super::{Failed, doctor, relied};
+use super::super::{Failed, process, relied};
 use super::Setup;
 
 /// How long containerd may take to answer.
@@ -154,7 +154,7 @@ async fn look(socket: &Path) -> anyhow::Result<Running> {
         proxies.map(|plugin| (plugin.id.clone(), plugin.exports.get("address").cloned().unwrap_or_default()));
     let proxies = proxies.collect();
     let peer = tokio::net::UnixStream::connect(socket).await?.peer_cred()?;
-    let started = peer.pid().and_then(doctor::started_of);
+    let started = peer.pid().and_then(process::containerd).and_then(|process| process.started);
     Ok(Running { version: Version::parse(&version.version), store, root, proxies, started })
 }
 
