@@ -70,7 +70,7 @@ fn as_text(status: &v1::StatusResponse) -> String {
     line("answered", told(&status.answered));
     line("upstream", sent(status));
     line("last day", saved(status));
-    line("downloaded", format!("{} from registries", words::size(status.bytes_downloaded)));
+    line("downloaded", format!("{} from registries since the start", words::size(status.bytes_downloaded)));
     line("given", given(status));
     for registry in &status.registries {
         line("registry", format!("{}: {}", registry.registry, budget::in_short(registry)));
@@ -92,7 +92,7 @@ fn told(answered: &[v1::Answered]) -> String {
     let told =
         standings.into_iter().map(|standing| (standing, sum(standing))).filter(|(_, times)| *times > 0);
     let told: Vec<_> = told.map(|(standing, times)| format!("{times} {}", painted(standing))).collect();
-    if told.is_empty() { faint("nothing yet").to_string() } else { told.join(", ") }
+    if told.is_empty() { faint("nothing since the start").to_string() } else { told.join(", ") }
 }
 
 /// A standing in the colour of what it means.
@@ -109,11 +109,11 @@ pub(super) fn painted(standing: &str) -> Painted {
 fn given(status: &v1::StatusResponse) -> String {
     let v1::StatusResponse { bytes_from_hold, bytes_from_upstream, .. } = status;
     if bytes_from_hold + bytes_from_upstream == 0 {
-        return faint("nothing yet").to_string();
+        return faint("nothing since the start").to_string();
     }
     let [all, hold, upstream] =
         [bytes_from_hold + bytes_from_upstream, *bytes_from_hold, *bytes_from_upstream].map(words::size);
-    format!("{all} of blobs: {hold} out of the hold, {upstream} downloaded for it")
+    format!("{all} of blobs since the start: {hold} out of the hold, {upstream} downloaded for it")
 }
 
 fn sent(status: &v1::StatusResponse) -> String {

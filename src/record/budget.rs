@@ -14,12 +14,14 @@ const MOST_REGISTRIES: usize = 256;
 const MOST_LIMITS: usize = 16;
 const MOST_READINGS: usize = 64;
 
+/// How far apart readings are that are remembered, but for the last one.
+const APART: Duration = Duration::from_secs(60);
+
 /// How many repositories are named that something was spent on.
 const MOST_SPENDERS: usize = 50;
 
-/// A pace is told of readings that are no older than this, and over this time at least: images come in bursts.
+/// The pace is what was spent in this time: images come in bursts.
 const PACE_WITHIN: Duration = Duration::from_secs(60 * 60);
-const PACE_OVER: Duration = Duration::from_secs(15 * 60);
 
 /// What a registry said was left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +100,7 @@ impl Readings {
         // Requests that ran side by side come to their end in any order.
         if self.remaining.back().is_none_or(|(at, _)| *at <= left.at) {
             self.remaining.push_back((left.at, left.remaining));
+            self.thin_out();
         }
         let more = self.remaining.len().saturating_sub(MOST_READINGS);
         self.remaining.drain(..more);
@@ -107,6 +110,16 @@ impl Readings {
             self.last = left;
         } else if left.at >= self.last.at {
             self.last = left;
+        }
+    }
+
+    /// Drops the last but one where the one before it is hardly older: one a minute is enough, and then they reach back
+    /// for an hour.
+    fn thin_out(&mut self) {
+        if let [.., (before, _), (last_but_one, _), _] = self.remaining.make_contiguous()
+            && last_but_one.duration_since(*before).is_ok_and(|apart| apart < APART)
+        {
+            self.remaining.remove(self.remaining.len() - 2);
         }
     }
 
@@ -126,19 +139,18 @@ impl Readings {
     }
 }
 
-/// When nothing is left, by the pace of these readings; `None` where it lasts for the window, or nobody can tell.
+/// When nothing is left, by the pace of the last hour; `None` where it lasts for the window, or nobody can tell.
 fn runs_out_at(
     readings: &VecDeque<(SystemTime, i64)>,
     window: Option<Duration>,
     now: SystemTime,
 ) -> Option<SystemTime> {
     let young = |at: &SystemTime| now.duration_since(*at).is_ok_and(|age| age <= PACE_WITHIN);
-    let (first_at, first) = readings.iter().find(|(at, _)| young(at))?;
+    let (_, first) = readings.iter().find(|(at, _)| young(at))?;
     let (_, last) = readings.back()?;
     let spent = u32::try_from(first - last).ok().filter(|spent| *spent > 0)?;
     let left = u32::try_from(*last).ok()?;
-    let over = now.duration_since(*first_at).ok()?.max(PACE_OVER);
-    let lasts = over.checked_mul(left)?.checked_div(spent)?;
+    let lasts = PACE_WITHIN.checked_mul(left)?.checked_div(spent)?;
     let window = window.unwrap_or(SPENT_WITHIN);
     (left > 0 && lasts < window).then(|| now.checked_add(lasts)).flatten()
 }
@@ -215,18 +227,27 @@ mod tests {
 
     #[test]
     fn the_forecast_goes_by_the_pace_of_the_last_hour() {
-        // 10 in 20 minutes: the 80 that are left last for another 160.
-        let readings = [(0, 90), (5, 85), (10, 80)];
-        let told = limit(&readings, 20);
-        assert_eq!((told.remaining, told.limit, time(told.runs_out_at)), (80, Some(100), Some(180)));
-        assert_eq!(time(limit(&readings, 40).runs_out_at), Some(360), "it has gone slower since");
+        // 40 in the last hour: the 60 that are left last for an hour and a half.
+        let told = limit(&[(0, 100), (5, 80), (10, 60)], 20);
+        assert_eq!((told.remaining, told.limit, time(told.runs_out_at)), (60, Some(100), Some(110)));
+        assert_eq!(time(limit(&[(0, 100), (30, 80), (40, 60)], 70).runs_out_at), Some(250), "20 of them");
     }
 
     #[test]
-    fn one_image_is_no_pace() {
+    fn a_few_images_are_no_pace() {
         assert_eq!(limit(&[(0, 100), (0, 98)], 1).runs_out_at, None);
-        // A burst is, as if it took a quarter of an hour.
-        assert_eq!(time(limit(&[(0, 100), (1, 50)], 1).runs_out_at), Some(16));
+        assert_eq!(limit(&[(0, 100), (1, 90)], 5).runs_out_at, None);
+        assert_eq!(time(limit(&[(0, 100), (1, 50)], 1).runs_out_at), Some(61), "a burst is");
+        // So many that only some of them can be remembered.
+        let mut limits = Limits::default();
+        for (second, remaining) in (1000..3400).zip((0..8000).rev()) {
+            let at = UNIX_EPOCH + Duration::from_secs(second);
+            limits.read("docker.io", Left { at, ..left(0, remaining) });
+        }
+        let now = UNIX_EPOCH + Duration::from_secs(3400);
+        // 2400 in the last hour: the 5600 that are left last for 140 minutes.
+        let runs_out_at: SystemTime = limits.of("docker.io", now)[0].runs_out_at.unwrap().try_into().unwrap();
+        assert_eq!(runs_out_at.duration_since(now).unwrap().as_secs() / 60, 140);
     }
 
     #[test]

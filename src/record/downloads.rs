@@ -1,8 +1,9 @@
 //! What was downloaded: how each blob that is held came here and what that took, and whose first client is still to come.
 //!
-//! A blob is often here before anybody reads it: fetched ahead of its client, or for a containerd that asks only then. Its
-//! first reader is given what was downloaded for just that. So the bytes are *owed*, and whoever reads them first has them
-//! from upstream: what clients are given out of the hold is what did not have to be downloaded for them.
+//! The bytes of a download are *owed* to whoever reads them first, and that client has them from upstream: what clients
+//! are given out of the hold is what did not have to be downloaded for them. A blob is often here before anybody reads it,
+//! fetched ahead of its client or for a containerd that asks only then: such a one is *wanted*, and what is owed outlasts its
+//! download. What was fetched for nobody in particular is the hold's own from its end on.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,9 +20,18 @@ const MOST_OWED: NonZeroUsize = NonZeroUsize::new(1024).unwrap();
 
 pub(super) struct Downloads {
     arrived: Mutex<LruCache<String, ArrivedLine>>,
-    owed: Mutex<LruCache<Digest, u64>>,
+    owed: Mutex<LruCache<Digest, Owed>>,
     /// Whether anything may be owed: most reads find that nothing is.
     any_owed: AtomicBool,
+}
+
+/// What is owed of a blob.
+#[derive(Debug, Default)]
+struct Owed {
+    /// What of it nobody has read. Of a length that is not known, all there can be.
+    left: u64,
+    /// Whether somebody reads it later.
+    wanted: bool,
 }
 
 impl Default for Downloads {
@@ -42,11 +52,35 @@ impl Downloads {
         self.arrived.lock().unwrap_or_else(PoisonError::into_inner).peek(digest.as_str()).cloned()
     }
 
-    /// So many bytes of a blob are downloaded for somebody who has not read any of them.
-    pub(super) fn owe(&self, digest: &Digest, bytes: u64) {
+    /// Somebody reads a blob later that is about to be downloaded, or is already.
+    pub(super) fn want(&self, digest: &Digest) {
         let mut owed = self.owed();
-        owed.put(digest.clone(), bytes);
+        owed.get_or_insert_mut(digest.clone(), Owed::default).wanted = true;
         self.any_owed.store(true, Ordering::Relaxed);
+    }
+
+    /// It was no download that was wanted: the blob is here, or cannot be had.
+    pub(super) fn want_no_more(&self, digest: &Digest) {
+        let mut owed = self.owed();
+        if owed.peek(digest).is_some_and(|owed| owed.left == 0) {
+            self.settle(&mut owed, digest);
+        }
+    }
+
+    /// A download begins, of so many bytes where that is known.
+    pub(super) fn begin(&self, digest: &Digest, bytes: Option<u64>) {
+        let mut owed = self.owed();
+        owed.get_or_insert_mut(digest.clone(), Owed::default).left = bytes.unwrap_or(u64::MAX);
+        self.any_owed.store(true, Ordering::Relaxed);
+    }
+
+    /// It has ended, with all of the blob's bytes or with nothing.
+    pub(super) fn end(&self, digest: &Digest, bytes: Option<u64>) {
+        let mut owed = self.owed();
+        match (owed.peek_mut(digest), bytes) {
+            (Some(owed), Some(bytes)) if owed.wanted => owed.left = owed.left.min(bytes),
+            _ => self.settle(&mut owed, digest),
+        }
     }
 
     /// Somebody reads so many bytes of a blob: how many of them were owed.
@@ -55,17 +89,21 @@ impl Downloads {
             return 0;
         }
         let mut owed = self.owed();
-        let Some(left) = owed.peek_mut(digest) else { return 0 };
+        let Some(Owed { left, .. }) = owed.peek_mut(digest) else { return 0 };
         let paid = bytes.min(*left);
         *left -= paid;
-        if *left == 0 {
-            owed.pop(digest);
-            self.any_owed.store(!owed.is_empty(), Ordering::Relaxed);
+        if paid > 0 && *left == 0 {
+            self.settle(&mut owed, digest);
         }
         paid
     }
 
-    fn owed(&self) -> MutexGuard<'_, LruCache<Digest, u64>> {
+    fn settle(&self, owed: &mut LruCache<Digest, Owed>, digest: &Digest) {
+        owed.pop(digest);
+        self.any_owed.store(!owed.is_empty(), Ordering::Relaxed);
+    }
+
+    fn owed(&self) -> MutexGuard<'_, LruCache<Digest, Owed>> {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -77,13 +115,35 @@ mod tests {
     #[test]
     fn what_was_downloaded_for_somebody_is_given_once_and_the_rest_comes_out_of_the_hold() {
         let (downloads, blob) = (Downloads::default(), Digest::of(b"blob"));
+        let wanted = |bytes| {
+            downloads.want(&blob);
+            downloads.begin(&blob, bytes);
+            downloads.end(&blob, Some(10));
+        };
         assert_eq!(downloads.pay(&blob, 4), 0);
-        downloads.owe(&blob, 10);
+        wanted(Some(10));
         assert_eq!(downloads.pay(&Digest::of(b"another"), 4), 0);
         assert_eq!([4, 4, 4, 4].map(|bytes| downloads.pay(&blob, bytes)), [4, 4, 2, 0]);
-        // It was fetched again, and two wanted it at once.
-        downloads.owe(&blob, 10);
-        downloads.owe(&blob, 10);
-        assert_eq!(downloads.pay(&blob, 30), 10);
+        wanted(None);
+        assert_eq!(downloads.pay(&blob, 30), 10, "its length was known in the end");
+        // It is here already.
+        downloads.want(&blob);
+        downloads.want_no_more(&blob);
+        assert_eq!(downloads.pay(&blob, 30), 0);
+    }
+
+    #[test]
+    fn of_several_who_read_a_download_the_first_one_pays_and_nobody_after_its_end() {
+        let (downloads, blob) = (Downloads::default(), Digest::of(b"blob"));
+        downloads.begin(&blob, Some(10));
+        assert_eq!([10, 10, 3].map(|bytes| downloads.pay(&blob, bytes)), [10, 0, 0]);
+        downloads.begin(&blob, Some(10));
+        assert_eq!(downloads.pay(&blob, 3), 3);
+        downloads.end(&blob, Some(10));
+        assert_eq!(downloads.pay(&blob, 10), 0, "the hold had it for nobody");
+        downloads.want(&blob);
+        downloads.begin(&blob, Some(10));
+        downloads.end(&blob, None);
+        assert_eq!(downloads.pay(&blob, 10), 0, "nothing came of it");
     }
 }

@@ -4,7 +4,7 @@
 //! a crash the last of it may be missing or torn, and what is torn is cut off. Losing all of it costs nothing but the
 //! memory of what was.
 //!
-//! Sums are asked for every few seconds, by the thread that writes, and written as what has come since. A file that
+//! Sums are asked for every second, by the thread that writes, and written as what has come since. A file that
 //! follows another one begins with all of them, so that they outlast the lines of which they are the sums.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -34,8 +34,11 @@ const MOST_WAITING: usize = 4096;
 /// How long a line may wait before it is handed to the system.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 
-/// How often what has come to the sums is written.
-const SUMS_AFTER: Duration = Duration::from_secs(10);
+/// How often what has come to the sums is written: as soon as the requests that it came from.
+const SUMS_AFTER: Duration = FLUSH_AFTER;
+
+/// How long after something could not be written that is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// One thing that happened.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -177,7 +180,7 @@ impl Opened {
     pub(super) fn start(self, sums: impl Sums) -> io::Result<Journal> {
         let Self { file, length, now, before } = self;
         let (sender, receiver) = sync_channel(MOST_WAITING);
-        let writer = Writer { file: BufWriter::new(file), length, now, before, sums };
+        let writer = Writer { file: BufWriter::new(file), length, flushed: length, now, before, sums };
         let thread =
             std::thread::Builder::new().name("record".to_owned()).spawn(move || writer.run(&receiver))?;
         Ok(Journal { writing: Mutex::new(Some(Writing { lines: sender, thread })) })
@@ -222,6 +225,8 @@ struct Writer<S> {
     file: BufWriter<File>,
     /// How much was written to it, without the sums that it begins with.
     length: u64,
+    /// How much of it the system has, up to the end of a line.
+    flushed: u64,
     now: PathBuf,
     before: PathBuf,
     sums: S,
@@ -229,18 +234,20 @@ struct Writer<S> {
 
 impl<S: Sums> Writer<S> {
     fn run(mut self, lines: &Receiver<Line>) {
-        if let Err(error) = self.write_all(lines) {
+        while let Err(error) = self.write_all(lines) {
             let path = self.now.display();
-            tracing::warn!(%path, %error, "what happens from now on is not kept across restarts");
+            tracing::warn!(%path, %error, "what happens is not kept across restarts until it can be written again");
+            self.recover(lines);
         }
     }
 
+    /// Until nobody has anything to write any more.
     fn write_all(&mut self, lines: &Receiver<Line>) -> io::Result<()> {
         let mut summed_at = clock::instant();
         loop {
             let ended = match lines.recv_timeout(FLUSH_AFTER) {
                 Ok(line) => self.write(&line).map(|()| false)?,
-                Err(RecvTimeoutError::Timeout) => self.file.flush().map(|()| false)?,
+                Err(RecvTimeoutError::Timeout) => self.flush().map(|()| false)?,
                 Err(RecvTimeoutError::Disconnected) => true,
             };
             if ended || summed_at.elapsed() >= SUMS_AFTER {
@@ -248,9 +255,34 @@ impl<S: Sums> Writer<S> {
                 summed_at = clock::instant();
             }
             if ended {
-                return self.file.flush();
+                return self.flush();
             }
         }
+    }
+
+    /// Waits until it can be written again, as once there is room on the disk. What comes meanwhile is lost but for the
+    /// sums.
+    fn recover(&mut self, lines: &Receiver<Line>) {
+        let mut tried_at = clock::instant();
+        loop {
+            let ended = matches!(lines.recv_timeout(FLUSH_AFTER), Err(RecvTimeoutError::Disconnected));
+            if ended || tried_at.elapsed() >= AGAIN_AFTER {
+                tried_at = clock::instant();
+                match self.write_again() {
+                    Ok(()) => return tracing::info!("what happens is kept across restarts again"),
+                    Err(_) if ended => return,
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+
+    fn write_again(&mut self) -> io::Result<()> {
+        let file = opened(&self.now)?;
+        // What the old one still has to write is lost: half of it may be there.
+        let _ = std::mem::replace(&mut self.file, BufWriter::new(file)).into_parts();
+        self.file.get_ref().set_len(self.flushed)?;
+        self.write_sums()
     }
 
     /// Writes what has come to the sums.
@@ -271,13 +303,24 @@ impl<S: Sums> Writer<S> {
 
     /// Goes on in another file.
     fn write_on(&mut self) -> io::Result<()> {
-        self.file.flush()?;
+        self.flush()?;
         fs::rename(&self.now, &self.before)?;
+        (self.length, self.flushed) = (0, 0);
         self.file = BufWriter::new(opened(&self.now)?);
-        self.length = 0;
+        self.write_sums()
+    }
+
+    /// Writes all of the sums.
+    fn write_sums(&mut self) -> io::Result<()> {
         let all = Line::sums(self.sums.sums(true));
         self.file.write_all(&all.encode_length_delimited_to_vec())?;
-        self.file.flush()
+        self.flush()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()?;
+        self.flushed = self.file.get_ref().metadata()?.len();
+        Ok(())
     }
 }
 
@@ -302,4 +345,43 @@ fn read(path: &Path) -> io::Result<(Vec<Line>, u64)> {
         rest = ahead;
     }
     Ok((lines, (bytes.len() - rest.len()) as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Sums for Nothing {
+        fn sums(&self, all: bool) -> SumsLine {
+            SumsLine { all, ..SumsLine::default() }
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_written_leaves_nothing_torn_and_the_sums_are_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (now, before) = (folder.path().join("journal"), folder.path().join("journal.before"));
+        let whole =
+            Line::sent(&v1::UpstreamRequest { registry: "docker.io".to_owned(), ..Default::default() });
+        let bytes = whole.encode_length_delimited_to_vec();
+        fs::write(&now, [&bytes[..], b"torn"].concat()).unwrap();
+        let full = BufWriter::new(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let flushed = bytes.len() as u64;
+        let writer = Writer {
+            file: full,
+            length: 0,
+            flushed,
+            now: now.clone(),
+            before: before.clone(),
+            sums: Nothing,
+        };
+        let (sender, lines) = sync_channel(1);
+        sender.send(whole.clone()).unwrap();
+        drop(sender);
+        writer.run(&lines);
+        let all = Line::sums(SumsLine { all: true, ..SumsLine::default() });
+        assert_eq!(read(&now).unwrap().0, [whole, all]);
+    }
 }

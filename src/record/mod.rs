@@ -180,9 +180,24 @@ impl Record {
         Some(Arrival { repository, at: at?.try_into().ok()?, bytes, counted })
     }
 
-    /// A blob of so many bytes is downloaded for somebody who will read it afterwards.
-    pub fn owes(&self, digest: &Digest, bytes: u64) {
-        self.inner.downloads.owe(digest, bytes);
+    /// Somebody reads a blob later that is about to be downloaded, or is already.
+    pub fn wants(&self, digest: &Digest) {
+        self.inner.downloads.want(digest);
+    }
+
+    /// It was no download that was wanted.
+    pub fn wants_no_more(&self, digest: &Digest) {
+        self.inner.downloads.want_no_more(digest);
+    }
+
+    /// The download of a blob begins, of so many bytes where that is known.
+    pub fn begins(&self, digest: &Digest, bytes: Option<u64>) {
+        self.inner.downloads.begin(digest, bytes);
+    }
+
+    /// It has ended: with all of the blob's bytes, or with nothing.
+    pub fn ends(&self, digest: &Digest, bytes: Option<u64>) {
+        self.inner.downloads.end(digest, bytes);
     }
 
     /// A containerd called, by the name of its listener.
@@ -218,11 +233,9 @@ impl Record {
         self.inner.metrics.took(what, time);
     }
 
-    /// So many bytes of a blob are about to be sent to a client of the mirror that asked for them then: all of them as
-    /// they come in, or out of what is held.
-    pub fn sending(&self, digest: &Digest, bytes: u64, coming: bool, asked_at: Instant) -> Sending {
-        let owed = self.inner.downloads.pay(digest, bytes);
-        let from_upstream = if coming { bytes } else { owed };
+    /// So many bytes of a blob are about to be sent to a client of the mirror that asked for them then.
+    pub fn sending(&self, digest: &Digest, bytes: u64, asked_at: Instant) -> Sending {
+        let from_upstream = self.inner.downloads.pay(digest, bytes);
         Sending { record: self.clone(), from_upstream, asked_at, first: true }
     }
 

@@ -101,16 +101,19 @@ impl Places {
         since
     }
 
-    /// All of it, the least as one; it then counts as written.
+    /// All of it, the least of each registry as one; it then counts as written.
     fn all(&mut self) -> Vec<SpentOn> {
         self.since();
         let mut each: Vec<_> = self.each().collect();
         each.sort_by_key(|(.., spent)| std::cmp::Reverse((spent.counted, spent.given, spent.requests)));
-        let mut others = Spent::default();
-        each.iter().skip(MOST_WRITTEN).for_each(|(.., spent)| others.add(*spent));
+        let mut others: BTreeMap<&str, Spent> = BTreeMap::new();
+        for (registry, _, spent) in each.iter().skip(MOST_WRITTEN) {
+            others.entry(registry).or_default().add(*spent);
+        }
         each.truncate(MOST_WRITTEN);
-        let told = each.into_iter().chain([(OTHERS, OTHERS, others)]);
-        told.filter(|(.., spent)| *spent != Spent::default())
+        let others = others.into_iter().map(|(registry, spent)| (registry, OTHERS, spent));
+        each.into_iter()
+            .chain(others.take(MOST_WRITTEN))
             .map(|(registry, repository, spent)| spent.told(registry, repository))
             .collect()
     }

@@ -244,17 +244,21 @@ fn what_was_downloaded_for_its_first_reader_comes_from_upstream_once() {
     let now = crate::clock::instant();
     let given = || (record.sums().from_upstream, record.sums().from_hold);
     // Fetched ahead of a client of the mirror, who asks for a part, and then for all of it.
-    record.owes(&blob, 10);
-    record.sending(&blob, 4, false, now).sent(4, now);
+    record.wants(&blob);
+    record.begins(&blob, Some(10));
+    record.ends(&blob, Some(10));
+    record.sending(&blob, 4, now).sent(4, now);
     assert_eq!(given(), (4, 0));
-    record.sending(&blob, 10, false, now).sent(10, now);
+    record.sending(&blob, 10, now).sent(10, now);
     assert_eq!(given(), (10, 4));
-    // What a client reads as it comes owes it nothing afterwards.
+    // Two read what comes in, and a containerd reads it afterwards.
     let other = Digest::of(b"other");
-    record.owes(&other, 5);
-    record.sending(&other, 5, true, now).sent(5, now);
+    record.begins(&other, Some(5));
+    record.sending(&other, 5, now).sent(5, now);
+    record.sending(&other, 5, now).sent(5, now);
+    record.ends(&other, Some(5));
     record.read(Front::Content, &other, 5);
-    assert_eq!(given(), (15, 9));
+    assert_eq!(given(), (15, 14));
 }
 
 #[test]

@@ -158,15 +158,16 @@ impl Inner {
                 // Who has begun it reads it as it comes.
                 let place_of = (repository.registry().clone(), child.digest.clone());
                 let is_ours = self.downloads.promising(&place_of).is_none();
+                let Ok(_place) = place else { return };
+                if is_ours {
+                    self.record.wants(&child.digest);
+                }
                 // Its failure is told to whoever asks for it.
-                if let Ok(_place) = place
-                    && let Ok(BlobBytes::Coming(follower)) =
-                        self.blob(&Caller::new(client, "fetching ahead"), repository, &child.digest).await
-                {
-                    if is_ours {
-                        self.record.owes(&child.digest, child.size);
+                match self.blob(&Caller::new(client, "fetching ahead"), repository, &child.digest).await {
+                    Ok(BlobBytes::Coming(follower)) => {
+                        follower.ended().await;
                     }
-                    follower.ended().await;
+                    Ok(BlobBytes::Held(_)) | Err(_) => self.record.wants_no_more(&child.digest),
                 }
             }
         });

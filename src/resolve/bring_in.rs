@@ -86,14 +86,20 @@ impl Inner {
         asked_by: &str,
         progress: &(impl Fn(u64) + Send),
     ) -> Result<u64, Refusal> {
-        match self.blob(&Caller::new(Client::Operator, asked_by), from, digest).await? {
-            BlobBytes::Held(blob) => Ok(blob.size()),
-            BlobBytes::Coming(follower) => {
+        // containerd is told that all of it is there, and reads it afterwards.
+        self.record.wants(digest);
+        match self.blob(&Caller::new(Client::Operator, asked_by), from, digest).await {
+            Ok(BlobBytes::Held(blob)) => {
+                self.record.wants_no_more(digest);
+                Ok(blob.size())
+            }
+            Ok(BlobBytes::Coming(follower)) => {
                 self.fetch_ahead_of_config(&Client::Operator, from, digest);
-                let size = followed(follower, progress).await.map_err(Refusal::Interrupted)?;
-                // containerd is told that all of it is there, and reads it afterwards.
-                self.record.owes(digest, size);
-                Ok(size)
+                followed(follower, progress).await.map_err(Refusal::Interrupted)
+            }
+            Err(refusal) => {
+                self.record.wants_no_more(digest);
+                Err(refusal)
             }
         }
     }

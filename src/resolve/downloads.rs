@@ -173,6 +173,7 @@ impl Inner {
                 return Err(Refusal::NoRoom(format!("{from}@{digest}")));
             }
         };
+        self.record.begins(digest, total);
         let bytes = BlobBytes::Coming(download.follow());
         let started = Started { bytes, from: Some(from.clone()) };
         let place = (from.registry().clone(), digest.clone());
@@ -205,6 +206,7 @@ impl Inner {
                 self.flush_notes().await;
                 // Whoever explains what is held finds how it came.
                 self.record.arrived(digest, from, intake.received(), 0, clock::now());
+                self.record.ends(digest, Some(intake.received()));
                 Piece::End
             }
             Err(failure) => Piece::Broken(failure),
@@ -217,6 +219,7 @@ impl Inner {
             Err(panicked) => Err(panicked.to_string()),
         };
         if let Err(why) = written {
+            self.record.ends(digest, None);
             self.downloads.failed.note((from.clone(), digest.clone()), (), clock::instant());
             tracing::warn!(repository = %from, %digest, why, "a download failed");
         }

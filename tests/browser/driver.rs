@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request};
@@ -28,13 +29,17 @@ pub(crate) fn programs() -> Available<PathBuf> {
     part("chromedriver")
 }
 
+/// How long a browser has to be gone once it is killed.
+const ENDED_WITHIN: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// A page in a browser. Dropping it ends the browser.
 pub(crate) struct Browser {
     client: Client<HttpConnector, Full<Bytes>>,
     session: String,
     pid: Pid,
     _driver: Process,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Browser {
@@ -75,7 +80,7 @@ impl Browser {
         let pid = begun["capabilities"]["goog:processID"].as_i64().expect("the browser's process id");
         let session = format!("{url}/{}", begun["sessionId"].as_str().unwrap());
         let pid = Pid::from_raw(i32::try_from(pid).unwrap());
-        let browser = Self { client, session, pid, _driver: driver, _folder: folder };
+        let browser = Self { client, session, pid, _driver: driver, folder };
         browser.look(1280, "light").await;
         browser
     }
@@ -143,9 +148,31 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Its driver does not outlive us, and would leave it behind.
+        // Its driver does not outlive us, and would leave it behind. All that it has started writes into the folder.
         let _ = kill(self.pid, Signal::SIGKILL);
+        for _ in 0..ENDED_WITHIN.as_millis() / LOOK_EVERY.as_millis() {
+            let left = processes_in(self.folder.path());
+            if left.is_empty() {
+                break;
+            }
+            for pid in left {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
     }
+}
+
+/// The processes that have a folder as their home.
+fn processes_in(folder: &Path) -> Vec<Pid> {
+    let home = format!("HOME={}", folder.display());
+    let is_there = |pid: &i32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == home.as_bytes())
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_there).map(Pid::from_raw).collect()
 }
 
 async fn ask(client: &Client<HttpConnector, Full<Bytes>>, method: Method, url: &str, body: &Value) -> Value {

@@ -44,11 +44,7 @@ pub(super) async fn answer(
     };
     let partial =
         asked.map(|_| ascii(&format!("bytes {}-{}/{total}", range.start, range.end.saturating_sub(1))));
-    let coming = match &blob {
-        BlobBytes::Held(_) => false,
-        BlobBytes::Coming(_) => true,
-    };
-    let sending = resolver.record().sending(digest, range.end - range.start, coming, asked_at);
+    let sending = resolver.record().sending(digest, range.end - range.start, asked_at);
     let mut response = Response::new(Body::Blob(blob, range, sending));
     put_headers(&mut response, digest);
     if let Some(content_range) = partial {

@@ -29,11 +29,13 @@ pub(super) fn told(
     for (kind, digest, listed) in parts {
         let part = part((hold, record), kind, &digest, listed, pinned.contains(&digest))?;
         adopted_by.extend(part.adopted_by.iter().cloned());
-        story.bytes += part.size;
-        story.held_parts += u64::from(part.held);
-        story.held_bytes += if part.held { part.size } else { 0 };
-        story.counted += u64::from(part.counted);
-        story.downloaded_bytes += part.downloaded_bytes;
+        // Whoever made the manifest may claim any size.
+        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+        add(&mut story.bytes, part.size);
+        add(&mut story.held_parts, u64::from(part.held));
+        add(&mut story.held_bytes, if part.held { part.size } else { 0 });
+        add(&mut story.counted, u64::from(part.counted));
+        add(&mut story.downloaded_bytes, part.downloaded_bytes);
         story.parts.push(part);
     }
     story.adopted_by = adopted_by.into_iter().collect();
