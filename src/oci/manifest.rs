@@ -55,6 +55,8 @@ pub struct Child {
     pub media_type: String,
     /// What it is made for, where the manifest is an index that says so.
     pub platform: Option<Platform>,
+    /// Whether the manifest names addresses of its bytes beside its registry.
+    pub has_urls: bool,
 }
 
 impl Manifest {
@@ -120,6 +122,7 @@ impl Child {
             size: descriptor.size(),
             media_type: descriptor.media_type().to_string(),
             platform,
+            has_urls: descriptor.urls().as_ref().is_some_and(|urls| !urls.is_empty()),
         })
     }
 
@@ -127,6 +130,12 @@ impl Child {
     /// "Non-Distributable Layers"; Docker's word is foreign).
     pub fn is_elsewhere(&self) -> bool {
         self.media_type.contains(".nondistributable.") || self.media_type.contains(".foreign.")
+    }
+
+    /// Whether a registry may have taken the manifest without having this. Distribution, up to its second version, looks for
+    /// no layer that is said to be at some address, of whatever type (`registry/storage/ocimanifesthandler.go`).
+    pub fn may_be_elsewhere(&self) -> bool {
+        self.has_urls || self.is_elsewhere()
     }
 }
 
@@ -191,6 +200,7 @@ mod tests {
             size: 5,
             media_type: "application/x".to_owned(),
             platform: None,
+            has_urls: false,
         };
         assert_eq!(index.children()[1], three);
     }
@@ -221,6 +231,26 @@ mod tests {
         assert_eq!(image.media_type(), "application/vnd.docker.distribution.manifest.v2+json");
         let children: Vec<_> = image.children().iter().map(|child| child.digest.clone()).collect();
         assert_eq!(children, [Digest::of(b"config"), Digest::of(b"layer")]);
+    }
+
+    #[test]
+    fn a_layer_may_be_elsewhere_by_its_type_or_where_addresses_of_it_are_named() {
+        let layer = |media_type: &str, more: &str| {
+            let layer =
+                descriptor("layer").replace("application/x", media_type).replace('}', &format!("{more}}}"));
+            let json =
+                format!(r#"{{"schemaVersion":2,"config":{},"layers":[{layer}]}}"#, descriptor("config"));
+            Manifest::parse(json.as_bytes()).unwrap().children()[1].clone()
+        };
+        for (media_type, more, may) in [
+            ("application/vnd.oci.image.layer.v1.tar+gzip", "", false),
+            ("application/vnd.oci.image.layer.v1.tar+gzip", r#","urls":[]"#, false),
+            ("application/vnd.oci.image.layer.v1.tar+gzip", r#","urls":["https://a.test/b"]"#, true),
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar+zstd", "", true),
+            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", "", true),
+        ] {
+            assert_eq!(layer(media_type, more).may_be_elsewhere(), may, "{media_type} {more}");
+        }
     }
 
     #[test]

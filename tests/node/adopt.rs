@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
+use serde_json::{Value, json};
+
 use crate::bench::{FIXED, LATEST, Upstream, assert_free, hex_of, parts_of, release};
 use crate::programs;
 use crate::support::containerd::{Containerd, Kubernetes, Login, Store, Version, unique_id};
 use crate::support::cri::Crictl;
 use crate::support::daemon::Daemon;
+use crate::support::hub::client::Client;
 use crate::support::hub::{Account, Counters, HubConfig, Image, ImageSpec, Private};
 use crate::support::ran::Ran;
 use crate::{Scenario, scenario};
@@ -31,6 +34,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
     scenario("a private image that was taken over is for those who may read it at its registry", private),
     scenario("a registry that only names what another one has is not believed", named_by_another),
+    scenario("what a public image only names of a private one is given to nobody", named_by_a_neighbour),
     scenario("what it pulls while its store is taken over is taken over by the next run", while_it_pulls),
 ];
 
@@ -305,11 +309,13 @@ fn by_crictl(version: Version) {
     assert_eq!(node.containerd.read_back("k8s.io"), parts_of(&first));
 }
 
-fn private(version: Version) {
-    const ADA: Login = Login { name: "ada", password: "s3cret" };
-    const BOB: Login = Login { name: "bob", password: "hunter2" };
-    const REPOSITORY: &str = "team/secret";
-    const SECRET: &str = "docker.io/team/secret:latest";
+const ADA: Login = Login { name: "ada", password: "s3cret" };
+const BOB: Login = Login { name: "bob", password: "hunter2" };
+const REPOSITORY: &str = "team/secret";
+const SECRET: &str = "docker.io/team/secret:latest";
+
+/// One that has an image that ada alone may read.
+fn with_a_secret() -> (Upstream, Image) {
     let account = |login: Login| Account::free(login.name, login.password);
     let upstream = Upstream::start_as(HubConfig {
         accounts: vec![account(ADA), account(BOB)],
@@ -319,6 +325,11 @@ fn private(version: Version) {
     let image = Image::build(&ImageSpec { marker: "secret".to_owned(), ..ImageSpec::default() }).unwrap();
     upstream.hub.push(REPOSITORY, &image);
     upstream.hub.tag(REPOSITORY, "latest", &image.digest);
+    (upstream, image)
+}
+
+fn private(version: Version) {
+    let (upstream, image) = with_a_secret();
     let mut node = Before::start_on(version, upstream);
     let own = unique_id();
     let pulled = node.containerd.try_pull_as(&own, SECRET, Some(ADA));
@@ -364,6 +375,62 @@ fn named_by_another(version: Version) {
     let cost = node.upstream.cost_of(|| node.containerd.pull(&own, LATEST));
     assert_shown(&cost);
     assert_free(&node.upstream.cost_of(|| node.containerd.pull(&own, LATEST)));
+}
+
+/// Anybody may push a manifest that names a layer which its registry need not have, and whoever has pulled both has the layer
+/// with the public one's label too; with that alone, where the other was in another namespace and is gone.
+fn named_by_a_neighbour(version: Version) {
+    let (upstream, image) = with_a_secret();
+    let own = image.own();
+    let (base, secret) = (&own.layers[0], &own.layers[1]);
+    let bytes_of = |digest: &str| image.bytes_of(digest).unwrap();
+    let names = |repository: &str, secret: Value| {
+        let sized = |digest: &str, kind: &str| {
+            let media_type = format!("application/vnd.oci.image.{kind}");
+            json!({ "mediaType": media_type, "digest": digest, "size": bytes_of(digest).len() })
+        };
+        let mut layer = sized(&own.layers[1], "layer.v1.tar+gzip");
+        layer.as_object_mut().unwrap().extend(secret.as_object().unwrap().clone());
+        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": media_type,
+            "config": sized(&own.config, "config.v1+json"),
+            "layers": [sized(base, "layer.v1.tar+gzip"), layer],
+            "annotations": { "of": repository },
+        });
+        let image = Image::of_manifest(media_type, manifest.to_string());
+        let image = image.with_blobs([bytes_of(&own.config), bytes_of(base)]);
+        upstream.hub.tag(repository, "latest", &upstream.hub.push(repository, &image));
+    };
+    names(
+        "foreign/x",
+        json!({ "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip" }),
+    );
+    names("urls/x", json!({ "urls": ["https://urls.test/layer"] }));
+    let node = Before::start_on(version, upstream);
+    let client = Client::new();
+    let given = |repository: &str, digest: &str| {
+        let url = format!("{}/v2/{repository}/blobs/{digest}?ns=docker.io", node.daemon.mirror());
+        node.upstream.soon(client.get(&url, &[])).status.as_u16()
+    };
+
+    let namespaces = [(); 3].map(|()| unique_id());
+    let pulled = node.containerd.try_pull_as(&namespaces[0], SECRET, Some(ADA));
+    assert!(pulled.status.success(), "{pulled:?}");
+    for (index, repository) in [(1, "foreign/x"), (2, "urls/x")] {
+        let (before, after) = (&namespaces[index - 1], &namespaces[index]);
+        node.containerd.pull(after, &format!("docker.io/{repository}:latest"));
+        let listed = node.containerd.ctr(&["-n", after, "content", "ls"]);
+        let labelled = listed.lines().find(|line| line.contains(secret)).unwrap();
+        assert!(labelled.contains(&format!("distribution.source.docker.io={repository}")), "{labelled}");
+        node.noted();
+        // What is known to be everybody's is not asked for again.
+        assert_eq!([given(repository, base), given(repository, secret)], [200, 404]);
+        node.containerd.remove_images(before);
+        node.noted();
+        assert_eq!([given(repository, base), given(repository, secret)], [200, 404]);
+    }
 }
 
 fn while_it_pulls(version: Version) {

@@ -3,20 +3,24 @@
 //!
 //! containerd labels each blob of an image that it pulls with `containerd.io/distribution.source.<host>` and the names of
 //! repositories (`core/remotes/docker/handler.go`). That is no proof. The label is set as well where the bytes were there
-//! before and the registry only named them; it leaves out the registry's port; and whoever may use containerd's socket can
-//! set any. So a label counts where an image of that very repository has the blob, and no label and no image of any
-//! namespace has it from another registry. Of all others nothing is told, and their registries show the manifest once.
+//! before and a manifest only named them; it leaves out the registry's port; and whoever may use containerd's socket can
+//! set any. So a label counts where it is of one repository, and an image of that very repository has the blob, and no
+//! label and no image of any namespace has it from another repository, be it of the same registry: anybody may push a
+//! manifest there that names what is private to somebody else. Nor does a manifest's word count for a layer that its
+//! registry need not have. Of all others nothing is told, and their registries show them once.
 //!
-//! What a wrong one can do: a registry may then answer for the blob with its bare word, and to those who may read that
-//! repository the blob is given without the bytes coming from there. Who can set labels can read the blob itself, so gains
-//! nothing; a registry gains nothing by naming a blob of which another one is known. What is left is a blob that has
-//! neither a label nor an image's name of its own, such as a build's that was never named. What it cannot do: make a blob
-//! other than its digest says, bring a tag to point anywhere, open a repository to somebody whom its registry does not let
-//! in, or say anything of what the containerd does not rely on, or of what came from another registry through the daemon.
+//! What a wrong one can do: to those who may read that repository the blob is given without the bytes coming from there, and
+//! its registry may answer for the blob with its bare word. Who can set labels can read the blob itself, so gains nothing;
+//! nobody gains by naming a blob of which another repository is known. What is left is a blob that has neither a label nor
+//! an image's name of its own any more: a build's that was never named, or one whose own image was removed from another
+//! namespace while an image stays that names it, in a repository whose registry does not look for what manifests name.
+//! What it cannot do: make a blob other than its digest says, bring a tag to point anywhere, open a repository to somebody
+//! whom its registry does not let in, or say anything of what the containerd does not rely on, or of what came from
+//! somewhere through the daemon.
 //!
 //! Nothing here is needed: where containerd does not answer, all was taken over nevertheless.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -106,10 +110,19 @@ pub(super) async fn note(daemon: &mut Daemon, address: &Path, root: &Path) -> Re
 /// What a containerd tells of its blobs, in all its namespaces.
 #[derive(Debug, Default)]
 struct Told {
-    /// The repositories of which an image has the blob.
-    named: HashMap<Digest, BTreeSet<Repository>>,
+    /// The repositories of which an image names the blob, each with what its manifests say.
+    named: HashMap<Digest, BTreeMap<Repository, Named>>,
     /// What its labels say: hosts, and the repositories there with commas between them.
     labelled: HashMap<Digest, Vec<(String, String)>>,
+}
+
+/// What an image's manifests say of where a blob is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Named {
+    /// Their registry need not have it.
+    Elsewhere,
+    /// In their repository.
+    Here,
 }
 
 impl Told {
@@ -117,20 +130,23 @@ impl Told {
     fn sources(self) -> BTreeMap<Repository, Vec<Digest>> {
         let mut sources: BTreeMap<Repository, Vec<Digest>> = BTreeMap::new();
         for (digest, labels) in self.labelled {
-            let Some(named) = self.named.get(&digest) else { continue };
-            let Some(registry) = named.first().map(Repository::registry) else { continue };
-            let of_it = |host: &str| same_host(host, registry);
-            if named.iter().any(|other| other.registry() != registry)
-                || labels.iter().any(|(host, _)| !of_it(host))
-            {
-                continue;
-            }
-            let says = |name: &str| labels.iter().any(|(_, names)| names.split(',').any(|one| one == name));
-            for repository in named.iter().filter(|repository| says(repository.name())) {
-                sources.entry(repository.clone()).or_default().push(digest.clone());
+            let Some(named) = self.named.get(&digest).filter(|named| named.len() == 1) else { continue };
+            let Some((repository, Named::Here)) = named.first_key_value() else { continue };
+            let is_it = |name: &str| name == repository.name();
+            let of_it = |(host, names): &(String, String)| {
+                same_host(host, repository.registry()) && names.split(',').all(is_it)
+            };
+            if labels.iter().all(of_it) {
+                sources.entry(repository.clone()).or_default().push(digest);
             }
         }
         sources
+    }
+
+    fn name(&mut self, digest: Digest, repository: &Repository, named: Named) {
+        let by = self.named.entry(digest).or_default();
+        let known = by.entry(repository.clone()).or_insert(named);
+        *known = named.max(*known);
     }
 }
 
@@ -172,7 +188,7 @@ async fn told(address: &Path, root: &Path) -> anyhow::Result<Told> {
 /// A containerd that is asked, and what its manifests point at, as far as they were read.
 struct Asking {
     channel: Channel,
-    manifests: HashMap<Digest, Option<(Kind, Vec<Digest>)>>,
+    manifests: HashMap<Digest, Option<(Kind, Vec<(Digest, Named)>)>>,
 }
 
 impl Asking {
@@ -200,16 +216,21 @@ impl Asking {
         for image in images.list(request).await?.into_inner().images {
             let target = image.target.map(|target| target.digest.parse::<Digest>());
             let (Some(Ok(target)), Some(repository)) = (target, repository_of(&image.name)) else { continue };
-            for digest in self.parts(namespace, target, &small).await {
-                told.named.entry(digest).or_default().insert(repository.clone());
+            for (digest, named) in self.parts(namespace, target, &small).await {
+                told.name(digest, &repository, named);
             }
         }
         Ok(())
     }
 
     /// The blobs of an image, as far as its manifests are there.
-    async fn parts(&mut self, namespace: &str, target: Digest, small: &HashSet<Digest>) -> HashSet<Digest> {
-        let (mut parts, mut manifests) = (HashSet::from([target.clone()]), vec![target]);
+    async fn parts(
+        &mut self,
+        namespace: &str,
+        target: Digest,
+        small: &HashSet<Digest>,
+    ) -> HashMap<Digest, Named> {
+        let (mut parts, mut manifests) = (HashMap::from([(target.clone(), Named::Here)]), vec![target]);
         let mut read = 0;
         while let Some(digest) = manifests.pop() {
             if !small.contains(&digest) {
@@ -220,9 +241,12 @@ impl Asking {
                 break;
             }
             let Some((kind, children)) = self.manifest(namespace, &digest).await else { continue };
-            for child in children {
-                if parts.insert(child.clone()) && *kind == Kind::Index {
-                    manifests.push(child.clone());
+            for (child, named) in children {
+                let known = parts.insert(child.clone(), *named);
+                match known {
+                    Some(known) => drop(parts.insert(child.clone(), known.max(*named))),
+                    None if *kind == Kind::Index => manifests.push(child.clone()),
+                    None => {}
                 }
             }
         }
@@ -230,12 +254,15 @@ impl Asking {
     }
 
     /// What a manifest points at; nothing where it is none, or cannot be read.
-    async fn manifest(&mut self, namespace: &str, digest: &Digest) -> Option<&(Kind, Vec<Digest>)> {
+    async fn manifest(&mut self, namespace: &str, digest: &Digest) -> Option<&(Kind, Vec<(Digest, Named)>)> {
         if !self.manifests.contains_key(digest) {
             let manifest = self.read(namespace, digest).await.ok();
             let manifest = manifest.and_then(|bytes| Manifest::parse(&bytes).ok());
             let pointing = manifest.map(|manifest| {
-                let children = manifest.children().iter().map(|child| child.digest.clone());
+                let children = manifest.children().iter().map(|child| {
+                    let named = if child.may_be_elsewhere() { Named::Elsewhere } else { Named::Here };
+                    (child.digest.clone(), named)
+                });
                 (manifest.kind(), children.collect())
             });
             self.manifests.insert(digest.clone(), pointing);
@@ -269,11 +296,15 @@ mod tests {
     /// Of one blob: its labels, and the images that have it.
     fn sources(labels: &[(&str, &str)], images: &[&str]) -> Vec<String> {
         let labels = labels.iter().map(|(host, names)| ((*host).to_owned(), (*names).to_owned()));
-        let images = images.iter().map(|image| image.parse::<ImageName>().unwrap().repository);
-        let told = Told {
-            named: HashMap::from([(digest("blob"), images.collect())]),
-            labelled: HashMap::from([(digest("blob"), labels.collect())]),
-        };
+        let images = images.iter().map(|image| match image.strip_prefix("elsewhere, by ") {
+            Some(image) => (image, Named::Elsewhere),
+            None => (*image, Named::Here),
+        });
+        let labelled = HashMap::from([(digest("blob"), labels.collect())]);
+        let mut told = Told { labelled, ..Told::default() };
+        for (image, named) in images {
+            told.name(digest("blob"), &image.parse::<ImageName>().unwrap().repository, named);
+        }
         let sources = told.sources();
         assert!(sources.values().all(|digests| *digests == [digest("blob")]));
         sources.keys().map(Repository::to_string).collect()
@@ -283,17 +314,38 @@ mod tests {
     fn a_label_counts_where_an_image_of_that_repository_has_the_blob() {
         let hub = [("docker.io", "library/nginx")];
         assert_eq!(sources(&hub, &["nginx:1", "nginx:2"]), ["docker.io/library/nginx"]);
-        let two = [("docker.io", "library/nginx,team/nginx")];
-        let both = ["docker.io/library/nginx", "docker.io/team/nginx"];
-        assert_eq!(sources(&two, &["nginx", "team/nginx"]), both);
-        assert_eq!(sources(&two, &["nginx", "another"]), ["docker.io/library/nginx"]);
         // In two namespaces.
-        let each = [("docker.io", "library/nginx"), ("docker.io", "team/nginx")];
-        assert_eq!(sources(&each, &["nginx", "team/nginx"]), both);
-        assert_eq!(sources(&two, &["ghcr.io/library/nginx"]), [""; 0]);
+        assert_eq!(sources(&[hub[0], hub[0]], &["nginx"]), ["docker.io/library/nginx"]);
+        assert_eq!(sources(&hub, &["ghcr.io/library/nginx"]), [""; 0]);
+        assert_eq!(sources(&hub, &["another"]), [""; 0]);
         assert_eq!(sources(&hub, &[]), [""; 0], "the image was removed");
         assert_eq!(sources(&[], &["nginx"]), [""; 0], "built here, or imported");
         assert_eq!(sources(&[("docker.io", "")], &["nginx"]), [""; 0]);
+    }
+
+    #[test]
+    fn what_two_repositories_of_a_registry_may_have_is_told_of_neither() {
+        let two = [("docker.io", "library/nginx,team/nginx")];
+        // In two namespaces.
+        let each = [("docker.io", "library/nginx"), ("docker.io", "team/nginx")];
+        for labels in [&two[..], &each] {
+            assert_eq!(sources(labels, &["nginx", "team/nginx"]), [""; 0]);
+            assert_eq!(sources(labels, &["nginx", "another"]), [""; 0]);
+            assert_eq!(sources(labels, &["nginx"]), [""; 0], "the other image was removed");
+        }
+        for label in each {
+            assert_eq!(sources(&[label], &["nginx", "team/nginx"]), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn a_layer_that_its_registry_need_not_have_is_told_of_by_no_manifest() {
+        let (secret, public) = (("docker.io", "team/secret"), ("docker.io", "attacker/x"));
+        let named = "elsewhere, by attacker/x";
+        assert_eq!(sources(&[public], &[named]), [""; 0]);
+        assert_eq!(sources(&[secret, public], &["team/secret", named]), [""; 0]);
+        assert_eq!(sources(&[secret], &["team/secret", named]), [""; 0]);
+        assert_eq!(sources(&[public], &[named, "attacker/x:other"]), ["docker.io/attacker/x"]);
     }
 
     #[test]

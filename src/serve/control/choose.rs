@@ -96,6 +96,7 @@ mod tests {
             size: index as u64,
             media_type: String::new(),
             platform: platform.parse().ok(),
+            has_urls: false,
         };
         platforms.iter().enumerate().map(child).collect()
     }

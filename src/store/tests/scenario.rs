@@ -163,8 +163,8 @@ impl World {
         let entry = TagEntry { digest: manifest.clone(), confirmed_at: NOW };
         self.hold.point_tag(&repository, &"latest".parse().unwrap(), &entry).unwrap();
         self.hold.note_source(manifest, &repository).unwrap();
-        let child =
-            Child { digest: Digest::of(b"child"), size: 5, media_type: String::new(), platform: None };
+        let (digest, media_type) = (Digest::of(b"child"), String::new());
+        let child = Child { digest, size: 5, media_type, platform: None, has_urls: false };
         self.hold.note_listed(&child, &repository, Listed::Blob, NOW).unwrap();
         self.hold.forget_tag(&repository, &"latest".parse().unwrap()).unwrap();
     }

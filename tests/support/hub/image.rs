@@ -245,6 +245,12 @@ impl Image {
         Self { marker: digest.clone(), digest, media_type, platforms: vec![], manifests, blobs: vec![] }
     }
 
+    /// The same with blobs beside it: those of what it names that its repository has.
+    pub fn with_blobs(mut self, blobs: impl IntoIterator<Item = Bytes>) -> Self {
+        self.blobs.extend(blobs);
+        self
+    }
+
     /// The machine's own platform, or the first where the image lacks it.
     pub fn own(&self) -> &PlatformImage {
         let own = Platform::own();
