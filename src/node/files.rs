@@ -102,26 +102,66 @@ fn parts_of(path: &Path) -> VecDeque<OsString> {
 /// # Errors
 /// That it cannot be read, or is no text.
 pub fn text(root: &Path, path: &Path) -> io::Result<Option<String>> {
+    match contents(root, path)? {
+        Contents::Bytes(bytes) => {
+            let text = String::from_utf8(bytes).map_err(|error| {
+                let problem = format!("{} is no text: {}", path.display(), error.utf8_error());
+                io::Error::new(io::ErrorKind::InvalidData, problem)
+            })?;
+            Ok(Some(text))
+        }
+        Contents::Absent => Ok(None),
+        Contents::Other => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no file", path.display())))
+        }
+    }
+}
+
+/// The same of what may be no text, for who only looks for something in it: what is no UTF-8 is replaced, and what is no
+/// file, such as a folder, a pipe or links in a circle, has nothing.
+///
+/// # Errors
+/// That it cannot be read.
+pub fn any_text(root: &Path, path: &Path) -> io::Result<Option<String>> {
+    match contents(root, path) {
+        Ok(Contents::Bytes(bytes)) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Ok(Contents::Absent | Contents::Other) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What is found under a name.
+enum Contents {
+    Absent,
+    /// Something that is no file.
+    Other,
+    Bytes(Vec<u8>),
+}
+
+fn contents(root: &Path, path: &Path) -> io::Result<Contents> {
     let file = match open(root, path) {
         Ok(file) => file,
-        Err(error) if absent(&error) => return Ok(None),
+        Err(error) if absent(&error) => return Ok(Contents::Absent),
+        // A socket, or the device of something that is not there.
+        Err(error) if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => return Ok(Contents::Other),
         Err(error) => return Err(error),
     };
     let found = file.metadata()?;
     if found.file_type().is_char_device() {
         // A unit of systemd may be a link to /dev/null.
-        return Ok(Some(String::new()));
+        return Ok(Contents::Bytes(Vec::new()));
     }
     if !found.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is no file", path.display())));
+        return Ok(Contents::Other);
     }
-    let mut text = String::new();
-    file.take(LONGEST + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > LONGEST {
+    let mut bytes = Vec::new();
+    file.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST {
         let problem = format!("{} has more than {LONGEST} bytes", path.display());
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, problem));
     }
-    Ok(Some(text))
+    Ok(Contents::Bytes(bytes))
 }
 
 /// Opens a file beneath the root, whatever becomes of the links meanwhile. Waits for nobody, whatever it is.
@@ -138,19 +178,6 @@ fn open(root: &Path, path: &Path) -> io::Result<fs::File> {
             Ok(rustix::fs::open(real(root, path)?, how | OFlags::NOFOLLOW, Mode::empty())?.into())
         }
         Err(error) => Err(error.into()),
-    }
-}
-
-/// The same of what may be no text, for who only looks for something in it: what is no UTF-8 is replaced, and what is a
-/// folder has nothing.
-///
-/// # Errors
-/// That it cannot be read.
-pub fn any_text(root: &Path, path: &Path) -> io::Result<Option<String>> {
-    match fs::read(seen(root, path)) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error) if absent(&error) || error.kind() == io::ErrorKind::IsADirectory => Ok(None),
-        Err(error) => Err(error),
     }
 }
 
@@ -330,6 +357,36 @@ mod tests {
         }
         assert_eq!(text(root.path(), Path::new("/masked")).unwrap(), None);
         assert_eq!(text(Path::new("/"), &root.path().join("masked")).unwrap().as_deref(), Some(""));
+    }
+
+    #[test]
+    fn whoever_looks_for_something_waits_for_nobody_and_reads_so_much_at_most() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        fs::create_dir_all(root.join("folder")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, root.join("pipe"), Mode::RUSR).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+        symlink("circle", root.join("circle")).unwrap();
+        fs::write(folder.path().join("outside"), "not of the node").unwrap();
+        symlink("../outside", root.join("up")).unwrap();
+        symlink(folder.path().join("outside"), root.join("away")).unwrap();
+        fs::write(root.join("latin"), b"caf\xe9\n").unwrap();
+        let long = |name: &str, bytes| fs::File::create(root.join(name)).unwrap().set_len(bytes).unwrap();
+        long("longest", LONGEST);
+        long("huge", 1 << 40);
+
+        let any = |path: &str| any_text(&root, Path::new(path));
+        for path in ["/folder", "/pipe", "/socket", "/circle", "/up", "/away", "/nowhere", "/latin/x"] {
+            assert_eq!(any(path).unwrap(), None, "{path}");
+        }
+        assert_eq!(any("/latin").unwrap().as_deref(), Some("caf\u{fffd}\n"));
+        assert_eq!(any("/longest").unwrap().unwrap().len() as u64, LONGEST);
+        assert_eq!(any("/huge").unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+
+        let strict = |path: &str| text(&root, Path::new(path)).unwrap_err();
+        assert_eq!(strict("/latin").kind(), io::ErrorKind::InvalidData);
+        assert!(strict("/socket").to_string().contains("is no file"));
     }
 
     #[test]

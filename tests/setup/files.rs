@@ -327,6 +327,10 @@ fn may_remove() {
     let latin = broken.at("/etc/containerd/certs.d/latin/hosts.toml");
     fs::create_dir_all(latin.parent().unwrap()).unwrap();
     fs::write(&latin, b"# caf\xe9\n").unwrap();
+    // Nobody writes into this one.
+    let pipe = broken.at("/etc/containerd/certs.d/pipe/hosts.toml");
+    fs::create_dir_all(pipe.parent().unwrap()).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
     broken.setup(&["--may-remove"]).ended_well();
     fs::write(&latin, b"# caf\xe9\n[host.\"http://127.0.0.1:1789\"]\n").unwrap();
     broken.write("/srv/c.toml", "root = \"/c\"\n[proxy_plugins.tidehold]\n");
