@@ -39,7 +39,7 @@ pub(crate) struct Browser {
     session: String,
     pid: Pid,
     _driver: Process,
-    folder: TempDir,
+    _folder: TempDir,
 }
 
 impl Browser {
@@ -80,7 +80,7 @@ impl Browser {
         let pid = begun["capabilities"]["goog:processID"].as_i64().expect("the browser's process id");
         let session = format!("{url}/{}", begun["sessionId"].as_str().unwrap());
         let pid = Pid::from_raw(i32::try_from(pid).unwrap());
-        let browser = Self { client, session, pid, _driver: driver, folder };
+        let browser = Self { client, session, pid, _driver: driver, _folder: folder };
         browser.look(1280, "light").await;
         browser
     }
@@ -148,31 +148,45 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Its driver does not outlive us, and would leave it behind. All that it has started writes into the folder.
-        let _ = kill(self.pid, Signal::SIGKILL);
+        // Its driver does not outlive us, and would leave it behind. What it has started would write into the folder when
+        // it finds it gone, so all of it is killed at once.
+        let all = with_descendants(self.pid);
+        for pid in &all {
+            let _ = kill(*pid, Signal::SIGKILL);
+        }
         for _ in 0..ENDED_WITHIN.as_millis() / LOOK_EVERY.as_millis() {
-            let left = processes_in(self.folder.path());
-            if left.is_empty() {
+            if !all.iter().any(|pid| runs(*pid)) {
                 break;
-            }
-            for pid in left {
-                let _ = kill(pid, Signal::SIGKILL);
             }
             std::thread::sleep(LOOK_EVERY);
         }
     }
 }
 
-/// The processes that have a folder as their home.
-fn processes_in(folder: &Path) -> Vec<Pid> {
-    let home = format!("HOME={}", folder.display());
-    let is_there = |pid: &i32| {
-        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == home.as_bytes())
-    };
+/// A process, and all that it and its children have started.
+fn with_descendants(pid: Pid) -> Vec<Pid> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(is_there).map(Pid::from_raw).collect()
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Pid::from_raw);
+    let parents: Vec<_> = pids.filter_map(|pid| Some((pid, stat(pid)?.1))).collect();
+    let mut found = vec![pid];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found
+}
+
+/// Whether it has not ended: one that nobody has waited for writes nothing any more.
+fn runs(pid: Pid) -> bool {
+    stat(pid).is_some_and(|(state, _)| state != "Z" && state != "X")
+}
+
+/// The state of a process, and its parent (proc(5)).
+fn stat(pid: Pid) -> Option<(String, Pid)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut words = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((words.next()?.to_owned(), Pid::from_raw(words.next()?.parse().ok()?)))
 }
 
 async fn ask(client: &Client<HttpConnector, Full<Bytes>>, method: Method, url: &str, body: &Value) -> Value {
