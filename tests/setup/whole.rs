@@ -93,6 +93,8 @@ fn from_nothing_and_back(version: Version) {
     assert!(node.daemon.log().contains(unpacked), "{}", node.daemon.log());
     node.setup(&["--yes"]).ended_well().said(&["nothing to change"]);
 
+    node.setup(&["--mirror-only", "--yes"]).ended_well().said(&["the content store stays Tidehold"]);
+
     let next = "systemctl restart containerd, and then tidehold setup --undo again";
     node.setup(&["--undo", "--yes"]).ended_well().said(&["giving ", "2 files restored", next]);
     assert_eq!(node.config(), before);
@@ -106,6 +108,8 @@ fn from_nothing_and_back(version: Version) {
     let finish =
         format!("tidehold setup --undo --restart --journal {}", node.folder().join("journal").display());
     node.doctor().failed_with(1, &[]).said(&["setup.undo", &finish]);
+    node.setup(&["--mirror-only", "--yes"]).failed_with(1, &["tidehold setup --undo --yes --restart"]);
+    node.setup(&["--dry-run"]).ended_well().said(&["this one takes its place"]);
     node.containerd.pull("late", &node.upstream.push("later", 1000).reference);
     node.containerd.restart();
     // As after a start of the machine: it has its own store again, and not what it pulled last.

@@ -122,6 +122,9 @@ impl Setup {
         let config = self.tidehold_config()?;
         self.can_restart()?;
         let mut journal = Journal::open(&self.root, &self.journal).context("read what was changed before")?;
+        if let Some(note) = refusals::before(self, &journal)? {
+            super::print(note)?;
+        }
         if !self.dry_run {
             journal.begin().map_err(anyhow::Error::from)?;
         }

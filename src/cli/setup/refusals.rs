@@ -11,13 +11,33 @@ use tidehold::node::containerd::{BUILTIN_STORE, HOSTS, METADATA, Settings, Versi
 use tidehold::node::discover::{Blobs, Client, blobs, program};
 use tidehold::node::edits::Refusal;
 use tidehold::node::files::{seen, text};
-use tidehold::node::journal::Swap;
+use tidehold::node::journal::{Journal, Swap};
 use tidehold::node::unit::flags;
 
 use super::super::Failed;
 use super::Setup;
 use super::plan::PODMAN;
 use super::running::Running;
+
+/// What is to be known of the setup before this one; none may leave behind what one that was taken back still owes.
+pub(super) fn before(setup: &Setup, journal: &Journal) -> Result<Option<&'static str>, Failed> {
+    if journal.swaps().next().is_none() {
+        return Ok(None);
+    }
+    match (journal.is_restored(), setup.mirror_only) {
+        (true, true) => Err(anyhow!(
+            "what an earlier setup had changed was taken back, and that has not come to its end: containerd may rely on blobs              that Tidehold alone has, and could not use their images. End it with `tidehold setup --undo --yes --restart`              first, and then run this again; nothing was changed"
+        )
+        .into()),
+        (true, false) => Ok(Some(
+            "an earlier setup was taken back, and that has not come to its end: this one takes its place",
+        )),
+        (false, true) => Ok(Some(
+            "the content store stays Tidehold, as an earlier setup made it: `tidehold setup --undo` gives containerd its own              again",
+        )),
+        (false, false) => Ok(None),
+    }
+}
 
 /// That a containerd can have another content store without losing what it has, and what it has: of which something may be
 /// left to be taken over only where that is done before.
