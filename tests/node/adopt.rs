@@ -282,9 +282,10 @@ fn offline(version: Version) {
     let new = node.upstream.push("new", MIB);
     node.containerd.pull(&own, &new.reference);
     let all = &parts_of(&first) | &parts_of(&new.image);
+    assert!(node.daemon.terminate().success());
+    node.adopt(&["--offline"]).said(&["where they came from is not known", "its content store is Tidehold"]);
     fs::remove_dir_all(blobs_of(&node.containerd)).unwrap();
     node.containerd.stop();
-    assert!(node.daemon.terminate().success());
     node.adopt(&["--undo", "--offline"]);
     node.shares(&all);
     node.swap_back();

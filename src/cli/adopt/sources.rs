@@ -38,7 +38,7 @@ use tonic::Request;
 use tonic::transport::Channel;
 
 use super::super::Failed;
-use super::super::plugins::{has_root, plugins};
+use super::super::plugins::{BUILTIN, has_root, plugins, stores};
 use super::super::words::plain;
 use super::daemon::Daemon;
 use super::shown::blobs;
@@ -89,13 +89,19 @@ impl Asked {
     }
 }
 
-/// Asks the containerd whose root this is where its blobs came from, and has the daemon note it.
-pub(super) async fn note(daemon: &mut Daemon, address: &Path, root: &Path) -> Result<Asked, Failed> {
+/// Asks the containerd whose root this is where its blobs came from, and has the daemon note it. Not where the hold is its
+/// store and taken for this: it would wait for a daemon, or have one started, that cannot open the hold.
+pub(super) async fn note(
+    daemon: &mut Daemon,
+    address: &Path,
+    root: &Path,
+    offline: bool,
+) -> Result<Asked, Failed> {
     let unanswered = |why: &str| {
         let why = format!("the containerd at {} was not asked ({})", address.display(), plain(why));
         Ok(Asked::Unanswered(why))
     };
-    let told = match tokio::time::timeout(PATIENCE, told(address, root)).await {
+    let told = match tokio::time::timeout(PATIENCE, told(address, root, offline)).await {
         Ok(Ok(told)) => told,
         Ok(Err(error)) => return unanswered(&format!("{error:#}")),
         Err(_) => return unanswered("it took too long"),
@@ -169,12 +175,16 @@ fn same_host(host: &str, registry: &Registry) -> bool {
     host.parse::<Registry>().is_ok_and(|host| host.as_str() == without_port)
 }
 
-async fn told(address: &Path, root: &Path) -> anyhow::Result<Told> {
+async fn told(address: &Path, root: &Path, offline: bool) -> anyhow::Result<Told> {
     let Ok(channel) = containerd_client::connect(address).await else {
         bail!("nobody answers there; --address names another socket");
     };
-    if !has_root(&plugins(channel.clone()).await?, root) {
+    let plugins = plugins(channel.clone()).await?;
+    if !has_root(&plugins, root) {
         bail!("its root is not {}; --address names the socket of the one whose root that is", root.display());
+    }
+    if offline && !stores(&plugins).any(|store| store.id == BUILTIN) {
+        bail!("its content store is Tidehold, which answers nobody as long as this is done --offline");
     }
     let namespaces = NamespacesClient::new(channel.clone()).list(ListNamespacesRequest::default()).await?;
     let mut told = Told::default();

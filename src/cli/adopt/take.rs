@@ -99,7 +99,7 @@ pub(super) async fn take_over(daemon: &mut Daemon, asked: &Adopt, mut shown: Sho
         daemon.note(&store.root, at, total - outcome.gone).await?;
     }
     let (address, by_itself) = (asked.address(), !asked.within_setup);
-    let asked = sources::note(daemon, &address, &store.root).await?;
+    let asked = sources::note(daemon, &address, &store.root, asked.offline).await?;
     let next = match by_itself {
         true if clear::is_left(&address, &store.root).await => Next::Nothing,
         true => Next::Setup,
