@@ -1,17 +1,26 @@
-//! Which blobs a containerd relies on, by its own database: it answers that without looking into its content store.
+//! What a containerd relies on, by its own database: it answers that without looking into its content store. And of that,
+//! what it lacks since it was given the hold in the place of its own store.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::namespaces_client::NamespacesClient;
-use containerd_client::services::v1::{InfoRequest, ListNamespacesRequest};
+use containerd_client::services::v1::{ListContentRequest, ListNamespacesRequest};
 use containerd_client::with_namespace;
-use tonic::{Code, Request};
+use tidehold::node::containerd::{BUILTIN_STORE, ROOT, SOCKET};
+use tidehold::node::discover::not_taken;
+use tidehold::node::files::seen;
+use tidehold::node::journal::Swap;
+use tonic::Request;
 
 /// How long it may take to say so.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The longest message that containerd sends, in bytes.
+const MOST_BYTES: usize = 16 << 20;
 
 /// How many of these blobs the containerd at a socket relies on.
 pub(super) async fn on(socket: &Path, digests: &[String]) -> anyhow::Result<usize> {
@@ -26,21 +35,43 @@ pub(super) async fn on(socket: &Path, digests: &[String]) -> anyhow::Result<usiz
 async fn count(socket: &Path, digests: &[String]) -> anyhow::Result<usize> {
     let channel = containerd_client::connect(socket).await?;
     let listed = NamespacesClient::new(channel.clone()).list(ListNamespacesRequest::default()).await?;
-    let namespaces: Vec<String> = listed.into_inner().namespaces.into_iter().map(|one| one.name).collect();
-    let mut content = ContentClient::new(channel);
-    let mut relied_on = 0;
-    for digest in digests {
-        for namespace in &namespaces {
-            let request = with_namespace!(InfoRequest { digest: digest.clone() }, namespace);
-            match content.info(request).await {
-                Ok(_) => {
-                    relied_on += 1;
-                    break;
-                }
-                Err(status) if status.code() == Code::NotFound => {}
-                Err(status) => return Err(status.into()),
+    let mut content = ContentClient::new(channel).max_decoding_message_size(MOST_BYTES);
+    let asked: HashSet<&str> = digests.iter().map(String::as_str).collect();
+    let mut others = asked.clone();
+    for namespace in listed.into_inner().namespaces {
+        if others.is_empty() {
+            break;
+        }
+        let request = with_namespace!(ListContentRequest::default(), namespace.name);
+        let mut pages = content.list(request).await?.into_inner();
+        while let Some(page) = pages.message().await? {
+            for info in &page.info {
+                others.remove(info.digest.as_str());
             }
         }
     }
-    Ok(relied_on)
+    Ok(asked.len() - others.len())
+}
+
+/// How many of the blobs in a content store that is not in use any more its containerd relies on, which has the hold in its
+/// place.
+pub(super) async fn left_behind(root: &Path, swap: &Swap) -> anyhow::Result<usize> {
+    let folder = swap.root.join(BUILTIN_STORE).join("blobs");
+    let found = not_taken(root, &folder, &swap.data_dir, &swap.containerd)
+        .with_context(|| format!("look at {}", folder.display()))?;
+    on(&seen(root, socket(swap)), &found).await
+}
+
+/// Where that containerd listens.
+pub(super) fn socket(swap: &Swap) -> &Path {
+    if swap.socket.as_os_str().is_empty() { Path::new(SOCKET) } else { &swap.socket }
+}
+
+/// The command that takes over what it has in its own store.
+pub(super) fn adoption(swap: &Swap) -> String {
+    let mut command = format!("tidehold adopt --containerd {}", swap.containerd);
+    if swap.root != Path::new(ROOT) {
+        command += &format!(" --from {}", swap.root.display());
+    }
+    command
 }

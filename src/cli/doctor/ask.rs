@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tidehold::node::journal::Swap;
 use tidehold::proto::v1::hold_client::HoldClient;
 use tidehold::proto::v1::resolver_client::ResolverClient;
 use tidehold::proto::v1::{ResolveRequest, StatusRequest, StatusResponse};
@@ -65,10 +66,16 @@ pub(super) async fn containerd(socket: &Path) -> Result<Containerd, String> {
     within(PATIENCE, asked).await
 }
 
-/// How many of these blobs a containerd relies on. All of them, where it does not say: then there is no harm in keeping them.
-pub(super) async fn relied_on(socket: &Path, digests: &[String]) -> usize {
-    let asked = async { relied::on(socket, digests).await.map_err(|error| error.to_string()) };
-    within(PATIENCE, asked).await.unwrap_or(digests.len())
+/// How many of these blobs a containerd relies on.
+pub(super) async fn relied_on(socket: &Path, digests: &[String]) -> Result<usize, String> {
+    let asked = async { relied::on(socket, digests).await.map_err(|error| alternate(&error)) };
+    within(PATIENCE, asked).await
+}
+
+/// How many blobs of its former store one relies on that has the hold in its place.
+pub(super) async fn left_behind(root: &Path, swap: &Swap) -> Result<usize, String> {
+    let asked = async { relied::left_behind(root, swap).await.map_err(|error| alternate(&error)) };
+    within(PATIENCE, asked).await
 }
 
 /// Asks the daemon what it does.
@@ -279,6 +286,10 @@ fn unanswered(patience: Duration) -> String {
 #[expect(clippy::needless_pass_by_value, reason = "this is how map_err gives it")]
 fn said(status: Status) -> String {
     crate::cli::words::plain(status.message())
+}
+
+fn alternate(error: &anyhow::Error) -> String {
+    crate::cli::words::plain(&format!("{error:#}"))
 }
 
 /// An error with what led to it, each said once.

@@ -5,12 +5,13 @@
 
 use std::path::{Path, PathBuf};
 
-use tidehold::node::containerd::{BUILTIN_STORE, ROOT, SOCKET};
-use tidehold::node::discover::{blobs, lacking, not_taken};
+use tidehold::node::containerd::BUILTIN_STORE;
+use tidehold::node::discover::{blobs, lacking};
 use tidehold::node::journal::{Journal, Swap};
 
 use super::super::DEFAULT_JOURNAL;
 use super::super::plugins::{BUILTIN, root, stores};
+use super::super::relied::{adoption, socket};
 use super::ask;
 use super::containerds::Containerd;
 use super::finding::{Finding, bad, warn};
@@ -47,30 +48,37 @@ pub(super) async fn left_behind(containerd: &Containerd, hold: &Hold<'_>) -> Opt
     });
     let addresses: Vec<&Path> = addresses.map(Path::new).collect();
     let (name, _) = hold.sockets.iter().find(|(_, socket)| addresses.contains(&socket.as_path()))?;
-    let root = root(containerd.plugins()).or_else(|| settings.map(|settings| settings.root.clone()))?;
-    let folder = root.join(BUILTIN_STORE).join("blobs");
-    let found = not_taken(&hold.node.root, &folder, hold.data_dir, name).unwrap_or_default();
-    let count = ask::relied_on(&hold.node.at(&containerd.socket), &found).await;
-    (count > 0).then(|| behind(count, &root, name, hold.sockets.len() > 1))
+    let swap = Swap {
+        containerd: name.clone(),
+        root: root(containerd.plugins()).or_else(|| settings.map(|settings| settings.root.clone()))?,
+        data_dir: hold.data_dir.to_owned(),
+        socket: containerd.socket.clone(),
+    };
+    behind(ask::left_behind(&hold.node.root, &swap).await, &swap)
 }
 
-fn behind(count: usize, root: &Path, name: &str, of_several: bool) -> Finding {
-    let mut mend = "tidehold adopt".to_owned();
-    if of_several {
-        mend += &format!(" --containerd {name}");
+/// Pure: what it comes to that it relies on so many, or could not be asked.
+fn behind(count: Result<usize, String>, swap: &Swap) -> Option<Finding> {
+    let store = swap.root.join(BUILTIN_STORE);
+    let store = store.display();
+    match count {
+        Ok(0) => None,
+        Ok(count) => Some(bad(
+            "containerd.left-behind",
+            format!(
+                "it relies on {count} blobs that Tidehold has not taken over, from before it was started with Tidehold: they are \
+                 in {store}, where it does not look any more, so their images do not run"
+            ),
+            adoption(swap),
+        )),
+        Err(why) => Some(warn(
+            "containerd.unasked",
+            format!(
+                "it could not be asked whether it relies on what Tidehold has not taken over of {store}, its former store: {why}"
+            ),
+            format!("run tidehold doctor again; if it stays so: {}", adoption(swap)),
+        )),
     }
-    if root != Path::new(ROOT) {
-        mend += &format!(" --from {}", root.display());
-    }
-    bad(
-        "containerd.left-behind",
-        format!(
-            "it relies on {count} blobs that Tidehold has not taken over, from before it was started with Tidehold: they are in \
-             {}, where it does not look any more, so their images do not run",
-            root.join(BUILTIN_STORE).display()
-        ),
-        mend,
-    )
 }
 
 /// A setup that was taken back, and of which something is left to do.
@@ -106,7 +114,7 @@ impl Leaving {
             let owed = match own {
                 // What it has removed since is owed to nobody, and of that Tidehold is not told.
                 Some(socket) => ask::relied_on(&node.at(socket), &lacking).await,
-                None => lacking.len(),
+                None => Ok(lacking.len()),
             };
             findings.push(self.of_one(swap, owed, own.is_some()));
         }
@@ -117,13 +125,18 @@ impl Leaving {
         findings
     }
 
-    fn of_one(&self, swap: &Swap, owed: usize, has_own: bool) -> Finding {
+    fn of_one(&self, swap: &Swap, owed: Result<usize, String>, has_own: bool) -> Finding {
         let restart = if has_own { "" } else { " --restart" };
         let mend = format!("tidehold setup --undo{restart}{}", self.journal);
         let so = format!("what setup has changed for the containerd {:?} was taken back", swap.containerd);
         match owed {
-            0 => warn("setup.undo", format!("{so}, and that has not come to its end"), mend),
-            _ => bad(
+            Ok(0) => warn("setup.undo", format!("{so}, and that has not come to its end"), mend),
+            Err(why) => warn(
+                "setup.undo",
+                format!("{so}, and it could not be asked what it relies on that is in Tidehold alone: {why}"),
+                mend,
+            ),
+            Ok(owed) => bad(
                 "setup.undo",
                 format!(
                     "{so}, and it relies on {owed} blobs that are in Tidehold alone: with its own content store their images do \
@@ -135,6 +148,42 @@ impl Leaving {
     }
 }
 
-fn socket(swap: &Swap) -> &Path {
-    if swap.socket.as_os_str().is_empty() { Path::new(SOCKET) } else { &swap.socket }
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Level;
+    use super::*;
+
+    fn swap(root: &str) -> Swap {
+        let [root, data_dir, socket] = [root, "/hold", "/run/containerd.sock"].map(PathBuf::from);
+        Swap { containerd: "node".to_owned(), root, data_dir, socket }
+    }
+
+    #[test]
+    fn one_that_does_not_say_what_it_relies_on_is_no_reason_for_an_alarm() {
+        let swap = swap("/root");
+        assert_eq!(behind(Ok(0), &swap), None);
+        let adopt = "tidehold adopt --containerd node --from /root";
+        let found = behind(Ok(3), &swap).unwrap();
+        assert_eq!(
+            (found.level, found.name, found.mend.as_str()),
+            (Level::Bad, "containerd.left-behind", adopt)
+        );
+        let found = behind(Err("no answer".to_owned()), &swap).unwrap();
+        assert_eq!((found.level, found.name), (Level::Warn, "containerd.unasked"));
+        assert!(found.what.contains("no answer") && found.mend.ends_with(adopt), "{found:?}");
+    }
+
+    #[test]
+    fn nor_is_it_after_an_undo() {
+        let leaving = Leaving { swaps: vec![swap("/root")], journal: String::new() };
+        for (owed, level, word) in [
+            (Ok(0), Level::Warn, "not come to its end"),
+            (Err("no answer".to_owned()), Level::Warn, "could not be asked"),
+            (Ok(2), Level::Bad, "relies on 2 blobs"),
+        ] {
+            let found = leaving.of_one(&swap("/root"), owed, true);
+            assert_eq!((found.level, found.name), (level, "setup.undo"));
+            assert!(found.what.contains(word), "{found:?}");
+        }
+    }
 }

@@ -26,6 +26,7 @@ use tidehold::node::discover::blobs;
 use tidehold::node::files::seen;
 use tidehold::node::journal::{Change, Journal, Swap};
 
+use super::relied::{adoption, socket};
 use super::{DEFAULT_JOURNAL, Failed};
 use plan::Plan;
 use running::State;
@@ -185,7 +186,7 @@ impl Setup {
         Err(anyhow!(
             "containerd relies on blobs that Tidehold has not taken over, and can use none of their images: once Tidehold runs, \
              run {}",
-            plan::adoption(swap)
+            adoption(swap)
         )
         .into())
     }
@@ -276,7 +277,7 @@ impl Setup {
             self.restart_containerd("take all back with tidehold setup --undo --restart")?;
         }
         if let Some(swap) = &plan.swap {
-            let socket = seen(&self.root, &undo::socket(swap));
+            let socket = seen(&self.root, &socket(swap));
             let state = running::settled(&socket)?;
             self.take_the_last(swap)?;
             self.has_the_hold(swap, state, plan.runs)?;
@@ -286,8 +287,7 @@ impl Setup {
 
     /// That the restart was one.
     fn has_the_hold(&self, swap: &Swap, state: State, ran: bool) -> Result<(), Failed> {
-        let (at, socket) = (self.containerd_config.display(), undo::socket(swap));
-        let socket = socket.display();
+        let (at, socket) = (self.containerd_config.display(), socket(swap).display());
         let why = match state {
             State::OnHold => return Ok(()),
             State::Stopped if !ran => {
@@ -303,7 +303,7 @@ impl Setup {
         Err(anyhow!(
             "the containerd at {socket} was to be restarted and {why}. Owed: start it again (systemctl restart containerd), \
              and then, for what it has pulled until that: {}",
-            plan::adoption(swap)
+            adoption(swap)
         )
         .into())
     }

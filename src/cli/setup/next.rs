@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use tidehold::node::discover::Client;
 use tidehold::node::journal::Change;
 
-use super::plan::{PODMAN, Plan, adoption};
+use super::super::relied::adoption;
+use super::plan::{PODMAN, Plan};
 use super::units::Units;
 
 /// When a process began and when a file was written are both known to the second at best.

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
 use tidehold::config::{Config, Containerd};
-use tidehold::node::containerd::{BUILTIN_STORE, File, HOSTS, ROOT, Settings, Version};
+use tidehold::node::containerd::{BUILTIN_STORE, File, HOSTS, Settings, Version};
 use tidehold::node::discover::{Client, distributions, has_containerd, nerdctl_hosts, program};
 use tidehold::node::edits::{
     Differ, Refusal, Store, Wanted, buildkit, configure, docker, has_hosts, hosts, podman,
@@ -352,15 +352,6 @@ impl Plan {
         }
         Ok(())
     }
-}
-
-/// The command that takes over what a containerd has in its own store.
-pub(super) fn adoption(swap: &Swap) -> String {
-    let mut command = format!("tidehold adopt --containerd {}", swap.containerd);
-    if swap.root != Path::new(ROOT) {
-        command += &format!(" --from {}", swap.root.display());
-    }
-    command
 }
 
 /// The mirror's URL, as clients on this node reach it.

@@ -7,8 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, anyhow};
 use containerd_client::services::v1::version_client::VersionClient;
-use tidehold::node::containerd::{BUILTIN_STORE, CONFIG, File, Settings, Version};
-use tidehold::node::discover::not_taken;
+use tidehold::node::containerd::{CONFIG, File, Settings, Version};
 use tidehold::node::files::{absent, any_configuration, configuration, seen};
 use tidehold::node::journal::Swap;
 use tidehold::node::unit::{self, Flags};
@@ -166,10 +165,7 @@ pub(super) fn relied_on(socket: &Path, digests: &[String]) -> Result<usize, Fail
 /// How many of these blobs in a content store that is not in use any more the containerd at a socket relies on, which has the
 /// hold in its place.
 pub(super) fn left_behind(setup: &Setup, swap: &Swap) -> Result<usize, Failed> {
-    let folder = swap.root.join(BUILTIN_STORE).join("blobs");
-    let found = not_taken(&setup.root, &folder, &swap.data_dir, &swap.containerd)
-        .with_context(|| format!("look at {}", folder.display()))?;
-    relied_on(&seen(&setup.root, &swap.socket), &found)
+    Ok(super::super::runtime()?.block_on(relied::left_behind(&setup.root, swap))?)
 }
 
 /// Which store the one at a socket has once it has come up: what restarts it may go on by itself.

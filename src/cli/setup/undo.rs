@@ -8,11 +8,12 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
-use tidehold::node::containerd::{BUILTIN_STORE, SOCKET};
+use tidehold::node::containerd::BUILTIN_STORE;
 use tidehold::node::discover::{held, lacking};
 use tidehold::node::files::seen;
 use tidehold::node::journal::{Conflict, Journal, Swap};
 
+use super::super::relied::socket;
 use super::super::words::size;
 use super::super::{Failed, print};
 use super::running::{self, State};
@@ -152,7 +153,7 @@ impl Setup {
     fn on_hold<'s>(&self, swaps: &'s [Swap]) -> Result<Vec<(&'s Swap, State)>, Failed> {
         let mut left = Vec::new();
         for swap in swaps {
-            match running::state(&seen(&self.root, &socket(swap)))? {
+            match running::state(&seen(&self.root, socket(swap)))? {
                 State::Own | State::Stopped => {}
                 state @ (State::OnHold | State::Silent) => left.push((swap, state)),
             }
@@ -165,7 +166,7 @@ impl Setup {
         let blobs = swap.root.join(BUILTIN_STORE).join("blobs");
         let lacking = lacking(&self.root, &swap.data_dir, &swap.containerd, &blobs)
             .with_context(|| format!("look at {}", swap.data_dir.display()))?;
-        let at = seen(&self.root, &socket(swap));
+        let at = seen(&self.root, socket(swap));
         match lacking.is_empty() || running::state(&at)? != State::Own {
             true => Ok(lacking.len()),
             // What it has removed since is owed to nobody, and of that Tidehold is not told.
@@ -201,10 +202,6 @@ impl Setup {
         // Without its configuration the hold can only be opened where it is.
         Ok(self.root != Path::new("/") || UnixStream::connect(socket).is_ok())
     }
-}
-
-pub(super) fn socket(swap: &Swap) -> PathBuf {
-    if swap.socket.as_os_str().is_empty() { PathBuf::from(SOCKET) } else { swap.socket.clone() }
 }
 
 fn refuse(conflicts: &[Conflict]) -> Result<(), Failed> {
