@@ -85,6 +85,22 @@ async fn whoever_only_looks_costs_nothing_and_is_told_no_more_than_whoever_asks(
 }
 
 #[tokio::test]
+async fn only_a_manifest_is_looked_at_without_being_counted() {
+    let bench = Bench::start().await;
+    let config = &bench.hub.first().own().config;
+    let look = [("tidehold-look-only", "yes")];
+    bench.ask(http::Method::GET, &bench.manifest("latest"), &look).await;
+    let given = bench.ask(http::Method::GET, &bench.blob(config), &look).await;
+    assert_eq!(given.status, StatusCode::OK);
+    let metrics = bench.get(&format!("{}/metrics", bench.daemon.web())).await;
+    let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
+    let counted: Vec<_> =
+        metrics.lines().filter(|line| line.starts_with("tidehold_requests_total{front=\"mirror\"")).collect();
+    let [blob] = counted[..] else { panic!("{counted:?}") };
+    assert!(blob.contains("kind=\"blob\"") && blob.ends_with(" 1"), "{blob}");
+}
+
+#[tokio::test]
 async fn a_blob_is_not_given_under_a_repository_that_lacks_it() {
     let bench = Bench::start().await;
     let image = Image::build(&marker("elsewhere")).unwrap();

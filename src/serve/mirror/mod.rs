@@ -49,8 +49,8 @@ pub async fn answer(resolver: Resolver, request: Request) -> Response<Body> {
     let caller = Caller::new(client(&request), format!("{} {agent}", request.peer.ip()));
     let route = Route::parse(request.uri.path(), request.uri.query());
     let reference = route.as_ref().map(ToString::to_string).unwrap_or_default();
-    // Whoever only looks is given nothing.
-    let looks = request.headers.contains_key(LOOK_ONLY);
+    // Whoever only looks is given nothing. Of anything but a manifest there is no such look, and it counts.
+    let looks = matches!(route, Ok(Route::Manifest(..))) && request.headers.contains_key(LOOK_ONLY);
     let of = route.as_ref().ok().filter(|_| !looks).and_then(Route::what);
     let answered = match route {
         _ if !matches!(request.method, Method::GET | Method::HEAD) => Err(Problem::ReadOnly),
