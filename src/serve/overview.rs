@@ -17,7 +17,7 @@ use crate::proto::v1;
 use crate::record::{Ending, Gauges, Record};
 use crate::resolve::{Failure, Resolver, shown};
 use crate::serve::beside::Place;
-use crate::store::{Hold, StoreError, Usage};
+use crate::store::{Hold, SeenIn, StoreError, Usage};
 
 /// What of the configuration is told.
 #[derive(Debug, Clone)]
@@ -181,8 +181,8 @@ impl Overview {
             }
         }
         if decisions.is_empty() && history.is_empty() {
-            let blobs = self.hold().count_seen_in(&name.repository)?;
-            return Err(AskError::Unknown(unknown(&reference, &name.repository, blobs)));
+            let seen = self.hold().count_seen_in(&name.repository)?;
+            return Err(AskError::Unknown(unknown(&reference, &name.repository, seen)));
         }
         let (fresh_for, stale_for) = match ages {
             Some(ages) => (ages.fresh_for.try_into().ok(), ages.stale_for.try_into().ok()),
@@ -316,14 +316,18 @@ pub enum AskError {
 }
 
 /// What is said of a reference that nobody has asked for: what was taken over from a containerd has no name here.
-fn unknown(reference: &str, repository: &Repository, blobs: usize) -> String {
-    match blobs {
-        0 => format!("{reference}: nobody has asked for it here"),
-        _ => format!(
-            "{reference}: nobody has asked for it here; {blobs} blobs of {repository} were, under other names, or were taken \
-             over from a containerd, which knows by which names it has them: ctr -n NAMESPACE images ls"
-        ),
-    }
+fn unknown(reference: &str, repository: &Repository, seen: SeenIn) -> String {
+    let blobs = match seen {
+        SeenIn::Exactly(0) | SeenIn::AtLeast(0) => {
+            return format!("{reference}: nobody has asked for it here");
+        }
+        SeenIn::Exactly(blobs) => blobs.to_string(),
+        SeenIn::AtLeast(blobs) => format!("at least {blobs}"),
+    };
+    format!(
+        "{reference}: nobody has asked for it here; {blobs} blobs of {repository} were, under other names, or were taken over \
+         from a containerd, which knows by which names it has them: ctr -n NAMESPACE images ls"
+    )
 }
 
 /// What is to be said first, in one sentence.

@@ -261,12 +261,15 @@ impl Index {
         .collect()
     }
 
-    /// How many digests were seen in a repository. Looks through all that were seen anywhere.
-    pub(super) fn count_seen_in(&self, repository: &str) -> Result<usize, StoreError> {
+    /// How many digests were seen in a repository, as far as so many that were seen anywhere tell, and whether these were all.
+    pub(super) fn count_seen_in(&self, repository: &str, most: usize) -> Result<(usize, bool), StoreError> {
         let end = key(["", repository]);
-        let ends = |key: Result<sled::IVec, _>| key.map(|key| usize::from(key.ends_with(&end)));
-        let counts = self.sources.tree.iter().keys().map(ends);
-        counts.sum::<Result<_, _>>().map_err(|source| wrapped(&self.path, source))
+        let mut keys = self.sources.tree.iter().keys();
+        let mut count = 0;
+        for key in keys.by_ref().take(most) {
+            count += usize::from(key.map_err(|source| wrapped(&self.path, source))?.ends_with(&end));
+        }
+        Ok((count, keys.next().is_none()))
     }
 
     pub(super) fn listed(&self, child: &Digest) -> Result<Option<ListedRecord>, StoreError> {

@@ -60,7 +60,7 @@ pub use recovery::Recovered;
 pub use removal::Removed;
 pub use room::DiskSpace;
 pub use send::Sendable;
-pub use sources::Listed;
+pub use sources::{Listed, SeenIn};
 pub use sweep::Swept;
 pub use tags::{HeldTag, TagEntry};
 pub use usage::{Amount, Usage};

@@ -10,6 +10,18 @@ use super::records::{ListedRecord, Time};
 use super::{Hold, Owner, StoreError};
 use crate::oci::{Child, Digest, Registry, Repository};
 
+/// How many sources are looked at to count those of one repository: some tens of milliseconds.
+const MOST_COUNTED: usize = 1 << 16;
+
+/// How many blobs a repository is known to have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeenIn {
+    /// So many.
+    Exactly(usize),
+    /// So many among those that were looked at.
+    AtLeast(usize),
+}
+
 /// As what a manifest lists a child, which decides the endpoint that it is fetched from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Listed {
@@ -62,12 +74,18 @@ impl Hold {
         self.inner.index.has_source(digest, &repository.to_string())
     }
 
-    /// How many blobs a repository is known to have, of which not all need be held. Looks through all sources.
+    /// How many blobs a repository is known to have, of which not all need be held. Looks through sources, which may be
+    /// very many, and so at no more than a bound.
     ///
     /// # Errors
     /// When the index cannot be read.
-    pub fn count_seen_in(&self, repository: &Repository) -> Result<usize, StoreError> {
-        self.inner.index.count_seen_in(&repository.to_string())
+    pub fn count_seen_in(&self, repository: &Repository) -> Result<SeenIn, StoreError> {
+        self.count_seen_within(repository, MOST_COUNTED)
+    }
+
+    fn count_seen_within(&self, repository: &Repository, most: usize) -> Result<SeenIn, StoreError> {
+        let (blobs, all) = self.inner.index.count_seen_in(&repository.to_string(), most)?;
+        Ok(if all { SeenIn::Exactly(blobs) } else { SeenIn::AtLeast(blobs) })
     }
 
     /// Every repository that is known to have a blob, in the order of their names.
@@ -191,12 +209,19 @@ mod tests {
         let digest = Digest::of(b"layer");
         assert!(hold.sources(&digest).unwrap().is_empty());
         let seen_in = |repository| hold.count_seen_in(repository).unwrap();
-        assert_eq!(seen_in(&nginx), 0);
+        assert_eq!(seen_in(&nginx), SeenIn::Exactly(0));
         hold.note_source(&digest, &nginx).unwrap();
         hold.note_source(&digest, &other).unwrap();
         hold.note_source(&Digest::of(b"another"), &nginx).unwrap();
         let longer = Repository::new("r.docker.io".parse().unwrap(), "library/nginx").unwrap();
-        assert_eq!([seen_in(&nginx), seen_in(&other), seen_in(&longer)], [2, 1, 0]);
+        assert_eq!([&nginx, &other, &longer].map(seen_in), [2, 1, 0].map(SeenIn::Exactly));
+        // One digest, which two have, was looked at, or all three entries.
+        let within = |most| hold.count_seen_within(&nginx, most).unwrap();
+        assert_eq!(
+            [within(0), within(3), within(4)],
+            [SeenIn::AtLeast(0), SeenIn::Exactly(2), SeenIn::Exactly(2)]
+        );
+        assert!(matches!(within(2), SeenIn::AtLeast(1)));
         assert_eq!(hold.sources(&digest).unwrap(), [other, nginx]);
     }
 }

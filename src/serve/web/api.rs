@@ -42,6 +42,8 @@ pub(super) async fn explain(
     let Some(reference) = asked.text("ref") else {
         return Err(Problem::malformed("name what is to be explained: /api/explain?ref=nginx:latest"));
     };
+    // Never closed. What nobody has asked for is looked for among much of what is held.
+    let _turn = site.lists.acquire().await;
     Ok(json(&site.asked(move |overview| overview.explain(&reference)).await??))
 }
 

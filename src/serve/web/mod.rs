@@ -33,7 +33,7 @@ use crate::store::{StoreError, blocking};
 /// How many may follow the flight record at a time.
 const MOST_FOLLOWERS: usize = 64;
 
-/// How many lists of tags are made at a time: each goes through all that is held. Others wait.
+/// How many lists of tags are made, and stories told, at a time: each may go through all that is held. Others wait.
 const LISTS_AT_ONCE: usize = 2;
 
 /// What the daemon is at.
