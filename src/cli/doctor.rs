@@ -23,6 +23,7 @@ mod registries;
 mod reliance;
 mod units;
 mod upstream;
+mod whose;
 
 use std::path::PathBuf;
 

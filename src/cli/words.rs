@@ -141,9 +141,26 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }
 
+/// A word of a command, which a shell takes for nothing else.
+pub(super) fn quoted(word: &str) -> String {
+    let fine = |char: char| char.is_ascii_alphanumeric() || "_@%+=:,./-".contains(char);
+    match !word.is_empty() && word.chars().all(fine) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_word_of_a_command_is_quoted_where_it_has_to_be() {
+        for (word, written) in [("nginx", "nginx"), ("/a/b-1", "/a/b-1"), ("a b", "'a b'"), ("", "''")] {
+            assert_eq!(quoted(word), written);
+        }
+        assert_eq!(quoted("a'$(b)`"), r"'a'\''$(b)`'");
+    }
 
     #[test]
     fn what_a_person_reads_has_units() {

@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use super::finding::RESTART;
-use crate::cli::words::plain;
+use super::whose::{Unit, Whose, processes, whose};
+use crate::cli::words::{plain, quoted};
 
 /// TCP_LISTEN, as proc_pid_net(5) has states.
 const LISTEN: &str = "0A";
@@ -19,8 +20,8 @@ pub(super) struct Holder {
     pub(super) pid: u32,
     /// What its program is called.
     pub(super) program: String,
-    /// systemd's service, where it is one.
-    pub(super) service: Option<String>,
+    /// Whose process that is, and so how it ends.
+    pub(super) whose: Whose,
 }
 
 impl Holder {
@@ -31,15 +32,56 @@ impl Holder {
 
     /// How it is started again, where it is the daemon and answers nobody.
     pub(super) fn restarted(&self) -> String {
-        let Self { pid, service, .. } = self;
-        match service {
+        let Self { pid, whose, .. } = self;
+        match whose {
             _ if *pid == 1 => RESTART.to_owned(),
-            Some(service) => {
-                format!("systemctl restart {service}, and look at: journalctl -u {service} -n 50")
+            Whose::Service(Unit { name, user: None }) => {
+                format!("systemctl restart {name}, and look at: journalctl -u {name} -n 50")
             }
-            None => {
+            Whose::Service(unit) => unit.systemctl("restart"),
+            Whose::Container { of: Some(of), id } => {
+                format!("{of} restart {id}, and look at: {of} logs {id}")
+            }
+            Whose::Part(_) | Whose::Docker(_) | Whose::Pods(_) | Whose::Container { .. } | Whose::Own => {
                 format!("kill {pid}    # or kill -9 {pid}\nstart it again, and look at what it has logged")
             }
+        }
+    }
+
+    /// How the address becomes free.
+    pub(super) fn ended(&self, port: u16) -> String {
+        let (pid, program) = (self.pid, quoted(&self.program));
+        match &self.whose {
+            _ if pid == 1 => {
+                format!(
+                    "see which socket unit that is, and stop it: systemctl list-sockets | grep ':{port} '"
+                )
+            }
+            Whose::Service(unit) => unit.systemctl("disable --now"),
+            Whose::Part(unit) => {
+                format!(
+                    "{}\nsee there what process {pid} is for, and end that alone",
+                    unit.systemctl("status")
+                )
+            }
+            Whose::Docker(_) => format!(
+                "docker ps --filter publish={port}\ndocker stop what it names; where it names none, dockerd itself listens: \
+                 see hosts in /etc/docker/daemon.json"
+            ),
+            Whose::Pods(unit) => {
+                let own = unit
+                    .as_ref()
+                    .map(|unit| format!(", or {} itself listens: see what it is told to", unit.name));
+                format!(
+                    "crictl ps\nremove the pod that has hostPort {port} or is on the host's network{}",
+                    own.unwrap_or_default()
+                )
+            }
+            Whose::Container { of: Some(of), id } => format!("{of} stop {id}"),
+            Whose::Container { of: None, id } => {
+                format!("stop the container {id}: nerdctl ps, docker ps or podman ps knows it")
+            }
+            Whose::Own => format!("kill {pid}    # that is {program}"),
         }
     }
 }
@@ -53,17 +95,17 @@ pub(super) fn holder(address: SocketAddr) -> Option<Holder> {
     if sockets.is_empty() {
         return None;
     }
-    let mut pids: Vec<u32> = fs::read_dir("/proc")
-        .ok()?
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|pid| has_one(*pid, &sockets))
-        .collect();
+    let all = processes();
+    let mut holders: Vec<_> = all.iter().filter(|one| has_one(one.pid, &sockets)).collect();
     // The service manager has the sockets of its services too; a program that was started by another one may have that's.
-    pids.sort_unstable();
-    let pid = pids.iter().copied().find(|pid| *pid != 1).or(pids.first().copied())?;
-    let about = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-    Some(Holder { pid, program: plain(about("comm").trim()), service: service(&about("cgroup")) })
+    let pids: HashSet<u32> = holders.iter().map(|one| one.pid).collect();
+    let first = |pid: u32, parent: u32| pid != 1 && (parent == 1 || !pids.contains(&parent));
+    holders.sort_unstable_by_key(|one| (!first(one.pid, one.parent), one.pid == 1, one.pid));
+    let pid = holders.first()?.pid;
+    let program =
+        String::from_utf8_lossy(&fs::read(format!("/proc/{pid}/comm")).unwrap_or_default()).into_owned();
+    let program = plain(program.trim());
+    Some(Holder { pid, whose: whose(pid, &program, &all), program })
 }
 
 /// The inodes of the sockets that keep anybody else from listening there.
@@ -98,12 +140,6 @@ fn has_one(pid: u32, sockets: &HashSet<u64>) -> bool {
 
 fn inode(link: &Path) -> Option<u64> {
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
-}
-
-/// The service in whose group of processes it is.
-fn service(groups: &str) -> Option<String> {
-    let names = groups.lines().filter_map(|line| line.rsplit('/').next());
-    names.filter(|name| name.ends_with(".service")).map(plain).next()
 }
 
 #[cfg(test)]
@@ -145,8 +181,24 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_the_last_part_of_its_group() {
-        assert_eq!(service("0::/system.slice/nginx.service\n").as_deref(), Some("nginx.service"));
-        assert_eq!(service("12:cpu:/x\n0::/user.slice/user-0.slice/session-1.scope\n"), None);
+    fn only_what_ends_alone_is_ended() {
+        let unit = || Unit { name: "n.service".to_owned(), user: None };
+        let ended = |pid, whose| Holder { pid, program: "`x`".to_owned(), whose }.ended(789);
+        assert_eq!(ended(7, Whose::Own), "kill 7    # that is '`x`'");
+        assert_eq!(ended(7, Whose::Service(unit())), "systemctl disable --now n.service");
+        assert!(ended(1, Whose::Service(unit())).contains("systemctl list-sockets"));
+        assert!(ended(7, Whose::Docker(Some(unit()))).starts_with("docker ps --filter publish=789\n"));
+        let container = |of| Whose::Container { of, id: "0123".to_owned() };
+        assert_eq!(ended(7, container(Some("podman"))), "podman stop 0123");
+        for whose in [
+            Whose::Part(unit()),
+            Whose::Docker(Some(unit())),
+            Whose::Pods(Some(unit())),
+            Whose::Pods(None),
+            container(None),
+        ] {
+            let mend = ended(7, whose);
+            assert!(!["disable", "kill"].iter().any(|word| mend.contains(word)), "{mend}");
+        }
     }
 }

@@ -108,16 +108,10 @@ impl Listener {
     fn freed(&self, holder: Option<&Holder>, facts: &Facts) -> String {
         let Self { table, unit, at } = self;
         let port = at.port();
-        let end = match holder {
-            Some(Holder { service: Some(service), .. }) => format!("systemctl disable --now {service}"),
-            Some(Holder { pid: 1, .. }) => {
-                format!(
-                    "see which socket unit that is, and stop it: systemctl list-sockets | grep ':{port} '"
-                )
-            }
-            Some(Holder { pid, program, .. }) => format!("kill {pid}    # that is {program}"),
-            None => format!("see who it is, and stop it: ss -ltnp 'sport = :{port}'    # as root"),
-        };
+        let end = holder.map_or_else(
+            || format!("see who it is, and stop it: ss -ltnp 'sport = :{port}'    # as root"),
+            |holder| holder.ended(port),
+        );
         let then = if facts.runs() { "the daemon takes it within seconds then" } else { START };
         format!(
             "{end}\n{then}\nor give Tidehold another address: listen under [{table}] in {}, and in {unit} where systemd listens \
@@ -138,17 +132,17 @@ impl Listener {
 }
 
 pub(super) fn who(holder: Option<&Holder>) -> String {
-    match holder {
-        None => "something else".to_owned(),
-        Some(Holder { pid, program, service: None }) => format!("{program} (process {pid})"),
-        Some(Holder { pid, program, service: Some(service) }) => {
-            format!("{service} ({program}, process {pid})")
-        }
+    let Some(holder) = holder else { return "something else".to_owned() };
+    let Holder { pid, program, whose } = holder;
+    match whose.unit() {
+        None => format!("{program} (process {pid})"),
+        Some(unit) => format!("{} ({program}, process {pid})", unit.name),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::whose::{Unit, Whose};
     use super::*;
 
     #[test]
@@ -164,10 +158,11 @@ mod tests {
 
     #[test]
     fn whoever_has_an_address_is_named_as_what_can_be_ended() {
+        let unit = |name: &str| Whose::Service(Unit { name: name.to_owned(), user: None });
         let holder = |service: Option<&str>| Holder {
             pid: 7,
             program: "nginx".to_owned(),
-            service: service.map(str::to_owned),
+            whose: service.map_or(Whose::Own, unit),
         };
         assert_eq!(who(None), "something else");
         assert_eq!(who(Some(&holder(None))), "nginx (process 7)");
