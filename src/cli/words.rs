@@ -1,5 +1,6 @@
 //! How the commands say things: sizes, times, costs, standings. One word for one thing, the same as in the log.
 
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
@@ -148,6 +149,11 @@ pub(super) fn quoted(word: &str) -> String {
         true => word.to_owned(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
     }
+}
+
+/// A path in a command.
+pub(super) fn quoted_path(path: &Path) -> String {
+    quoted(&path.display().to_string())
 }
 
 #[cfg(test)]

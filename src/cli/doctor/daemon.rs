@@ -132,10 +132,10 @@ fn configuration(facts: &Facts) -> Finding {
 pub(super) fn faulty(file: &Path, error: &LoadError) -> Vec<Finding> {
     let name = "daemon.configuration";
     // As the node calls it, wherever that is seen from.
-    let file = file.display();
+    let (quoted, file) = (words::quoted_path(file), file.display());
     let mut findings: Vec<_> = match error {
         LoadError::Unreadable { source, .. } => {
-            let mend = format!("see that it is there, and who may read it: ls -l {file}");
+            let mend = format!("see that it is there, and who may read it: ls -l {quoted}");
             vec![bad(name, format!("{file} cannot be read: {source}"), mend)]
         }
         LoadError::Faulty(faults) => {
@@ -154,7 +154,7 @@ pub(super) fn faulty(file: &Path, error: &LoadError) -> Vec<Finding> {
          clients come to it were not examined: what they should be, the configuration says",
         format!(
             "mend it, see that it is valid, have the daemon read it, and examine the rest:\n  \
-             tidehold serve --check --config {file}\n  systemctl restart tidehold\n  tidehold doctor"
+             tidehold serve --check --config {quoted}\n  systemctl restart tidehold\n  tidehold doctor"
         ),
     ));
     findings
@@ -262,7 +262,11 @@ fn odd_door(what: &str, path: &Path, door: &Door) -> Finding {
         Door::NoSocket => bad(
             "daemon.no-socket",
             format!("{shown} should be {what}, and is something else"),
-            format!("mv {shown} {shown}.old; systemctl restart tidehold.socket tidehold.service"),
+            format!(
+                "mv {} {}; systemctl restart tidehold.socket tidehold.service",
+                words::quoted_path(path),
+                words::quoted(&format!("{shown}.old"))
+            ),
         ),
         Door::Denied => bad(
             "daemon.denied",
@@ -283,7 +287,7 @@ fn rights(what: &str, path: &Path, door: &Door) -> Option<Finding> {
         bad(
             "daemon.rights",
             format!("{what} is open to others than the daemon's user (mode {mode:03o})"),
-            format!("chmod 600 {}, and SocketMode=0600 in tidehold.socket", path.display()),
+            format!("chmod 600 {}, and SocketMode=0600 in tidehold.socket", words::quoted_path(path)),
         )
     })
 }

@@ -41,7 +41,7 @@ pub(super) struct Disk {
 
 /// Whether there is room, and whether it is a place for a hold at all.
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
-    let shown = facts.data_dir.display();
+    let (quoted, shown) = (words::quoted_path(&facts.data_dir), facts.data_dir.display());
     let disk = match &facts.disk {
         Ok(disk) => disk,
         // The daemon makes it when it first starts.
@@ -50,7 +50,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
             return vec![bad(
                 "disk.folder",
                 format!("the hold's folder {shown} cannot be looked at: {why}"),
-                format!("install -d -m 0700 {shown}; systemctl restart tidehold"),
+                format!("install -d -m 0700 {quoted}; systemctl restart tidehold"),
             )];
         }
     };
@@ -79,14 +79,14 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         findings.push(bad(
             "disk.read-only",
             format!("{shown} is on a file system that is mounted read-only"),
-            format!("see why (dmesg | tail), then: mount -o remount,rw $(findmnt -n -o TARGET -T {shown})"),
+            format!("see why (dmesg | tail), then: mount -o remount,rw $(findmnt -n -o TARGET -T {quoted})"),
         ));
     }
     if disk.mode & 0o022 != 0 {
         findings.push(bad(
             "disk.rights",
             format!("others than the daemon's user can write into {shown} (mode {:03o})", disk.mode),
-            format!("chmod 700 {shown}"),
+            format!("chmod 700 {quoted}"),
         ));
     }
     let room = format!("{} of {} free", words::size(disk.free), words::size(disk.total));

@@ -7,6 +7,7 @@ use tidehold::node::containerd::Version;
 use tidehold::node::hosts::{self, DEFAULT, FILE, Host, Hosts, Unread};
 
 use super::finding::{Finding, bad, ok, warn};
+use crate::cli::words::{quoted, quoted_path};
 
 /// A folder of registries, as it lies on the disk.
 #[derive(Debug)]
@@ -82,7 +83,11 @@ pub(super) fn judge(folder: &Folder, mirror: Mirror) -> Vec<Finding> {
             Text::Unreadable(why) => Judged::Broken(vec![bad(
                 "hosts.unreadable",
                 format!("{} cannot be read: {why}", file.display()),
-                format!("chmod 755 {}; chmod 644 {}", folder.path.join(name).display(), file.display()),
+                format!(
+                    "chmod 755 {}; chmod 644 {}",
+                    quoted_path(&folder.path.join(name)),
+                    quoted_path(&file)
+                ),
             )]),
             Text::Missing => Judged::Elsewhere(String::new()),
         };
@@ -275,7 +280,7 @@ fn wrong_name(file: &str, name: &str) -> Option<Finding> {
     let folder = |right: &str| file.replacen(&format!("/{name}/"), &format!("/{right}/"), 1);
     let move_to = |right: &str| {
         let strip = |file: &str| file.strip_suffix(&format!("/{FILE}")).unwrap_or(file).to_owned();
-        format!("mv {} {} (it needs no restart)", strip(file), strip(&folder(right)))
+        format!("mv {} {} (it needs no restart)", quoted(&strip(file)), quoted(&strip(&folder(right))))
     };
     let hub = [
         "registry-1.docker.io",

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::finding::{Finding, bad, ok, warn};
+use crate::cli::words::quoted_path;
 
 /// A file with logins, and the registries of the configuration that name it.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ fn program(name: &str) -> String {
 
 /// Whether each file can be used, and by whom.
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
-    let shown = facts.path.display();
+    let (quoted, shown) = (quoted_path(&facts.path), facts.path.display());
     let who = facts.registries.join(", ");
     let (mode, text) = match &facts.file {
         Ok((mode, text)) => (*mode, text),
@@ -76,7 +77,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
                     "the credentials of {who} cannot be read, so it is asked without a login: {shown}: {why}"
                 ),
                 format!(
-                    "put a file there as docker login writes it (chmod 600 {shown}), or take the line out of the configuration"
+                    "put a file there as docker login writes it (chmod 600 {quoted}), or take the line out of the configuration"
                 ),
             )];
         }
@@ -86,7 +87,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         findings.push(bad(
             "logins.rights",
             format!("any user of this node can read the credentials of {who} ({shown}, mode {mode:03o})"),
-            format!("chmod 600 {shown}"),
+            format!("chmod 600 {quoted}"),
         ));
     }
     if let Err(why) = helpers(text) {
