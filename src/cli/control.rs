@@ -117,11 +117,16 @@ pub(super) fn answered<T>(answer: Result<tonic::Response<T>, Status>) -> Result<
     answer.map(tonic::Response::into_inner).map_err(|status| Refused::from(&status).into())
 }
 
+/// Whether it was we who waited no longer.
+pub(super) fn took_too_long(status: &Status) -> bool {
+    matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) && status.message().contains("imeout")
+}
+
 /// What the daemon says is wrong, for people.
 pub(super) fn said(status: &Status) -> String {
     match status.code() {
         Code::Unimplemented => "this is a socket of another service: is it the control socket?".to_owned(),
-        Code::Cancelled | Code::DeadlineExceeded if status.message().contains("imeout") => format!(
+        _ if took_too_long(status) => format!(
             "the daemon does not answer within {} s: is it stopped or is the disk stuck? `journalctl -u tidehold` and \
              `tidehold doctor` may tell more",
             PATIENCE.as_secs()

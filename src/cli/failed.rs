@@ -12,7 +12,7 @@ use tidehold::config::LoadError;
 use tidehold::oci::ImageName;
 use tonic::{Code, Status};
 
-use super::control::said;
+use super::control::{said, took_too_long};
 use super::words;
 
 /// How a command ended where it did not do what it was asked to.
@@ -62,7 +62,9 @@ impl Refused {
 impl From<&Status> for Refused {
     fn from(status: &Status) -> Self {
         let after = status.metadata().get("retry-after").and_then(|after| after.to_str().ok()?.parse().ok());
-        Self { code: status.code(), reason: said(status), retry_after_seconds: after, reference: None }
+        // Of a daemon that hangs it is as of none.
+        let code = if took_too_long(status) { Code::Unavailable } else { status.code() };
+        Self { code, reason: said(status), retry_after_seconds: after, reference: None }
     }
 }
 
@@ -220,6 +222,8 @@ mod tests {
         } });
         assert_eq!(failed.as_json(), Some(expected));
         assert_eq!(failed.as_text().as_deref(), Some("tidehold: ask: nothing is known of it"));
+        let hangs = Failed::from(Refused::from(&Status::cancelled("Timeout expired")));
+        assert_eq!(hangs.as_json().unwrap()["error"]["code"], "UNAVAILABLE", "nobody answered that");
         assert_eq!(Failed::Usage(String::new()).exit_code(), 2);
         assert_eq!(Failed::Told.as_json(), None);
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
+use rustix::process::geteuid;
 use serde::Deserialize;
 use tidehold::config::{Config, Containerd};
 use tidehold::node::containerd::{BUILTIN_STORE, HOSTS, METADATA, Settings, Version};
@@ -98,6 +99,12 @@ fn root_is_known(setup: &Setup, settings: &Settings) -> Result<(), Failed> {
     let database = seen(&setup.root, &settings.root.join(METADATA).join("meta.db"));
     if told || database.exists() || program(&setup.root, "containerd").is_none() {
         return Ok(());
+    }
+    if !geteuid().is_root() {
+        return Err(anyhow!(
+            "whether containerd runs, and what it has, is for root alone to see: run this as root; nothing was changed"
+        )
+        .into());
     }
     Err(anyhow!(
         "containerd does not run, and nothing says for sure where it keeps things: there is nothing of it in {}. Start it, or say the folder with --containerd-root; nothing was changed",
