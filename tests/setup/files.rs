@@ -17,7 +17,6 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("what stands against a setup is said with its mend, and nothing is written", refusals),
     ("a containerd in use keeps its content store until that was taken over", in_use),
     ("what others changed since stays when all is taken back", changed_since),
-    ("units are written where systemd runs, and go again", units),
     ("a node without a containerd is told so", no_containerd),
     ("a containerd that does not run is looked for where its unit says", unit_of_containerd),
     ("a file of version 1 gets hosts on 2.x, and none where CRI is disabled", version_1),
@@ -32,11 +31,11 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
 
 const CONFIG: &str = "/etc/containerd/config.toml";
 const HOSTS: &str = "/etc/containerd/certs.d/_default/hosts.toml";
-const V1_7: &[&str] = &["--yes", "--containerd-version", "1.7"];
+pub(crate) const V1_7: &[&str] = &["--yes", "--containerd-version", "1.7"];
 const DEBIAN: &str = "version = 2\n\n[plugins]\n  [plugins.\"io.containerd.internal.v1.opt\"]\n    \
                       path = \"/var/lib/containerd/opt\" # ours\n";
 
-fn plain() -> Node {
+pub(crate) fn plain() -> Node {
     Node::new(&[(CONFIG, DEBIAN)])
 }
 
@@ -235,44 +234,6 @@ fn changed_since() {
     node.setup(&["--undo", "--yes", "--force"]).ended_well();
     assert_eq!(node.text(CONFIG), DEBIAN.replace("# ours", "# theirs"));
     assert_eq!(node.text(&format!("{CONFIG}.changed")), theirs);
-}
-
-fn units() {
-    let node = plain();
-    fs::create_dir_all(node.at("/run/systemd/system")).unwrap();
-    let before = node.all();
-    node.setup(&[V1_7, &["--program", "/opt/tidehold"]].concat())
-        .ended_well()
-        .said(&["systemctl enable --now tidehold.socket"]);
-    assert!(node.text("/etc/systemd/system/tidehold.service").contains("ExecStart=/opt/tidehold serve\n"));
-    assert!(
-        node.text("/etc/systemd/system/tidehold.socket")
-            .contains("ListenStream=/run/tidehold/content.sock\n")
-    );
-    assert!(node.text("/etc/systemd/system/tidehold-mirror.socket").contains("ListenStream=127.0.0.1:789\n"));
-    assert!(node.text("/etc/systemd/system/tidehold-web.socket").contains("ListenStream=127.0.0.1:7890\n"));
-    node.setup(V1_7).ended_well().said(&["nothing to change"]);
-    node.setup(&["--undo", "--yes"]).ended_well();
-    assert_eq!(node.all(), before);
-
-    for hidden in ["/tmp/tidehold", "/run/x/tidehold"] {
-        node.setup(&[V1_7, &["--program", hidden]].concat())
-            .failed_with(1, &[hidden, "/usr/local/bin/tidehold", "nothing was changed"]);
-    }
-    assert_eq!(node.all(), before);
-
-    // The sockets go with the configuration, and what others wrote into the units stays.
-    node.setup(V1_7).ended_well();
-    node.write("/etc/tidehold/config.toml", "[web]\nlisten = \"127.0.0.1:1790\"\n");
-    node.setup(V1_7).ended_well().said(&["1 file changed"]);
-    assert!(node.text("/etc/systemd/system/tidehold-web.socket").contains("127.0.0.1:1790\n"));
-    node.setup(&["--undo", "--yes"]).ended_well();
-    fs::remove_dir_all(node.at("/etc/tidehold")).unwrap();
-    assert_eq!(node.all(), before);
-
-    node.write("/usr/lib/systemd/system/tidehold.service", "[Unit]\n");
-    node.setup(V1_7).ended_well();
-    assert!(!node.at("/etc/systemd/system/tidehold.service").exists(), "a package brought them");
 }
 
 fn no_containerd() {

@@ -19,6 +19,7 @@ mod support;
 
 mod files;
 mod node;
+mod units;
 mod unstarted;
 mod whole;
 
@@ -32,10 +33,11 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     arguments.test_threads.get_or_insert(cores.min(4));
-    let mut trials: Vec<Trial> = files::TESTS
-        .iter()
+    let mut trials: Vec<Trial> = [files::TESTS, units::TESTS]
+        .concat()
+        .into_iter()
         .map(|(name, run)| {
-            Trial::test(*name, || {
+            Trial::test(name, move || {
                 run();
                 Ok(())
             })

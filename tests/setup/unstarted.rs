@@ -17,6 +17,10 @@ pub(crate) const SCENARIOS: &[(&str, fn())] = &[
     ("where it does not answer all is taken back and containerd is left alone", no_answer),
     ("where another program has the mirror's port nothing is begun", port_taken),
     ("where another program has the page's port it goes on without one", page_taken),
+    (
+        "where the service's file is gone an undo disables the sockets too, each by its name",
+        undone_without_its_file,
+    ),
 ];
 
 const CONTAINERD: &str = "version = 2 # ours\n\n[grpc]\n  address = \"/run/containerd/containerd.sock\"\n";
@@ -61,8 +65,14 @@ impl Machine {
     }
 
     fn setup(&self, options: &[&str]) -> Ran {
+        self.within("\"$@\"", options)
+    }
+
+    /// The same within a script, which has the command as its arguments, after its name.
+    fn within(&self, script: &str, options: &[&str]) -> Ran {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-ec", INSIDE, "sh"]).arg(self.folder.path());
+        command.args(["sh", "-ec", script, "sh"]);
         command.args([env!("CARGO_BIN_EXE_tidehold"), "setup", "--yes", "--containerd-version", "1.7"]);
         command.args(["--program", "/usr/local/bin/tidehold"]).args(options);
         let search = std::env::var("PATH").unwrap_or_default();
@@ -125,4 +135,19 @@ fn page_taken() {
     let _somebody = TcpListener::bind(("127.0.0.1", machine.web)).unwrap();
     let taken = format!("127.0.0.1:{} is taken by another program", machine.web);
     machine.setup(&[]).ended_well().said(&[&taken, "until then there is no status page", " files changed"]);
+}
+
+fn undone_without_its_file() {
+    let machine = Machine::new("exit 0");
+    let script = r#"
+"$@"
+rm /etc/systemd/system/tidehold.service
+mkdir /etc/systemd/system/multi-user.target.wants
+ln -s ../tidehold.service /etc/systemd/system/multi-user.target.wants/
+"$1" setup --undo --yes
+! [ -L /etc/systemd/system/multi-user.target.wants/tidehold.service ]
+"#;
+    machine.within(script, &[]).ended_well();
+    let text = fs::read_to_string(machine.folder.path().join("asked")).unwrap();
+    assert_eq!(text, "disable tidehold.socket tidehold-mirror.socket tidehold-web.socket\n");
 }

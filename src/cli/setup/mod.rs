@@ -197,10 +197,10 @@ impl Setup {
         let units: Vec<Change> =
             plan.changes.iter().filter(|change| Units::is_one(&change.path)).cloned().collect();
         journal.apply(&units, None).context("write")?;
-        let rewritten = units.iter().any(|change| change.before.is_some());
+        let replaced = Units::replace_some(&units);
         let of_units = Units::of(self);
         let started =
-            of_units.start(rewritten).and_then(|()| match of_units.are_here() || plan.swap.is_some() {
+            of_units.start(replaced).and_then(|()| match of_units.are_here() || plan.swap.is_some() {
                 true => ready::answers(self, config),
                 false => Ok(()),
             });

@@ -14,6 +14,8 @@ use super::units::Units;
 /// When a process began and when a file was written are both known to the second at best.
 const SLACK: Duration = Duration::from_secs(2);
 
+const RESTART: &str = "systemctl restart containerd";
+
 /// Whether containerd has to be restarted, which reads its configuration at its start only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Restart {
@@ -62,14 +64,14 @@ pub(super) fn steps(plan: &Plan, restarted: bool) -> Vec<String> {
     let mut explained = Vec::new();
     if !restarted {
         if plan.changes.iter().any(|change| Units::is_one(&change.path)) {
-            steps.push("systemctl daemon-reload && systemctl enable --now tidehold.socket tidehold.service");
+            steps.push(Units::starting(Units::replace_some(&plan.changes)));
         } else if !plan.changes.is_empty() {
-            steps.push("start tidehold where it does not run");
+            steps.push("start tidehold where it does not run".to_owned());
         }
         match plan.restart {
-            Restart::Changed => steps.push("systemctl restart containerd"),
+            Restart::Changed => steps.push(RESTART.to_owned()),
             Restart::Owed => {
-                steps.push("systemctl restart containerd");
+                steps.push(RESTART.to_owned());
                 explained.push("containerd still runs with what its configuration said before".to_owned());
             }
             Restart::Stopped | Restart::Needless => {
@@ -80,11 +82,11 @@ pub(super) fn steps(plan: &Plan, restarted: bool) -> Vec<String> {
             }
         }
         if plan.swap.is_some() && plan.restart.leaves_some_behind() {
-            steps.push("tidehold adopt, for what it has pulled until then");
+            steps.push("tidehold adopt, for what it has pulled until then".to_owned());
         }
     }
     if plan.has_containerd && (restarted || !steps.is_empty()) {
-        steps.push("tidehold doctor");
+        steps.push("tidehold doctor".to_owned());
     }
     let mut lines = explained;
     if !steps.is_empty() {

@@ -6,8 +6,8 @@ use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, anyhow};
 use tidehold::config::Config;
-use tidehold::node::files::{matching, seen};
-use tidehold::node::journal::Journal;
+use tidehold::node::files::{matching, seen, text};
+use tidehold::node::journal::{Change, Journal};
 
 use super::super::Failed;
 use super::{Setup, shown};
@@ -35,14 +35,46 @@ const FOUND: [&str; 2] = ["/usr/local/bin/tidehold", "/usr/bin/tidehold"];
 const HIDDEN: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
 
 /// All of them, the sockets first, so that nobody starts the service again while it stops.
-const ALL: [&str; 4] =
-    ["tidehold.socket", "tidehold-mirror.socket", "tidehold-web.socket", "tidehold.service"];
+const ALL: [&str; 4] = [SOCKETS[0], SOCKETS[1], SOCKETS[2], SERVICE_NAME];
+const SOCKETS: [&str; 3] = ["tidehold.socket", "tidehold-mirror.socket", "tidehold-web.socket"];
+const SERVICE_NAME: &str = "tidehold.service";
 
 /// What is enabled; the service brings the others along.
-const ENABLED: [&str; 2] = ["tidehold.socket", "tidehold.service"];
+const ENABLED: [&str; 2] = [SOCKETS[0], SERVICE_NAME];
 
 /// How systemctl ends where a unit is not loaded, as systemctl(1) says.
 const NOT_LOADED: i32 = 5;
+
+/// Whose a unit is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Missing,
+    /// As setup wrote it.
+    Ours,
+    /// A package's, an administrator's, or one of ours that somebody has changed.
+    Others,
+}
+
+impl Standing {
+    /// Whether setup writes it; the set that it belongs to may be ours.
+    fn is_written(self, set_is_ours: bool) -> bool {
+        match self {
+            Self::Ours => true,
+            Self::Missing => set_is_ours,
+            Self::Others => false,
+        }
+    }
+}
+
+/// Whether the set is, by its service and its first socket: an earlier version of it had fewer units. Pure.
+fn is_ours(service: Standing, socket: Standing, says_what_runs: bool) -> bool {
+    match (service, socket) {
+        (Standing::Missing, _) | (_, Standing::Ours) | (Standing::Ours, Standing::Missing) => true,
+        // That socket may be an earlier version's, changed since, and goes with the service of that version.
+        (Standing::Ours, Standing::Others) => says_what_runs,
+        (Standing::Others, Standing::Missing | Standing::Others) => false,
+    }
+}
 
 /// The units on a node.
 pub(super) struct Units {
@@ -60,6 +92,13 @@ impl Units {
         path.parent() == Some(Path::new(FOLDER))
     }
 
+    /// Whether these changes leave units that may run already without what they would be started with.
+    pub(super) fn replace_some(changes: &[Change]) -> bool {
+        let units = changes.iter().filter(|change| Self::is_one(&change.path));
+        let (new, replaced): (Vec<_>, Vec<_>) = units.partition(|change| change.before.is_none());
+        !replaced.is_empty() || !new.is_empty() && new.len() < ALL.len()
+    }
+
     /// What is to be written: their paths and texts. Units of others stay; ours go with the configuration.
     pub(super) fn wanted(
         &self,
@@ -67,25 +106,41 @@ impl Units {
         setup: &Setup,
         program: &Path,
     ) -> Result<Vec<(PathBuf, String)>, Failed> {
-        let there = |folder: &str| seen(&self.root, &Path::new(folder).join("tidehold.service")).exists();
         if self.left_alone || !self.runs() {
             return Ok(Vec::new());
         }
-        let [service, socket, mirror, web] =
-            ["tidehold.service", "tidehold.socket", "tidehold-mirror.socket", "tidehold-web.socket"]
-                .map(|name| Path::new(FOLDER).join(name));
-        let mut wanted = vec![
-            (socket, socket_unit(config)),
-            (mirror, listening(MIRROR_SOCKET, &[config.mirror.listen.to_string()])),
-            (web, listening(WEB_SOCKET, &[config.web.listen.to_string()])),
+        let journal = Journal::open(&self.root, &setup.journal).context("read what was changed before")?;
+        let standing = |unit: &str| {
+            let there = |folder: &str| seen(&self.root, &Path::new(folder).join(unit)).exists();
+            match journal.wrote(&Path::new(FOLDER).join(unit)) {
+                true => Standing::Ours,
+                false if OTHER_FOLDERS.iter().any(|folder| there(folder)) => Standing::Others,
+                false => Standing::Missing,
+            }
+        };
+        let sockets = [
+            (SOCKETS[0], socket_unit(config)),
+            (SOCKETS[1], listening(MIRROR_SOCKET, &[config.mirror.listen.to_string()])),
+            (SOCKETS[2], listening(WEB_SOCKET, &[config.web.listen.to_string()])),
         ];
-        if OTHER_FOLDERS.iter().any(|folder| there(folder)) {
-            let journal =
-                Journal::open(&self.root, &setup.journal).context("read what was changed before")?;
-            wanted.retain(|(path, _)| journal.wrote(path));
-            if !journal.wrote(&service) || setup.program.is_none() && setup.config.is_none() {
+        let of_service = standing(SERVICE_NAME);
+        if of_service == Standing::Others && !self.text_of(SERVICE_NAME)?.contains(SOCKETS[1]) {
+            // It would not bring the mirror's socket along: it goes on with those that it has.
+            return Ok(Vec::new());
+        }
+        let says_what_runs = setup.program.is_some() || setup.config.is_some();
+        let is_ours = is_ours(of_service, standing(SOCKETS[0]), says_what_runs);
+        let wanted = sockets.into_iter().filter(|(unit, _)| standing(unit).is_written(is_ours));
+        let mut wanted: Vec<_> = wanted.map(|(unit, text)| (Path::new(FOLDER).join(unit), text)).collect();
+        let service = Path::new(FOLDER).join(SERVICE_NAME);
+        match of_service {
+            Standing::Others => return Ok(wanted),
+            Standing::Ours if !is_ours => return Ok(wanted),
+            Standing::Ours if !says_what_runs => {
+                wanted.insert(0, (service, refreshed(&self.text_of(SERVICE_NAME)?)));
                 return Ok(wanted);
             }
+            Standing::Ours | Standing::Missing => {}
         }
         let config = setup.config.as_deref().map(|config| self.on_node(config)).transpose()?;
         let program = self.on_node(program)?;
@@ -105,6 +160,18 @@ impl Units {
         Ok(wanted)
     }
 
+    /// A unit as it is there; empty where it is not.
+    fn text_of(&self, unit: &str) -> Result<String, Failed> {
+        for folder in OTHER_FOLDERS {
+            let path = Path::new(folder).join(unit);
+            let found = text(&self.root, &path).with_context(|| format!("read {}", path.display()))?;
+            if let Some(found) = found {
+                return Ok(found);
+            }
+        }
+        Ok(String::new())
+    }
+
     /// A path as the node's systemd takes it.
     fn on_node(&self, path: &Path) -> Result<PathBuf, Failed> {
         let path = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
@@ -119,12 +186,12 @@ impl Units {
 
     /// Starts Tidehold, now and whenever the node starts; its service brings the sockets of the mirror and the status page,
     /// where these can be had.
-    pub(super) fn start(&self, rewritten: bool) -> Result<(), Failed> {
+    pub(super) fn start(&self, replaced: bool) -> Result<(), Failed> {
         if self.elsewhere() {
             return Ok(());
         }
         self.systemctl(&["daemon-reload"])?;
-        if rewritten {
+        if replaced {
             // Sockets are made anew only while their service does not run.
             self.stop_all()?;
         }
@@ -137,8 +204,9 @@ impl Units {
             return Ok(());
         }
         let there = |unit: &&str| OTHER_FOLDERS.iter().any(|folder| Path::new(folder).join(unit).exists());
-        ALL.into_iter().filter(|unit| !there(unit)).try_for_each(unlink)?;
-        let there: Vec<&str> = ENABLED.into_iter().filter(there).collect();
+        // Each by its name: those that the service enables it disables only while its own file is there.
+        let (there, gone): (Vec<&str>, Vec<&str>) = ALL.into_iter().partition(there);
+        gone.into_iter().try_for_each(unlink)?;
         if there.is_empty() {
             return Ok(());
         }
@@ -163,8 +231,14 @@ impl Units {
     }
 
     /// What does the same by hand.
-    pub(super) fn stopping() -> &'static str {
-        "systemctl stop tidehold.socket tidehold-mirror.socket tidehold-web.socket tidehold.service && systemctl daemon-reload"
+    pub(super) fn stopping() -> String {
+        format!("systemctl stop {} && systemctl daemon-reload", ALL.join(" "))
+    }
+
+    /// What starts it by hand, as `start` does.
+    pub(super) fn starting(replaced: bool) -> String {
+        let stop = if replaced { format!("systemctl stop {} && ", ALL.join(" ")) } else { String::new() };
+        format!("systemctl daemon-reload && {stop}systemctl enable --now {}", ENABLED.join(" "))
     }
 
     /// That systemd is there to restart anything.
@@ -238,6 +312,12 @@ fn service_unit(program: &Path, config: Option<&Path>) -> String {
     SERVICE.replace(RUN, &format!("ExecStart={} serve{config}", quoted(program)))
 }
 
+/// The service as it is now, for what an earlier one runs.
+fn refreshed(before: &str) -> String {
+    let runs = before.lines().find(|line| line.starts_with("ExecStart="));
+    SERVICE.replace(RUN, runs.unwrap_or(RUN))
+}
+
 /// A word of a command line, as systemd.service(5) and systemd.unit(5) have it.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string().replace('%', "%%").replace('$', "$$");
@@ -284,6 +364,46 @@ mod tests {
         let unit = socket_unit(&other);
         assert!(unit.contains("ListenStream=/s/control\n"), "{unit}");
         assert!(!unit.contains("/run/tidehold/control.sock\n"), "{unit}");
+    }
+
+    #[test]
+    fn what_setup_wrote_is_a_set_and_what_others_wrote_stays() {
+        use Standing::{Missing, Others, Ours};
+        for (service, socket, ours) in [
+            (Missing, Missing, true),
+            (Ours, Ours, true),
+            (Ours, Missing, true),
+            (Ours, Others, false),
+            (Others, Ours, true),
+            (Others, Missing, false),
+            (Others, Others, false),
+        ] {
+            assert_eq!(is_ours(service, socket, false), ours, "{service:?} {socket:?}");
+        }
+        assert!(is_ours(Ours, Others, true) && !is_ours(Others, Others, true));
+        assert!(Ours.is_written(false) && Missing.is_written(true));
+        assert!(!Missing.is_written(false) && !Others.is_written(true));
+    }
+
+    #[test]
+    fn a_service_that_is_refreshed_runs_what_it_ran() {
+        assert_eq!(refreshed("[Service]\nExecStart=tidehold serve\n"), SERVICE);
+        let unit = refreshed("[Service]\nExecStart=/opt/tidehold serve --config /srv/t.toml\nRestart=no\n");
+        assert_eq!(unit, SERVICE.replace(RUN, "ExecStart=/opt/tidehold serve --config /srv/t.toml"));
+        assert_eq!(refreshed(""), SERVICE);
+    }
+
+    #[test]
+    fn units_that_may_run_are_stopped_before_others_take_their_place() {
+        let change = |unit: &str, before: Option<&str>| Change {
+            path: Path::new(FOLDER).join(unit),
+            before: before.map(str::to_owned),
+            after: "new".to_owned(),
+        };
+        assert!(!Units::replace_some(&[]));
+        assert!(!Units::replace_some(&ALL.map(|unit| change(unit, None))));
+        assert!(Units::replace_some(&[change(SOCKETS[0], Some("old"))]));
+        assert!(Units::replace_some(&[change(SOCKETS[1], None)]));
     }
 
     #[test]
