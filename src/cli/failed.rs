@@ -31,6 +31,16 @@ pub(super) enum Failed {
     Told,
 }
 
+impl Failed {
+    /// With what is so in spite of it, or because of it.
+    pub(super) fn with(self, so: &str) -> Self {
+        match self {
+            Self::Error(error) => Self::Error(error.context(so.to_owned())),
+            Self::Configuration(_) | Self::Usage(_) | Self::Unread | Self::Partly(_) | Self::Told => self,
+        }
+    }
+}
+
 impl From<anyhow::Error> for Failed {
     fn from(error: anyhow::Error) -> Self {
         Self::Error(error)

@@ -26,7 +26,7 @@ use sha2::{Digest as _, Sha256};
 use super::files::{absent, real, seen};
 use super::takeout::without;
 use folder::{ORIGINAL, RECORD, WRITTEN, copy_name};
-pub use parts::{Change, Conflict, JournalError, Restoration, Swap};
+pub use parts::{Change, Conflict, Debt, JournalError, Restoration, Swap};
 use write::{NEW, NEW_FILE, OWN_FILE, beside, remove, sync_folder, write};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ struct Record {
     /// Whether units of systemd were among the files that are restored.
     #[serde(default)]
     had_units: bool,
+    /// The restart that containerd is owed since its files were written.
+    #[serde(default)]
+    debt: Option<Debt>,
     /// Whether the folder was made for this.
     #[serde(default)]
     made: bool,
@@ -155,6 +158,27 @@ impl Journal {
     /// Whether units of systemd were among the files that are restored.
     pub fn had_units(&self) -> bool {
         self.record.had_units
+    }
+
+    /// The restart that containerd is owed, as far as is known here.
+    pub fn debt(&self) -> Option<Debt> {
+        self.record.debt
+    }
+
+    /// Has the next change leave containerd with such a restart owed: it is recorded before the first file is touched.
+    pub fn owe(&mut self, debt: Debt) {
+        self.record.debt = Some(debt);
+    }
+
+    /// Forgets it, once containerd was started since.
+    ///
+    /// # Errors
+    /// That the record could not be written.
+    pub fn settle(&mut self) -> Result<(), JournalError> {
+        match self.record.debt.take() {
+            None => Ok(()),
+            Some(_) => self.lock().and_then(|()| self.save()),
+        }
     }
 
     /// The files that were changed.
@@ -281,6 +305,7 @@ impl Journal {
         let swaps = std::mem::take(&mut self.record.swaps);
         self.record.leaving.extend(swaps);
         self.record.had_units |= had_units;
+        self.record.debt = None;
         self.record.folders.clear();
         self.record.entries.clear();
         self.save()

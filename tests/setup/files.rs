@@ -17,6 +17,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("what stands against a setup is said with its mend, and nothing is written", refusals),
     ("a containerd in use keeps its content store until that was taken over", in_use),
     ("what others changed since stays when all is taken back", changed_since),
+    ("a restart is asked for before it is made", no_restart_without_a_yes),
     ("a node without a containerd is told so", no_containerd),
     ("a containerd that does not run is looked for where its unit says", unit_of_containerd),
     ("a file of version 1 gets hosts on 2.x, and none where CRI is disabled", version_1),
@@ -234,6 +235,22 @@ fn changed_since() {
     node.setup(&["--undo", "--yes", "--force"]).ended_well();
     assert_eq!(node.text(CONFIG), DEBIAN.replace("# ours", "# theirs"));
     assert_eq!(node.text(&format!("{CONFIG}.changed")), theirs);
+}
+
+fn no_restart_without_a_yes() {
+    let node = plain();
+    let restarted = node.at("/restarted");
+    let restart = format!("touch {}", restarted.display());
+    let options = ["--mirror-only", "--containerd-version", "1.7", "--restart-with", &restart];
+    let asked = "whether to change 2 files and restart containerd";
+    node.setup(&options).failed_with(2, &[asked, "--yes", "nothing was changed"]);
+    node.setup(&["--yes", "--mirror-only", "--containerd-version", "1.7"]).ended_well();
+    node.setup(&options)
+        .failed_with(2, &["whether to restart containerd: add --yes"])
+        .said(&["nothing to change"]);
+    assert!(!restarted.exists());
+    node.setup(&[&["--yes"][..], &options].concat()).ended_well();
+    assert!(restarted.exists());
 }
 
 fn no_containerd() {

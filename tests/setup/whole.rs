@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use crate::bench::{LATEST, Upstream, assert_free, parts_of, release};
 use crate::node::{Ran, tidehold};
@@ -19,6 +20,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     ("a restart that was none is told from one", not_restarted),
     ("what it pulled since adopt is taken over by the setup that restarts it", pulled_since_adopt),
     ("it is restarted once, and then only when it runs with what it read before", restarted_once),
+    ("a restart that it is owed is made where its process cannot be seen, and once", owed_unseen),
     ("it reads its own default configuration as it was meant once that is set up", its_own_defaults),
 ];
 
@@ -46,6 +48,18 @@ impl Node {
     }
 
     fn setup(&self, options: &[&str]) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
+        self.run(&mut command, options)
+    }
+
+    /// From where its process has no id, as in a pod with a process name space of its own.
+    fn setup_unseeing(&self, options: &[&str]) -> Ran {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", env!("CARGO_BIN_EXE_tidehold")]);
+        self.run(&mut command, options)
+    }
+
+    fn run(&self, command: &mut Command, options: &[&str]) -> Ran {
         let folder = self.folder();
         let at = |name: &str| folder.join(name).to_str().unwrap().to_owned();
         let (config, hosts, journal) = (at("config.toml"), at("certs.d"), at("journal"));
@@ -62,7 +76,8 @@ impl Node {
             "--config",
             own.to_str().unwrap(),
         ];
-        tidehold(&[&where_it_is, options].concat())
+        command.env_remove("TIDEHOLD_CONFIG").args(where_it_is).args(options).stdin(Stdio::null());
+        command.output().unwrap().into()
     }
 
     fn doctor(&self) -> Ran {
@@ -224,6 +239,8 @@ fn pulled_since_adopt(version: Version) {
     fs::write(&bad, "not that").unwrap();
     let restart = ["--yes", "--restart-with", "true"];
     let ran = node.setup(&restart).failed_with(1, &["left out", "not all that containerd has pulled"]);
+    let so = "Tidehold runs, and containerd was not touched: once `tidehold adopt --containerd node --from ";
+    assert!(ran.stderr.contains(so) && ran.stderr.contains("run this again"), "{ran:?}");
     ran.said(&["blobs came since they were taken over", "taking over "]);
     assert_eq!(node.config(), before);
     fs::remove_file(&bad).unwrap();
@@ -259,6 +276,36 @@ fn restarted_once(version: Version) {
     config.set_modified(written + std::time::Duration::from_secs(3600)).unwrap();
     again();
     assert!(restarted.exists());
+}
+
+fn owed_unseen(version: Version) {
+    let node = Node::start(version);
+    // With a CRI, so that it is to be told of the folder with its hosts.
+    let config = String::from_utf8(node.config()).unwrap();
+    let with_cri = config.lines().filter(|line| !line.starts_with("disabled_plugins"));
+    let with_cri: Vec<&str> = with_cri.collect();
+    fs::write(node.folder().join("config.toml"), with_cri.join("\n") + "\n").unwrap();
+    let mirror_only = ["--yes", "--mirror-only"];
+    let restarted = node.folder().join("restarted");
+    let restart = format!("touch {}", restarted.display());
+    let with_restart = [&mirror_only[..], &["--restart-with", &restart]].concat();
+    node.setup_unseeing(&mirror_only)
+        .ended_well()
+        .said(&["2 files changed", "; systemctl restart containerd;"]);
+    let owed = ["nothing to change", "not started since", "owed a restart"];
+    for _ in 0..2 {
+        node.setup_unseeing(&mirror_only).ended_well().said(&owed).said(&["next: systemctl restart"]);
+        node.setup_unseeing(&["--dry-run", "--mirror-only"]).ended_well().said(&owed);
+    }
+    let failing = [&mirror_only[..], &["--restart-with", "false"]].concat();
+    node.setup_unseeing(&failing).failed_with(1, &["was not restarted"]);
+    node.setup_unseeing(&with_restart).ended_well().said(&["nothing to change", "running sh -c touch"]);
+    assert!(restarted.exists());
+    fs::remove_file(&restarted).unwrap();
+    node.setup_unseeing(&with_restart).ended_well();
+    assert!(!restarted.exists(), "restarted twice");
+    let ran = node.setup_unseeing(&mirror_only).ended_well();
+    assert!(!ran.stdout.contains("restart"), "{ran:?}");
 }
 
 fn its_own_defaults(version: Version) {

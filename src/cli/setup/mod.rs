@@ -28,6 +28,7 @@ use tidehold::node::journal::{Change, Journal, Swap};
 
 use super::relied::{adoption, socket};
 use super::{DEFAULT_JOURNAL, Failed};
+use next::Restart;
 use plan::Plan;
 use running::State;
 use units::Units;
@@ -136,8 +137,6 @@ impl Setup {
         if plan.changes.is_empty() {
             if plan.left.is_none() {
                 super::print("nothing to change")?;
-            } else if !self.dry_run {
-                self.confirm("have them taken over")?;
             }
         } else {
             for change in &plan.changes {
@@ -147,17 +146,29 @@ impl Setup {
                 return super::print(&format!("{} would be changed", shown::files(plan.changes.len())));
             }
             ready::ports_are_free(self, &config)?;
-            self.confirm(&format!("change {}", shown::files(plan.changes.len())))?;
         }
         if self.dry_run {
-            return Ok(());
+            return next::owed(plan.restart).map_or(Ok(()), super::print);
+        }
+        if let Some(what) = next::asked(&plan, self.wants_restart()) {
+            self.confirm(&what)?;
         }
         if self.wants_restart() {
             journal = self.start(&plan, &config, journal)?;
             if let Some(swap) = plan.swap.as_ref().filter(|_| plan.came_since > 0) {
                 // Where that fails containerd is not told of it.
-                self.take_the_last(swap)?;
+                self.take_the_last(swap).map_err(|failed| {
+                    let runs = if Units::of(self).are_here() { "runs and is enabled" } else { "runs" };
+                    failed.with(&format!(
+                        "Tidehold {runs}, and containerd was not touched: once `{}` succeeds, run this again; \
+                         tidehold setup --undo takes Tidehold out",
+                        adoption(swap)
+                    ))
+                })?;
             }
+        }
+        if let Some(debt) = plan.debt {
+            journal.owe(debt);
         }
         // What is written already is so once more.
         let left = |change: &&Change| !self.wants_restart() || !Units::is_one(&change.path);
@@ -171,6 +182,9 @@ impl Setup {
         }
         if self.wants_restart() {
             self.hand_over(&plan)?;
+        }
+        if self.wants_restart() || plan.restart == Restart::Needless {
+            journal.settle().context("note that containerd was started")?;
         }
         for line in next::steps(&plan, self.wants_restart()) {
             super::print(&line)?;
@@ -210,10 +224,7 @@ impl Setup {
             true => "containerd is as it was; take the units out again with tidehold setup --undo",
             false => "containerd is as it was",
         };
-        Err(match failed {
-            Failed::Error(error) => error.context(format!("Tidehold was not started, and {so}")).into(),
-            other => other,
-        })
+        Err(failed.with(&format!("Tidehold was not started, and {so}")))
     }
 
     fn back_out(&self, mut journal: Journal) -> Result<(), Failed> {
@@ -271,7 +282,12 @@ impl Setup {
     fn hand_over(&self, plan: &Plan) -> Result<(), Failed> {
         if let Some(swap) = &plan.swap {
             // It may have pulled since it was looked at.
-            self.take_the_last(swap)?;
+            self.take_the_last(swap).map_err(|failed| {
+                failed.with(&format!(
+                    "Tidehold runs, and containerd, which is told of it, was not restarted: once `{}` succeeds, run this again",
+                    adoption(swap)
+                ))
+            })?;
         }
         if plan.restart.is_due() {
             self.restart_containerd("take all back with tidehold setup --undo --restart")?;
@@ -279,8 +295,12 @@ impl Setup {
         if let Some(swap) = &plan.swap {
             let socket = seen(&self.root, &socket(swap));
             let state = running::settled(&socket)?;
-            self.take_the_last(swap)?;
+            let taken = self.take_the_last(swap);
             self.has_the_hold(swap, state, plan.runs)?;
+            taken.map_err(|failed| {
+                let so = "Tidehold runs, and containerd has it as its content store";
+                failed.with(&format!("{so}: run `{}` until it succeeds", adoption(swap)))
+            })?;
         }
         Ok(())
     }
@@ -320,10 +340,7 @@ impl Setup {
         if self.adopt(swap, &[])?.success() {
             return Ok(());
         }
-        Err(anyhow!(
-            "not all that containerd has pulled meanwhile was taken over: run `tidehold adopt` again"
-        )
-        .into())
+        Err(anyhow!("not all that containerd has pulled meanwhile was taken over").into())
     }
 
     /// Runs `tidehold adopt` for a containerd, with more options.

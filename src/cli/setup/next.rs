@@ -5,16 +5,19 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use tidehold::node::discover::Client;
-use tidehold::node::journal::Change;
+use tidehold::node::journal::{Change, Debt};
 
 use super::super::relied::adoption;
 use super::plan::{PODMAN, Plan};
+use super::shown;
 use super::units::Units;
 
 /// When a process began and when a file was written are both known to the second at best.
 const SLACK: Duration = Duration::from_secs(2);
 
 const RESTART: &str = "systemctl restart containerd";
+
+const NOT_STARTED_SINCE: &str = "containerd was not started since its configuration was changed, as far as can be seen: it is owed a restart";
 
 /// Whether containerd has to be restarted, which reads its configuration at its start only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,26 +27,59 @@ pub(super) enum Restart {
     Needless,
     /// Its files are changed now.
     Changed,
-    /// It runs with what they said before.
+    /// It runs with what they said before, or nobody has seen that it does not.
     Owed,
     /// It does not answer: its next start is all that it takes.
     Stopped,
 }
 
+/// What is known of a containerd that may have to be restarted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Known {
+    /// The files that it reads at its start are changed now.
+    pub(super) changed: bool,
+    pub(super) runs: bool,
+    /// It has no content store of its own.
+    pub(super) on_hold: bool,
+    /// It is to be given the hold.
+    pub(super) gets_the_hold: bool,
+    /// When it was started, where its process can be seen.
+    pub(super) started: Option<SystemTime>,
+    /// When its files were last written.
+    pub(super) written: Option<SystemTime>,
+    /// What an earlier run has left it owed.
+    pub(super) debt: Option<Debt>,
+}
+
+impl Known {
+    /// Whether it was started since its files were written; none where that cannot be told.
+    fn started_since(&self) -> Option<bool> {
+        let (started, written) = self.started.zip(self.written)?;
+        match () {
+            () if written > started + SLACK => Some(false),
+            () if started > written + SLACK => Some(true),
+            () => None,
+        }
+    }
+
+    /// Whether the debt is still open, where the times do not tell.
+    fn is_owed(&self) -> bool {
+        match self.debt {
+            None => false,
+            Some(Debt::Files) => true,
+            Some(Debt::Store) => !self.on_hold,
+        }
+    }
+}
+
 impl Restart {
-    /// Pure. The files are those that it reads; the store is the one that it is to have.
-    pub(super) fn of(
-        changed: bool,
-        runs: bool,
-        lacks_the_store: bool,
-        started: Option<SystemTime>,
-        written: Option<SystemTime>,
-    ) -> Self {
-        let before = started.zip(written).is_some_and(|(started, written)| written > started + SLACK);
-        match (changed, runs) {
+    /// Pure.
+    pub(super) fn of(known: &Known) -> Self {
+        let started_since = known.started_since().unwrap_or(!known.is_owed());
+        match (known.changed, known.runs) {
             (true, _) => Self::Changed,
             (false, false) => Self::Stopped,
-            (false, true) if lacks_the_store || before => Self::Owed,
+            (false, true) if known.gets_the_hold || !started_since => Self::Owed,
             (false, true) => Self::Needless,
         }
     }
@@ -56,6 +92,20 @@ impl Restart {
     fn leaves_some_behind(self) -> bool {
         matches!(self, Self::Changed | Self::Owed)
     }
+}
+
+/// What is asked before it is done, where anything is.
+pub(super) fn asked(plan: &Plan, wants_restart: bool) -> Option<String> {
+    let change = (!plan.changes.is_empty()).then(|| format!("change {}", shown::files(plan.changes.len())));
+    let take_over = plan.left.as_ref().map(|_| "have them taken over".to_owned());
+    let restart = (wants_restart && plan.restart.is_due()).then(|| "restart containerd".to_owned());
+    let asked: Vec<String> = [change, take_over, restart].into_iter().flatten().collect();
+    (!asked.is_empty()).then(|| asked.join(" and "))
+}
+
+/// What a run that only looks says of a restart that an earlier one has left.
+pub(super) fn owed(restart: Restart) -> Option<&'static str> {
+    (restart == Restart::Owed).then_some(NOT_STARTED_SINCE)
 }
 
 /// What is to be done by hand, and with what; `restarted` says that Tidehold was started, and containerd where that was due.
@@ -72,7 +122,7 @@ pub(super) fn steps(plan: &Plan, restarted: bool) -> Vec<String> {
             Restart::Changed => steps.push(RESTART.to_owned()),
             Restart::Owed => {
                 steps.push(RESTART.to_owned());
-                explained.push("containerd still runs with what its configuration said before".to_owned());
+                explained.push(NOT_STARTED_SINCE.to_owned());
             }
             Restart::Stopped | Restart::Needless => {
                 if plan.changes.iter().any(|change| change.path.ends_with("hosts.toml")) {
@@ -144,12 +194,34 @@ mod tests {
     #[test]
     fn containerd_is_restarted_only_where_it_runs_with_what_it_read_before() {
         let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(Restart::of(true, true, false, at(9), at(1)), Restart::Changed);
-        assert_eq!(Restart::of(false, true, false, at(9), at(1)), Restart::Needless);
-        assert_eq!(Restart::of(false, true, false, at(1), at(9)), Restart::Owed);
-        assert_eq!(Restart::of(false, true, true, at(9), at(1)), Restart::Owed);
-        assert_eq!(Restart::of(false, true, false, None, at(1)), Restart::Needless);
-        assert_eq!(Restart::of(false, true, false, at(9), at(10)), Restart::Needless);
-        assert_eq!(Restart::of(false, false, false, None, None), Restart::Stopped);
+        let is = |known: Known, restart: Restart| assert_eq!(Restart::of(&known), restart, "{known:?}");
+        let runs = Known { runs: true, started: at(9), written: at(1), ..Known::default() };
+        is(Known { changed: true, ..runs }, Restart::Changed);
+        is(runs, Restart::Needless);
+        is(Known { started: at(1), written: at(9), ..runs }, Restart::Owed);
+        is(Known { gets_the_hold: true, ..runs }, Restart::Owed);
+        is(Known { started: None, ..runs }, Restart::Needless);
+        is(Known { written: at(10), ..runs }, Restart::Needless);
+        is(Known::default(), Restart::Stopped);
+    }
+
+    #[test]
+    fn a_restart_is_owed_until_containerd_was_seen_started_since() {
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        for (debt, on_hold, unseen) in [
+            (None, false, Restart::Needless),
+            (Some(Debt::Files), false, Restart::Owed),
+            (Some(Debt::Files), true, Restart::Owed),
+            (Some(Debt::Store), false, Restart::Owed),
+            (Some(Debt::Store), true, Restart::Needless),
+        ] {
+            let known = Known { runs: true, written: at(9), debt, on_hold, ..Known::default() };
+            let with = |started| Restart::of(&Known { started, ..known });
+            assert_eq!(with(None), unseen, "{known:?}");
+            assert_eq!(with(at(8)), unseen, "{known:?}");
+            assert_eq!(with(at(10)), unseen, "{known:?}");
+            assert_eq!(with(at(20)), Restart::Needless, "{known:?}");
+            assert_eq!(with(at(1)), Restart::Owed, "{known:?}");
+        }
     }
 }

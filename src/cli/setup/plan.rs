@@ -15,12 +15,12 @@ use tidehold::node::edits::{
     Differ, Refusal, Store, Wanted, buildkit, configure, docker, has_hosts, hosts, podman,
 };
 use tidehold::node::files::{seen, text};
-use tidehold::node::journal::{Change, Journal, Swap};
+use tidehold::node::journal::{Change, Debt, Journal, Swap};
 use tidehold::oci::{Platform, Registry};
 
 use super::super::Failed;
 use super::Setup;
-use super::next::Restart;
+use super::next::{Known, Restart};
 use super::refusals::{may_have_config_path, may_swap, may_tell_podman, refused, swap};
 use super::running::{self, Found, Running};
 use super::units::Units;
@@ -45,6 +45,8 @@ pub(super) struct Plan {
     /// How many blobs came into it since it was taken over, and are still to be.
     pub(super) came_since: u64,
     pub(super) restart: Restart,
+    /// What it is owed from when its files are written until it was started since.
+    pub(super) debt: Option<Debt>,
     pub(super) has_containerd: bool,
     /// Whether it runs.
     pub(super) runs: bool,
@@ -160,13 +162,19 @@ impl Plan {
         let read_at_start: Vec<PathBuf> = files.iter().map(|file| file.path.clone()).collect();
         self.edit(setup, &mut files, hosts, store, version)?;
         let written = read_at_start.iter().filter_map(|path| written(setup, path)).max();
-        self.restart = Restart::of(
-            self.changes.iter().any(|change| read_at_start.contains(&change.path)),
-            running.is_some(),
-            self.swap.is_some(),
-            running.as_ref().and_then(|running| running.started),
+        let on_hold = running.as_ref().is_some_and(|running| running.store.is_none());
+        self.restart = Restart::of(&Known {
+            changed: self.changes.iter().any(|change| read_at_start.contains(&change.path)),
+            runs: running.is_some(),
+            on_hold,
+            gets_the_hold: self.swap.is_some(),
+            started: running.as_ref().and_then(|running| running.started),
             written,
-        );
+            debt: journal.debt(),
+        });
+        let shows_by_its_store = self.swap.is_some() && !on_hold;
+        let debt = if shows_by_its_store { Debt::Store } else { Debt::Files };
+        self.debt = (self.restart == Restart::Changed).then_some(debt);
         Ok(folder)
     }
 

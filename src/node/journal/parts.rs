@@ -54,6 +54,16 @@ pub struct Swap {
     pub socket: PathBuf,
 }
 
+/// A restart that containerd is owed, by what shows that it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Debt {
+    /// That it was started since.
+    Files,
+    /// That it has the hold as its content store: it had its own when the files were written.
+    Store,
+}
+
 /// Why the journal cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {

@@ -347,3 +347,30 @@ proptest! {
         prop_assert_eq!(node.all(), before);
     }
 }
+
+#[test]
+fn a_restart_is_owed_from_the_change_until_it_is_settled_or_taken_back() {
+    let node = Node::new(&[("/etc/a.toml", "a = 1\n")]);
+    let change = |after: &str, debt: Option<Debt>| {
+        let mut journal = node.journal();
+        debt.into_iter().for_each(|debt| journal.owe(debt));
+        journal.apply(&[node.change("/etc/a.toml", after)], None).unwrap();
+    };
+    node.journal().settle().unwrap();
+    assert!(text(node.root.path(), &Path::new(FOLDER).join(RECORD)).unwrap().is_none());
+    change("a = 2\n", Some(Debt::Files));
+    change("a = 3\n", None);
+    assert_eq!(node.journal().debt(), Some(Debt::Files));
+    node.journal().settle().unwrap();
+    assert_eq!(node.journal().debt(), None);
+    change("a = 4\n", Some(Debt::Store));
+    let mut journal = node.journal();
+    let (restorations, _) = journal.undo_plan(false).unwrap();
+    journal.restore(&restorations, false, true).unwrap();
+    assert_eq!(node.journal().debt(), None);
+    // A record of an earlier version knows of none.
+    let path = Path::new(FOLDER).join(RECORD);
+    let record = node.text(path.to_str().unwrap()).unwrap();
+    node.write(path.to_str().unwrap(), &record.replace("  \"debt\": null,\n", ""));
+    assert!(record.contains("\"debt\": null") && node.journal().debt().is_none());
+}
