@@ -404,11 +404,10 @@ fn named_by_a_neighbour(version: Version) {
         let image = image.with_blobs([bytes_of(&own.config), bytes_of(base)]);
         upstream.hub.tag(repository, "latest", &upstream.hub.push(repository, &image));
     };
-    names(
-        "foreign/x",
-        json!({ "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip" }),
-    );
-    names("urls/x", json!({ "urls": ["https://urls.test/layer"] }));
+    let foreign = json!({ "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip" });
+    names("foreign/beside", foreign.clone());
+    names("foreign/alone", foreign);
+    names("urls/alone", json!({ "urls": ["https://urls.test/layer"] }));
     let node = Before::start_on(version, upstream);
     let client = Client::new();
     let given = |repository: &str, digest: &str| {
@@ -416,21 +415,21 @@ fn named_by_a_neighbour(version: Version) {
         node.upstream.soon(client.get(&url, &[])).status.as_u16()
     };
 
-    let namespaces = [(); 3].map(|()| unique_id());
+    let namespaces = [(); 4].map(|()| unique_id());
     let pulled = node.containerd.try_pull_as(&namespaces[0], SECRET, Some(ADA));
     assert!(pulled.status.success(), "{pulled:?}");
-    for (index, repository) in [(1, "foreign/x"), (2, "urls/x")] {
-        let (before, after) = (&namespaces[index - 1], &namespaces[index]);
-        node.containerd.pull(after, &format!("docker.io/{repository}:latest"));
-        let listed = node.containerd.ctr(&["-n", after, "content", "ls"]);
+    for (index, repository) in [(1, "foreign/beside"), (2, "foreign/alone"), (3, "urls/alone")] {
+        let namespace = &namespaces[index];
+        node.containerd.pull(namespace, &format!("docker.io/{repository}:latest"));
+        let listed = node.containerd.ctr(&["-n", namespace, "content", "ls"]);
         let labelled = listed.lines().find(|line| line.contains(secret)).unwrap();
         assert!(labelled.contains(&format!("distribution.source.docker.io={repository}")), "{labelled}");
+        if repository.ends_with("alone") {
+            namespaces[..index].iter().for_each(|before| node.containerd.remove_images(before));
+        }
         node.noted();
         // What is known to be everybody's is not asked for again.
-        assert_eq!([given(repository, base), given(repository, secret)], [200, 404]);
-        node.containerd.remove_images(before);
-        node.noted();
-        assert_eq!([given(repository, base), given(repository, secret)], [200, 404]);
+        assert_eq!([given(repository, base), given(repository, secret)], [200, 404], "{repository}");
     }
 }
 

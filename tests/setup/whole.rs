@@ -199,7 +199,6 @@ fn restarted_by_itself(version: Version) {
     node.containerd.pull("default", LATEST);
     fs::remove_dir_all(node.folder().join("certs.d/docker.io")).unwrap();
     node.containerd.restart();
-    let adopt = format!("tidehold adopt --from {}", from.display());
     node.doctor().failed_with(1, &[]).said(&["containerd.left-behind", &adopt]);
     let count = format!("relies on {} blobs", parts_of(node.upstream.hub.first()).len());
     node.setup(&["--dry-run"]).ended_well().said(&[&count]);

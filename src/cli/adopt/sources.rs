@@ -142,7 +142,7 @@ impl Told {
             let of_it = |(host, names): &(String, String)| {
                 same_host(host, repository.registry()) && names.split(',').all(is_it)
             };
-            if labels.iter().all(of_it) {
+            if !labels.is_empty() && labels.iter().all(of_it) {
                 sources.entry(repository.clone()).or_default().push(digest);
             }
         }
@@ -195,10 +195,13 @@ async fn told(address: &Path, root: &Path, offline: bool) -> anyhow::Result<Told
     Ok(told)
 }
 
+/// What a manifest points at.
+type Pointing = (Kind, Vec<(Digest, Named)>);
+
 /// A containerd that is asked, and what its manifests point at, as far as they were read.
 struct Asking {
     channel: Channel,
-    manifests: HashMap<Digest, Option<(Kind, Vec<(Digest, Named)>)>>,
+    manifests: HashMap<Digest, Option<Pointing>>,
 }
 
 impl Asking {
@@ -264,7 +267,7 @@ impl Asking {
     }
 
     /// What a manifest points at; nothing where it is none, or cannot be read.
-    async fn manifest(&mut self, namespace: &str, digest: &Digest) -> Option<&(Kind, Vec<(Digest, Named)>)> {
+    async fn manifest(&mut self, namespace: &str, digest: &Digest) -> Option<&Pointing> {
         if !self.manifests.contains_key(digest) {
             let manifest = self.read(namespace, digest).await.ok();
             let manifest = manifest.and_then(|bytes| Manifest::parse(&bytes).ok());

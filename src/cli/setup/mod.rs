@@ -293,7 +293,7 @@ impl Setup {
             self.restart_containerd("take all back with tidehold setup --undo --restart")?;
         }
         if let Some(swap) = &plan.swap {
-            let socket = seen(&self.root, &socket(swap));
+            let socket = seen(&self.root, socket(swap));
             let state = running::settled(&socket)?;
             let taken = self.take_the_last(swap);
             self.has_the_hold(swap, state, plan.runs)?;
