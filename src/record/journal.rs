@@ -31,11 +31,8 @@ const MOST_SUMS_BYTES: u64 = 4 << 20;
 /// How many lines may wait to be written: more are lost.
 const MOST_WAITING: usize = 4096;
 
-/// How long a line may wait before it is handed to the system.
+/// How long a line may wait before it is handed to the system, and with it what has come to the sums.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
-
-/// How often what has come to the sums is written: as soon as the requests that it came from.
-const SUMS_AFTER: Duration = FLUSH_AFTER;
 
 /// How long after something could not be written that is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
@@ -243,19 +240,20 @@ impl<S: Sums> Writer<S> {
 
     /// Until nobody has anything to write any more.
     fn write_all(&mut self, lines: &Receiver<Line>) -> io::Result<()> {
-        let mut summed_at = clock::instant();
+        let mut flushed_at = clock::instant();
         loop {
-            let ended = match lines.recv_timeout(FLUSH_AFTER) {
-                Ok(line) => self.write(&line).map(|()| false)?,
-                Err(RecvTimeoutError::Timeout) => self.flush().map(|()| false)?,
-                Err(RecvTimeoutError::Disconnected) => true,
-            };
-            if ended || summed_at.elapsed() >= SUMS_AFTER {
+            let line = lines.recv_timeout(FLUSH_AFTER);
+            let ended = matches!(line, Err(RecvTimeoutError::Disconnected));
+            if let Ok(line) = line {
+                self.write(&line)?;
+            }
+            if ended || flushed_at.elapsed() >= FLUSH_AFTER {
                 self.write_since()?;
-                summed_at = clock::instant();
+                self.flush()?;
+                flushed_at = clock::instant();
             }
             if ended {
-                return self.flush();
+                return Ok(());
             }
         }
     }
