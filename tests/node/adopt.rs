@@ -10,12 +10,13 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::bench::{FIXED, LATEST, Upstream, assert_free, hex_of, parts_of, release};
+use crate::private::{ADA, BOB, REPOSITORY, SECRET, with_a_secret};
 use crate::programs;
-use crate::support::containerd::{Containerd, Kubernetes, Login, Store, Version, unique_id};
+use crate::support::containerd::{Containerd, Kubernetes, Store, Version, unique_id};
 use crate::support::cri::Crictl;
 use crate::support::daemon::Daemon;
 use crate::support::hub::client::Client;
-use crate::support::hub::{Account, Counters, HubConfig, Image, ImageSpec, Private};
+use crate::support::hub::{Counters, Image};
 use crate::support::ran::Ran;
 use crate::{Scenario, scenario};
 
@@ -308,25 +309,6 @@ fn by_crictl(version: Version) {
     assert!(!crictl.images().iter().any(|image| image == LATEST));
     assert_free(&node.upstream.cost_of(|| crictl.pull(LATEST)));
     assert_eq!(node.containerd.read_back("k8s.io"), parts_of(&first));
-}
-
-const ADA: Login = Login { name: "ada", password: "s3cret" };
-const BOB: Login = Login { name: "bob", password: "hunter2" };
-const REPOSITORY: &str = "team/secret";
-const SECRET: &str = "docker.io/team/secret:latest";
-
-/// One that has an image that ada alone may read.
-fn with_a_secret() -> (Upstream, Image) {
-    let account = |login: Login| Account::free(login.name, login.password);
-    let upstream = Upstream::start_as(HubConfig {
-        accounts: vec![account(ADA), account(BOB)],
-        private: vec![Private { repository: REPOSITORY.to_owned(), account: ADA.name.to_owned() }],
-        ..HubConfig::default()
-    });
-    let image = Image::build(&ImageSpec { marker: "secret".to_owned(), ..ImageSpec::default() }).unwrap();
-    upstream.hub.push(REPOSITORY, &image);
-    upstream.hub.tag(REPOSITORY, "latest", &image.digest);
-    (upstream, image)
 }
 
 fn private(version: Version) {

@@ -8,12 +8,13 @@ use crate::{Scenario, scenario};
 pub(crate) const SCENARIOS: &[Scenario] =
     &[scenario("a private image is for those who may read it at its registry", a_private_image)];
 
-const REPOSITORY: &str = "team/secret";
-const SECRET: &str = "docker.io/team/secret:latest";
-const ADA: Login = Login { name: "ada", password: "s3cret" };
-const BOB: Login = Login { name: "bob", password: "hunter2" };
+pub(crate) const REPOSITORY: &str = "team/secret";
+pub(crate) const SECRET: &str = "docker.io/team/secret:latest";
+pub(crate) const ADA: Login = Login { name: "ada", password: "s3cret" };
+pub(crate) const BOB: Login = Login { name: "bob", password: "hunter2" };
 
-fn a_private_image(version: Version) {
+/// A registry that has an image which ada alone may read.
+pub(crate) fn with_a_secret() -> (Upstream, Image) {
     let account = |login: Login| Account::free(login.name, login.password);
     let upstream = Upstream::start_as(HubConfig {
         accounts: vec![account(ADA), account(BOB)],
@@ -23,6 +24,11 @@ fn a_private_image(version: Version) {
     let image = Image::build(&ImageSpec { marker: "secret".to_owned(), ..ImageSpec::default() }).unwrap();
     upstream.hub.push(REPOSITORY, &image);
     upstream.hub.tag(REPOSITORY, "latest", &image.digest);
+    (upstream, image)
+}
+
+fn a_private_image(version: Version) {
+    let (upstream, image) = with_a_secret();
     let node = Node::on(version, upstream);
     let pull = |namespace, login| node.containerd.try_pull_as(namespace, SECRET, login).status.success();
 
