@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 
 use super::asking::again;
-use super::callers::{Caller, Guise};
+use super::callers::{Caller, Client, Guise};
 use super::downloads::{BlobBytes, Started};
 use super::manifests::shown;
 use super::{Inner, Refusal};
@@ -243,7 +243,16 @@ impl Inner {
         if let Some(started) = self.at_hand(repository.registry(), digest).await? {
             return Ok(Started { from: Some(repository.clone()), ..started });
         }
-        self.begin(asker, repository, digest, body, size).await
+        // A client of the mirror reads it, be it that a short one has come in before its answer begins.
+        let is_read = caller.client != Client::Operator;
+        if is_read {
+            self.record.wants(digest);
+        }
+        let begun = self.begin(asker, repository, digest, body, size).await;
+        if is_read && begun.is_err() {
+            self.record.wants_no_more(digest);
+        }
+        begun
     }
 
     /// Asks for a blob, and again where that may help: containerd 1.7 gives up the whole pull at the first 503.

@@ -1,10 +1,16 @@
 //! What is fetched before it is asked for: the blobs of an image for this node that somebody pulls, and nothing else.
 
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::response::Response;
+use futures_util::stream;
 use http::{Method, StatusCode};
 
 use crate::bench::{Bench, blobs_of, hex_of, images_only, marker, soon, until};
 use crate::people::{SECRET, adas, ask_as, push_secret, with_private};
-use crate::support::hub::{Fault, Image, ImageSpec, Kind, Platform, REPOSITORY};
+use crate::strangers::{beside, evils, registry};
+use crate::support::hub::{Fault, Hub, Image, ImageSpec, Kind, Platform, REPOSITORY, digest_of};
 
 const AHEAD: &str = "fresh_for = \"0s\"\n[fetch]\nahead = true";
 
@@ -172,6 +178,21 @@ async fn a_registry_may_stop_giving_parts() {
     assert!(reading.whole().await == large.bytes, "the first connection brings all of it");
 }
 
+/// What clients were given out of downloads and out of the hold, once it is so much in all.
+async fn given(bench: &Bench, all: u64) -> (u64, u64) {
+    let mut given = (0, 0);
+    until(async || {
+        let status = bench.get(&format!("{}/api/status", bench.daemon.web())).await;
+        let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+        let bytes = |of: &str| status[of].as_u64().unwrap();
+        given = (bytes("bytes_from_upstream"), bytes("bytes_from_hold"));
+        assert!(bytes("bytes_downloaded") >= given.0, "manifests and tokens are downloaded too");
+        given.0 + given.1 == all
+    })
+    .await;
+    given
+}
+
 #[tokio::test]
 async fn what_was_fetched_ahead_counts_as_downloaded_for_the_client_that_reads_it_first() {
     let bench = bench().await;
@@ -181,21 +202,22 @@ async fn what_was_fetched_ahead_counts_as_downloaded_for_the_client_that_reads_i
     all_held(&bench, image).await;
     let bytes: u64 =
         blobs_of(image.own()).iter().map(|digest| bench.file_of(digest).metadata().unwrap().len()).sum();
-    let given = async |all: u64| {
-        let mut given = (0, 0);
-        until(async || {
-            let status = bench.get(&format!("{}/api/status", bench.daemon.web())).await;
-            let status: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
-            let bytes = |of: &str| status[of].as_u64().unwrap();
-            given = (bytes("bytes_from_upstream"), bytes("bytes_from_hold"));
-            assert!(bytes("bytes_downloaded") > given.0, "manifests and tokens are downloaded too");
-            given.0 + given.1 == all
-        })
-        .await;
-        given
-    };
     bench.pull("latest").await;
-    assert_eq!(given(bytes).await, (bytes, 0));
+    assert_eq!(given(&bench, bytes).await, (bytes, 0));
     bench.pull("latest").await;
-    assert_eq!(given(2 * bytes).await, (bytes, bytes));
+    assert_eq!(given(&bench, 2 * bytes).await, (bytes, bytes));
+}
+
+#[tokio::test]
+async fn what_has_come_in_before_its_answer_begins_counts_as_downloaded_for_who_asked_for_it() {
+    // Without a length, there is no answer before its end.
+    let chunks = || stream::iter(["ebb ", "and ", "flow"].map(Ok::<_, Infallible>));
+    let without_length = registry(move |_| Response::new(Body::from_stream(chunks()))).await;
+    let bench = beside(Hub::start(images_only()).await, &without_length);
+    let url = evils(&bench, &format!("blobs/{}", digest_of(b"ebb and flow")));
+    for expected in [(12, 0), (12, 12)] {
+        let reply = bench.get(&url).await;
+        assert_eq!((reply.status, &reply.body[..]), (StatusCode::OK, &b"ebb and flow"[..]));
+        assert_eq!(given(&bench, expected.0 + expected.1).await, expected);
+    }
 }

@@ -21,7 +21,7 @@ use crate::support::hub::client::Client;
 use crate::support::hub::{Fault, HeadStyle, Hub, HubConfig, Image, Kind, Refusal, digest_of};
 
 /// A registry that answers each request with this. It ends with its test.
-async fn registry(answer: impl Fn(Method) -> Response + Clone + Send + Sync + 'static) -> String {
+pub(crate) async fn registry(answer: impl Fn(Method) -> Response + Clone + Send + Sync + 'static) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let app = Router::new().fallback(move |request: Request| {
@@ -61,7 +61,7 @@ async fn cut_short_and_then_endless() -> String {
 }
 
 /// A daemon before the Hub and this registry, `evil.test`.
-fn beside(hub: Hub, evil: &str) -> Bench {
+pub(crate) fn beside(hub: Hub, evil: &str) -> Bench {
     let rest = format!(
         "[tags]\n{ASKS_ALWAYS}\n[registries.\"docker.io\"]\nupstream = \"{}\"\n\
          [registries.\"evil.test\"]\nupstream = \"{evil}\"\n",
@@ -70,7 +70,7 @@ fn beside(hub: Hub, evil: &str) -> Bench {
     Bench::with(hub, &rest)
 }
 
-fn evils(bench: &Bench, path: &str) -> String {
+pub(crate) fn evils(bench: &Bench, path: &str) -> String {
     format!("{}/v2/x/y/{path}?ns=evil.test", bench.daemon.mirror())
 }
 
