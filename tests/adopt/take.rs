@@ -128,10 +128,27 @@ fn what_is_no_blob_is_left_alone() {
     let ran = node.adopt(&[]);
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(ran.stderr.contains("4 things are there that containerd has no use for as blobs"), "{ran:?}");
-    assert!(ran.stdout.contains("1 blob is being written there and left alone"), "{ran:?}");
+    assert!(ran.stdout.contains("Left alone there: 1 unfinished write\n"), "{ran:?}");
     assert_eq!(node.relied_on().len(), 3);
     assert_eq!(fs::read(node.content().join("ingest/under-way/data")).unwrap(), b"half");
     node.nothing_is_left();
+}
+
+/// As containerd 1.x has them while two namespaces pull one image.
+#[test]
+fn two_writes_of_one_blob_are_not_told_as_two_blobs() {
+    let node = Node::start(&BLOBS);
+    let digest = digest_of(b"a layer");
+    for namespace in ["first", "second"] {
+        let ingest = node.content().join("ingest").join(namespace);
+        fs::create_dir_all(&ingest).unwrap();
+        fs::write(ingest.join("ref"), format!("{namespace}/1/layer-{digest}")).unwrap();
+        fs::write(ingest.join("data"), b"a la").unwrap();
+    }
+    let ran =
+        node.adopt(&["--dry-run"]).done().said(&["has 3 blobs", "Left alone there: 2 unfinished writes\n"]);
+    assert!(!ran.stdout.contains("2 blobs"), "{ran:?}");
+    assert_eq!(node.adopt(&["--dry-run", "--json"]).done().event("planned")["ingests"], 2);
 }
 
 #[test]

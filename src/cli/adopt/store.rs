@@ -41,7 +41,8 @@ pub(super) struct Listing {
     pub(super) blobs: Vec<StoredBlob>,
     /// What is no blob, by its name or for not being a file.
     pub(super) others: Vec<PathBuf>,
-    /// How many blobs are being written.
+    /// How many writes are not finished. containerd 1.x has one of a blob for each namespace that pulls it, so they are
+    /// not so many blobs.
     pub(super) ingests: usize,
 }
 

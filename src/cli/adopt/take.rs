@@ -10,7 +10,7 @@ use tidehold::clock;
 use tidehold::proto::v1::Known;
 
 use super::super::Failed;
-use super::super::words::{length, plain, size};
+use super::super::words::{count, length, plain, size};
 use super::Adopt;
 use super::clear;
 use super::daemon::{Daemon, TakingOver};
@@ -227,9 +227,7 @@ fn show_plan(
         text = format!("{text} ({}), which {verb} taken over as {}", size(bytes), way.plural());
     }
     if plan.ingests > 0 {
-        let pulls =
-            if plan.ingests == 1 { "1 blob is".to_owned() } else { format!("{} blobs are", plan.ingests) };
-        text = format!("{text}. {pulls} being written there and left alone");
+        text = format!("{text}. Left alone there: {}", count(plan.ingests as u64, "unfinished write"));
     }
     shown.begin(&json, &text, bytes)
 }
