@@ -19,6 +19,7 @@ mod logins;
 mod look;
 mod outside;
 mod plugins;
+mod presence;
 mod registries;
 mod reliance;
 mod units;
@@ -31,6 +32,7 @@ use clap::Args;
 
 use super::{DEFAULT_JOURNAL, Failed, print};
 use finding::Level;
+pub(super) use presence::{Presence, presence};
 
 #[derive(Args)]
 pub(crate) struct Doctor {

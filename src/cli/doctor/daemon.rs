@@ -62,6 +62,8 @@ pub(super) struct Facts {
     pub(super) status: Option<Result<StatusResponse, String>>,
     /// The listeners that it could not have, where its page had to be asked since there is no control socket.
     pub(super) told_by_page: Vec<MissingListener>,
+    /// Whether its page says that it opens its hold, which others wait for.
+    pub(super) opening: bool,
     /// Who is at the mirror's address.
     pub(super) mirror: Answerer,
     /// Where that is.
@@ -85,7 +87,7 @@ impl Facts {
     /// Whether it runs and answers nobody, as far as it can be known.
     pub(super) fn hangs(&self) -> bool {
         let silent = matches!(self.status, Some(Err(_))) && matches!(self.mirror, Answerer::Mute(_));
-        silent && self.mirror_holder.as_ref().is_none_or(Holder::is_ours)
+        silent && !self.opening && self.mirror_holder.as_ref().is_none_or(Holder::is_ours)
     }
 
     /// The listener of this name, if the daemon could not have it.
@@ -187,25 +189,32 @@ fn control(facts: &Facts) -> Vec<Finding> {
     findings.extend(rights("the control socket", path, door));
     match &facts.status {
         None => {}
-        Some(Err(why)) => {
-            let holder = facts.mirror_holder.as_ref().filter(|holder| facts.hangs() && holder.pid != 1);
-            let (who, mend) = match holder {
-                Some(holder) => (listeners::who(Some(holder)), holder.restarted()),
-                None => ("the daemon".to_owned(), RESTART.to_owned()),
-            };
-            let mirror = match facts.hangs() {
-                true => format!(", nor at {}", facts.at.url()),
-                false => String::new(),
-            };
-            findings.push(bad(
-                "daemon.silent",
-                format!("{who} does not answer at {shown}{mirror}: {why}"),
-                mend,
-            ));
-        }
+        Some(Err(why)) => findings.push(silent(facts, why)),
         Some(Ok(status)) => findings.extend(answered(facts, status)),
     }
     findings
+}
+
+/// It listens at its control socket, and nobody is answered there.
+pub(super) fn silent(facts: &Facts, why: &str) -> Finding {
+    let shown = facts.control.0.display();
+    if facts.opening {
+        return warn(
+            "daemon.silent",
+            format!("the daemon opens its hold, and answers at {shown} once that is done"),
+            "wait for that: journalctl -u tidehold -n 50 tells how far it is",
+        );
+    }
+    let holder = facts.mirror_holder.as_ref().filter(|holder| facts.hangs() && holder.pid != 1);
+    let (who, mend) = match holder {
+        Some(holder) => (listeners::who(Some(holder)), holder.restarted()),
+        None => ("the daemon".to_owned(), RESTART.to_owned()),
+    };
+    let mirror = match facts.hangs() {
+        true => format!(", nor at {}", facts.at.url()),
+        false => String::new(),
+    };
+    bad("daemon.silent", format!("{who} does not answer at {shown}{mirror}: {why}"), mend)
 }
 
 fn answered(facts: &Facts, status: &StatusResponse) -> Vec<Finding> {

@@ -126,7 +126,8 @@ fn known(name: Option<&str>, config: &Config) -> Result<(), Failed> {
     }
 }
 
-async fn daemon_facts(node: &Node, file: Option<PathBuf>, config: Config) -> daemon::Facts {
+/// About the daemon itself.
+pub(super) async fn daemon_facts(node: &Node, file: Option<PathBuf>, config: Config) -> daemon::Facts {
     let control = (config.control.socket.clone(), node.door(&config.control.socket).await);
     let mut contents = Vec::new();
     for containerd in &config.containerds {
@@ -169,6 +170,7 @@ async fn daemon_facts(node: &Node, file: Option<PathBuf>, config: Config) -> dae
         contents,
         status,
         told_by_page,
+        opening: listeners::opens(&page),
         mirror,
         at,
         mirror_holder: None,

@@ -20,6 +20,11 @@ pub(super) fn told(text: &str) -> Vec<MissingListener> {
     missing.collect()
 }
 
+/// Whether it tells that the hold is not open yet.
+pub(super) fn opens(text: &str) -> bool {
+    text.starts_with("the hold is being opened")
+}
+
 /// The mirror, without which nobody asks us for an image.
 pub(super) fn mirror(facts: &Facts) -> Finding {
     let url = facts.at.url();
@@ -148,6 +153,7 @@ mod tests {
     #[test]
     fn the_page_tells_what_is_missing() {
         assert!(told("ok\n").is_empty() && told("the hold is being opened\n").is_empty());
+        assert!(opens("the hold is being opened\n") && !opens("ok\n") && !opens(""));
         let missing = told("ok\nno control listener: /c is there and is no socket\n");
         let [missing] = &missing[..] else { panic!("{missing:?}") };
         assert_eq!(

@@ -26,12 +26,13 @@ use tidehold::node::discover::blobs;
 use tidehold::node::files::seen;
 use tidehold::node::journal::{Change, Journal, Swap};
 
+use super::doctor::Presence;
 use super::relied::{adoption, socket};
 use super::{DEFAULT_JOURNAL, Failed};
 use next::Restart;
 use plan::Plan;
 use running::State;
-use units::Units;
+use units::{Start, Units};
 
 #[derive(Args)]
 pub(crate) struct Setup {
@@ -150,11 +151,15 @@ impl Setup {
         if self.dry_run {
             return next::owed(plan.restart).map_or(Ok(()), super::print);
         }
+        let start = match self.wants_restart() {
+            true => Some(self.start_needed(&plan, &config, &journal)?),
+            false => None,
+        };
         if let Some(what) = next::asked(&plan, self.wants_restart()) {
             self.confirm(&what)?;
         }
-        if self.wants_restart() {
-            journal = self.start(&plan, &config, journal)?;
+        if let Some(start) = start {
+            journal = self.start(&plan, &config, journal, start)?;
             if let Some(swap) = plan.swap.as_ref().filter(|_| plan.came_since > 0) {
                 // Where that fails containerd is not told of it.
                 self.take_the_last(swap).map_err(|failed| {
@@ -205,16 +210,36 @@ impl Setup {
         .into())
     }
 
+    /// What it takes to have Tidehold run; one that answers nobody is no use to wait for.
+    fn start_needed(&self, plan: &Plan, config: &Config, journal: &Journal) -> Result<Start, Failed> {
+        let presence = ready::presence(self, config)?;
+        let since = match presence {
+            Presence::Since(since) => Some(since),
+            Presence::NotYet | Presence::Silent { .. } => None,
+        };
+        let needed = Units::of(self).start_needed(journal, &plan.units(), since);
+        match presence {
+            Presence::Silent { what, mend } if needed != Start::Anew => {
+                Err(ready::silent(&what, &mend, "nothing was changed"))
+            }
+            Presence::Silent { .. } | Presence::Since(_) | Presence::NotYet => Ok(needed),
+        }
+    }
+
     /// Starts Tidehold before anybody is told of it. Where that fails nothing is left of it.
-    fn start(&self, plan: &Plan, config: &Config, mut journal: Journal) -> Result<Journal, Failed> {
+    fn start(
+        &self,
+        plan: &Plan,
+        config: &Config,
+        mut journal: Journal,
+        needed: Start,
+    ) -> Result<Journal, Failed> {
         let was_empty = journal.is_empty();
-        let units: Vec<Change> =
-            plan.changes.iter().filter(|change| Units::is_one(&change.path)).cloned().collect();
+        let units = plan.units();
         journal.apply(&units, None).context("write")?;
-        let replaced = Units::replace_some(&units);
         let of_units = Units::of(self);
         let started =
-            of_units.start(replaced).and_then(|()| match of_units.are_here() || plan.swap.is_some() {
+            of_units.start(needed).and_then(|()| match of_units.are_here() || plan.swap.is_some() {
                 true => ready::answers(self, config),
                 false => Ok(()),
             });

@@ -89,6 +89,11 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The changes of systemd's units alone.
+    pub(super) fn units(&self) -> Vec<Change> {
+        self.changes.iter().filter(|change| Units::is_one(&change.path)).cloned().collect()
+    }
+
     /// containerd's own configuration. Answers the folder with the hosts of its registries.
     fn containerd(&mut self, setup: &Setup, config: &Config) -> Result<PathBuf, Failed> {
         let main = &setup.containerd_config;

@@ -12,6 +12,7 @@ use tidehold::node::files::seen;
 use tidehold::proto::v1::StatusRequest;
 use tidehold::proto::v1::hold_client::HoldClient;
 
+use super::super::doctor::{self, Presence};
 use super::super::{Failed, control, print};
 use super::Setup;
 
@@ -45,6 +46,17 @@ pub(super) fn ports_are_free(setup: &Setup, config: &Config) -> Result<(), Faile
         return Err(anyhow!("{}; nothing was changed", taken("mirror", config.mirror.listen)).into());
     }
     Ok(())
+}
+
+/// Whether the daemon runs, before it is started or asked for something.
+pub(super) fn presence(setup: &Setup, config: &Config) -> Result<Presence, Failed> {
+    Ok(super::super::runtime()?.block_on(doctor::presence(&setup.root, config)))
+}
+
+/// That nobody need wait for one that answers nobody.
+pub(super) fn silent(what: &str, mend: &str, so: &str) -> Failed {
+    let mend = mend.replace('\n', "\n  ");
+    anyhow!("{what}; {so}. Mend that, and run this again:\n  {mend}").into()
 }
 
 /// Waits until the daemon answers.

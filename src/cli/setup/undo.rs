@@ -13,12 +13,13 @@ use tidehold::node::discover::{held, lacking};
 use tidehold::node::files::seen;
 use tidehold::node::journal::{Conflict, Journal, Swap};
 
+use super::super::doctor::Presence;
 use super::super::relied::socket;
 use super::super::words::size;
 use super::super::{Failed, print};
 use super::running::{self, State};
 use super::units::Units;
-use super::{Setup, next, shown};
+use super::{Setup, next, ready, shown};
 
 /// What is so where the files are restored and something is left to be done.
 const REMEMBERED: &str = "what was changed is remembered until then";
@@ -182,7 +183,7 @@ impl Setup {
         }
         print(&format!("giving {owed} blobs back to {}", swap.root.display()))?;
         let mut options = vec!["--undo"];
-        if !self.daemon_answers()? {
+        if !self.daemon_answers(so)? {
             print("the daemon does not run, so the hold is opened without it")?;
             options.push("--offline");
         }
@@ -197,10 +198,17 @@ impl Setup {
         .into())
     }
 
-    fn daemon_answers(&self) -> Result<bool, Failed> {
-        let socket = seen(&self.root, &self.tidehold_config()?.control.socket);
-        // Without its configuration the hold can only be opened where it is.
-        Ok(self.root != Path::new("/") || UnixStream::connect(socket).is_ok())
+    fn daemon_answers(&self, so: &str) -> Result<bool, Failed> {
+        let config = self.tidehold_config()?;
+        match ready::presence(self, &config)? {
+            Presence::Silent { what, mend } => Err(ready::silent(&what, &mend, so)),
+            Presence::Since(_) => Ok(true),
+            // Without its configuration the hold can only be opened where it is.
+            Presence::NotYet => {
+                let socket = seen(&self.root, &config.control.socket);
+                Ok(self.root != Path::new("/") || UnixStream::connect(socket).is_ok())
+            }
+        }
     }
 }
 

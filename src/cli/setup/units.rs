@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
 use tidehold::config::Config;
@@ -73,6 +74,32 @@ fn is_ours(service: Standing, socket: Standing, says_what_runs: bool) -> bool {
         // That socket may be an earlier version's, changed since, and goes with the service of that version.
         (Standing::Ours, Standing::Others) => says_what_runs,
         (Standing::Others, Standing::Missing | Standing::Others) => false,
+    }
+}
+
+/// What it takes that Tidehold runs with its units as they are, now and whenever the node starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// It does.
+    Needless,
+    Needed,
+    /// What runs with other units has to end first: sockets are made anew only while their service does not run.
+    Anew,
+}
+
+/// By which of its units were changed just now, since when the daemon runs that answers, when those of ours were last
+/// written, and whether they start with the node. Pure.
+fn start_of(
+    changes: &[Change],
+    since: Option<SystemTime>,
+    written: Option<SystemTime>,
+    is_enabled: bool,
+) -> Start {
+    match since {
+        _ if Units::replace_some(changes) => Start::Anew,
+        Some(since) if changes.is_empty() && written.is_some_and(|written| written > since) => Start::Anew,
+        Some(_) if changes.is_empty() && is_enabled => Start::Needless,
+        Some(_) | None => Start::Needed,
     }
 }
 
@@ -184,15 +211,30 @@ impl Units {
         !self.elsewhere()
     }
 
+    /// What it takes to have Tidehold run once these changes are written.
+    pub(super) fn start_needed(
+        &self,
+        journal: &Journal,
+        changes: &[Change],
+        since: Option<SystemTime>,
+    ) -> Start {
+        if self.elsewhere() {
+            return Start::Needless;
+        }
+        let own = ALL.map(|unit| Path::new(FOLDER).join(unit)).into_iter().filter(|path| journal.wrote(path));
+        let written = own.filter_map(|path| fs::metadata(path).ok()?.modified().ok()).max();
+        let is_enabled = |unit: &&str| wanting(unit).any(|link| link.exists());
+        start_of(changes, since, written, ENABLED.iter().all(is_enabled))
+    }
+
     /// Starts Tidehold, now and whenever the node starts; its service brings the sockets of the mirror and the status page,
     /// where these can be had.
-    pub(super) fn start(&self, replaced: bool) -> Result<(), Failed> {
-        if self.elsewhere() {
+    pub(super) fn start(&self, start: Start) -> Result<(), Failed> {
+        if start == Start::Needless {
             return Ok(());
         }
         self.systemctl(&["daemon-reload"])?;
-        if replaced {
-            // Sockets are made anew only while their service does not run.
+        if start == Start::Anew {
             self.stop_all()?;
         }
         self.systemctl(&[&["enable", "--now"][..], &ENABLED].concat())
@@ -283,11 +325,16 @@ impl Units {
     }
 }
 
+/// The links by which a unit is enabled.
+fn wanting(unit: &str) -> impl Iterator<Item = PathBuf> {
+    let folders = matching(Path::new("/"), &format!("{FOLDER}/*.wants"));
+    folders.into_iter().map(move |folder| folder.join(unit)).filter(|link| link.is_symlink())
+}
+
 /// Removes what enabled a unit whose file is gone.
 fn unlink(unit: &str) -> Result<(), Failed> {
-    for folder in matching(Path::new("/"), &format!("{FOLDER}/*.wants")) {
-        let link = folder.join(unit);
-        if link.is_symlink() && !link.exists() {
+    for link in wanting(unit) {
+        if !link.exists() {
             fs::remove_file(&link).with_context(|| format!("remove {}", link.display()))?;
         }
     }
@@ -404,6 +451,32 @@ mod tests {
         assert!(!Units::replace_some(&ALL.map(|unit| change(unit, None))));
         assert!(Units::replace_some(&[change(SOCKETS[0], Some("old"))]));
         assert!(Units::replace_some(&[change(SOCKETS[1], None)]));
+    }
+
+    #[test]
+    fn what_runs_with_its_units_as_they_are_is_not_started_again() {
+        let at = |seconds| Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds));
+        for (since, written, is_enabled, start) in [
+            (at(2), at(1), true, Start::Needless),
+            (at(2), None, true, Start::Needless),
+            (at(2), at(1), false, Start::Needed),
+            (None, at(1), true, Start::Needed),
+            (at(1), at(2), true, Start::Anew),
+        ] {
+            assert_eq!(
+                start_of(&[], since, written, is_enabled),
+                start,
+                "{since:?} {written:?} {is_enabled}"
+            );
+        }
+        let change = |unit: &str, before: Option<&str>| Change {
+            path: Path::new(FOLDER).join(unit),
+            before: before.map(str::to_owned),
+            after: "new".to_owned(),
+        };
+        let new = ALL.map(|unit| change(unit, None));
+        assert_eq!(start_of(&new, at(2), at(1), true), Start::Needed);
+        assert_eq!(start_of(&[change(SOCKETS[0], Some("old"))], None, None, false), Start::Anew);
     }
 
     #[test]
