@@ -94,6 +94,15 @@ fn giving_back_is_taken_up() {
     node.adopt(&[]).done();
 }
 
+#[test]
+fn a_daemon_that_answers_nobody_is_told() {
+    let node = Node::start(&[b"one"]);
+    let still = node.daemon.stand_still();
+    node.adopt(&[]).failed_with(1, &["the daemon does not answer within", "tidehold doctor"]);
+    drop(still);
+    node.adopt(&[]).done();
+}
+
 /// A blob that is written to while it is read is no blob of the hold; as soon as it holds still it is.
 #[test]
 fn a_blob_that_changes_meanwhile_is_never_held_with_other_bytes() {

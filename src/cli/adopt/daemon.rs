@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::super::Failed;
-use super::super::control::{Control, said};
+use super::super::control::{Control, said, soon};
 
 /// How many digests are asked for at a time.
 const ASKED_AT_ONCE: usize = 1000;
@@ -51,7 +51,7 @@ impl Daemon {
         };
         let mut client = AdoptionClient::new(channel);
         let request = v1::LookRequest { containerd, digests: Vec::new() };
-        let looked = client.look(request).await.map_err(|status| refused(&status))?.into_inner();
+        let looked = client.look(soon(request)).await.map_err(|status| refused(&status))?.into_inner();
         let seen = data_dir.map_or_else(|| PathBuf::from(&looked.data_dir), Path::to_owned);
         is_the_same(&seen, &looked)?;
         Ok(Self { client, alone, containerd: looked.containerd, data_dir: seen })
@@ -197,7 +197,7 @@ fn is_the_same(seen: &Path, looked: &v1::LookResponse) -> Result<(), Failed> {
 pub(super) fn refused(status: &Status) -> Failed {
     match status.code() {
         Code::InvalidArgument => Failed::Usage(format!("tidehold: --containerd: {}", said(status))),
-        Code::Internal | Code::Unavailable | Code::Unknown | Code::Cancelled => {
+        Code::Internal | Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {
             anyhow!("{}. What was done until then stays: run this again to go on", said(status)).into()
         }
         _ => anyhow!(said(status)).into(),
