@@ -26,17 +26,17 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// What is asked for, by whom, and with what right.
 pub(super) struct Errand<'a> {
-    pub(super) caller: &'a Caller,
-    pub(super) guise: &'a Guise,
-    pub(super) admission: Admission,
-    pub(super) repository: &'a Repository,
-    pub(super) reference: &'a Reference,
+    caller: &'a Caller,
+    guise: &'a Guise,
+    admission: Admission,
+    repository: &'a Repository,
+    reference: &'a Reference,
     /// Whether only the registry itself will do, because its answer is to show who may read.
     pub(super) only_registry: bool,
     /// As whom what counts is fetched.
-    pub(super) fetching: Credential,
+    fetching: Credential,
     /// What was fetched is not evicted for as long as this lives.
-    pub(super) kept: &'a Mutex<Vec<Arc<Protected>>>,
+    kept: &'a Mutex<Vec<Arc<Protected>>>,
 }
 
 impl Errand<'_> {
@@ -80,6 +80,27 @@ impl From<StoreError> for Unanswered {
 pub(super) type Fetched = (Asker, Result<Arc<Protected>, Unanswered>);
 
 impl Inner {
+    /// An errand with such a right, and whom it has to be asked of as long as all are there.
+    pub(super) fn errand<'a>(
+        &self,
+        caller: &'a Caller,
+        guise: &'a Guise,
+        admission: Admission,
+        (repository, reference): (&'a Repository, &'a Reference),
+        kept: &'a Mutex<Vec<Arc<Protected>>>,
+    ) -> Errand<'a> {
+        Errand {
+            caller,
+            guise,
+            admission,
+            repository,
+            reference,
+            only_registry: self.asks_registry_alone(admission, repository),
+            fetching: self.fetching(guise, admission, repository),
+            kept,
+        }
+    }
+
     /// Asks, and again where that may help and nothing else does: one bad answer is not to fail the pulls of all who
     /// wait for it.
     pub(super) async fn ask_again(

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::asking::{Errand, Unanswered, reply_of};
+use super::asking::{Unanswered, reply_of};
 use super::callers::{Caller, Guise};
 use super::decide::{Ask, Standing, Step, decide};
 use super::manifests::{ANSWER_DEADLINE, shown};
@@ -62,17 +62,8 @@ impl Inner {
         }
         let (reply, failure) = match first {
             Step::Ask(_) => {
-                let admission = question.admission();
-                let errand = Errand {
-                    caller,
-                    guise,
-                    admission,
-                    repository,
-                    reference,
-                    only_registry: self.asks_registry_alone(admission, repository),
-                    fetching: self.fetching(guise, admission, repository),
-                    kept: &Mutex::default(),
-                };
+                let (kept, what) = (Mutex::default(), (repository, reference));
+                let errand = self.errand(caller, guise, question.admission(), what, &kept);
                 match self.ask_again(&errand, &Ask::Head, &question).await {
                     Ok(reply) => {
                         question = question.granted();

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use super::asking::{Errand, Unanswered, reply_of};
+use super::asking::{Unanswered, reply_of};
 use super::callers::{Caller, Guise};
 use super::decide::{
     self, Ask, Gate, Gates, Held, LastSeen, Question, Reply, Standing, Step, Way, Why, decide,
@@ -115,19 +115,8 @@ impl Inner {
                 }
                 Step::Ask(ask) => {
                     let admission = question.admission();
-                    let only_registry = !registry_is_away && self.asks_registry_alone(admission, repository);
-                    let fetching = self.fetching(guise, admission, repository);
-                    let kept = &kept;
-                    let errand = Errand {
-                        caller,
-                        guise,
-                        admission,
-                        repository,
-                        reference,
-                        only_registry,
-                        fetching,
-                        kept,
-                    };
+                    let mut errand = self.errand(caller, guise, admission, (repository, reference), &kept);
+                    errand.only_registry &= !registry_is_away;
                     match self.ask_again(&errand, &ask, &question).await {
                         Ok(answered) => {
                             self.note_answered(&errand.asker_of(&ask), guise, repository);
@@ -137,7 +126,8 @@ impl Inner {
                             reply = Some(answered);
                         }
                         Err(Unanswered::Upstream(failed)) => {
-                            if only_registry && admission.outlasts_an_outage() && !failed.is_verdict() {
+                            if errand.only_registry && admission.outlasts_an_outage() && !failed.is_verdict()
+                            {
                                 // Its mirrors may know, and what it said before still holds.
                                 registry_is_away = true;
                                 continue;
