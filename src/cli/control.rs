@@ -3,7 +3,6 @@
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::Args;
@@ -18,11 +17,7 @@ use tonic::{Code, Status};
 use tower::service_fn;
 
 use super::Failed;
-use super::failed::Refused;
-use super::words::plain;
-
-/// How long a daemon that is well may take over a question.
-const PATIENCE: Duration = Duration::from_secs(15);
+use super::refused::{PATIENCE, Refused};
 
 /// Which daemon is meant.
 #[derive(Args)]
@@ -115,23 +110,4 @@ pub(super) fn soon<T>(question: T) -> tonic::Request<T> {
 /// The answer to a call.
 pub(super) fn answered<T>(answer: Result<tonic::Response<T>, Status>) -> Result<T, Failed> {
     answer.map(tonic::Response::into_inner).map_err(|status| Refused::from(&status).into())
-}
-
-/// Whether it was we who waited no longer.
-pub(super) fn took_too_long(status: &Status) -> bool {
-    matches!(status.code(), Code::Cancelled | Code::DeadlineExceeded) && status.message().contains("imeout")
-}
-
-/// What the daemon says is wrong, for people.
-pub(super) fn said(status: &Status) -> String {
-    match status.code() {
-        Code::Unimplemented => "this is a socket of another service: is it the control socket?".to_owned(),
-        _ if took_too_long(status) => format!(
-            "the daemon does not answer within {} s: is it stopped or is the disk stuck? `journalctl -u tidehold` and \
-             `tidehold doctor` may tell more",
-            PATIENCE.as_secs()
-        ),
-        _ if status.message().is_empty() => format!("the daemon did not answer ({})", status.code()),
-        _ => plain(status.message()),
-    }
 }

@@ -7,8 +7,8 @@ use tidehold::oci::ImageName;
 use tidehold::proto::v1;
 
 use super::control::{Control, soon};
-use super::failed::Refused;
 use super::paint::{Painted, Table, bad, faint, good, left, long, odd, rare, right, strong};
+use super::refused::Refused;
 use super::status::painted;
 use super::{Failed, print, requests, words};
 

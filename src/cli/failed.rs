@@ -9,10 +9,8 @@ use std::io;
 use rustix::process::geteuid;
 use serde_json::{Value, json};
 use tidehold::config::LoadError;
-use tidehold::oci::ImageName;
-use tonic::{Code, Status};
 
-use super::control::{said, took_too_long};
+use super::refused::Refused;
 use super::words;
 
 /// How a command ended where it did not do what it was asked to.
@@ -44,37 +42,6 @@ impl Failed {
 impl From<anyhow::Error> for Failed {
     fn from(error: anyhow::Error) -> Self {
         Self::Error(error)
-    }
-}
-
-/// What the daemon answered in the place of what it was asked for; or nobody did.
-#[derive(Debug, thiserror::Error)]
-#[error("{reason}")]
-pub(super) struct Refused {
-    code: Code,
-    reason: String,
-    retry_after_seconds: Option<u64>,
-    reference: Option<String>,
-}
-
-impl Refused {
-    /// Nobody was there to ask.
-    pub(super) fn unasked(code: Code, reason: String) -> Self {
-        Self { code, reason, retry_after_seconds: None, reference: None }
-    }
-
-    /// It was about this image.
-    pub(super) fn about(status: &Status, reference: &ImageName) -> Self {
-        Self { reference: Some(reference.to_string()), ..Self::from(status) }
-    }
-}
-
-impl From<&Status> for Refused {
-    fn from(status: &Status) -> Self {
-        let after = status.metadata().get("retry-after").and_then(|after| after.to_str().ok()?.parse().ok());
-        // Of a daemon that hangs it is as of none.
-        let code = if took_too_long(status) { Code::Unavailable } else { status.code() };
-        Self { code, reason: said(status), retry_after_seconds: after, reference: None }
     }
 }
 
@@ -192,6 +159,8 @@ fn joined<'a>(causes: impl Iterator<Item = &'a (dyn std::error::Error + 'static)
 
 #[cfg(test)]
 mod tests {
+    use tonic::Status;
+
     use super::*;
 
     #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use super::control::Control;
-use super::failed::Refused;
+use super::refused::Refused;
 use super::{Failed, print, words};
 
 /// References, and how to answer.

@@ -8,8 +8,8 @@ use tidehold::clock;
 use tidehold::proto::v1;
 
 use super::control::{Control, soon};
-use super::failed::Refused;
 use super::paint::{Painted, Table, faint, good, left, long, odd, rare, right};
+use super::refused::Refused;
 use super::{Failed, print, words};
 
 #[derive(Args)]

@@ -17,6 +17,7 @@ mod paint;
 mod plugins;
 mod process;
 mod prune;
+mod refused;
 mod relied;
 mod requests;
 mod resolve;

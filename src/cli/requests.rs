@@ -4,9 +4,9 @@ use clap::Args;
 use tidehold::oci::Registry;
 use tidehold::proto::v1;
 
-use super::control::{Control, answered, said};
-use super::failed::Refused;
+use super::control::{Control, answered};
 use super::paint::{Painted, bad, faint, good, odd, strong};
+use super::refused::{Refused, said};
 use super::{Failed, print, words};
 
 #[derive(Args)]

@@ -8,7 +8,7 @@ use tidehold::oci::{ImageName, Platform};
 use tidehold::proto::v1;
 
 use super::control::Control;
-use super::failed::Refused;
+use super::refused::Refused;
 use super::{Failed, print, words};
 
 #[derive(Args)]

@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 
 use super::Failed;
 use super::control::Control;
-use super::failed::Refused;
+use super::refused::Refused;
 use super::warm_shown::Shown;
 
 #[derive(Args)]

@@ -15,7 +15,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::super::Failed;
-use super::super::control::{Control, said, soon};
+use super::super::control::{Control, soon};
+use super::super::refused::said;
 
 /// How many digests are asked for at a time.
 const ASKED_AT_ONCE: usize = 1000;

@@ -84,7 +84,7 @@ pub(super) async fn status(socket: &Path) -> Result<StatusResponse, String> {
         let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
         let channel = crate::cli::control::channel(stream).await.map_err(|error| chain(&error))?;
         let answer = HoldClient::new(channel).status(StatusRequest {}).await;
-        answer.map(tonic::Response::into_inner).map_err(|status| crate::cli::control::said(&status))
+        answer.map(tonic::Response::into_inner).map_err(|status| crate::cli::refused::said(&status))
     };
     within(PATIENCE, asked).await
 }
