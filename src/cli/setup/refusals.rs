@@ -27,14 +27,17 @@ pub(super) fn before(setup: &Setup, journal: &Journal) -> Result<Option<&'static
     }
     match (journal.is_restored(), setup.mirror_only) {
         (true, true) => Err(anyhow!(
-            "what an earlier setup had changed was taken back, and that has not come to its end: containerd may rely on blobs              that Tidehold alone has, and could not use their images. End it with `tidehold setup --undo --yes --restart`              first, and then run this again; nothing was changed"
+            "what an earlier setup had changed was taken back, and that has not come to its end: containerd may rely on \
+             blobs that Tidehold alone has, and could not use their images. End it with `tidehold setup --undo --yes \
+             --restart` first, and then run this again; nothing was changed"
         )
         .into()),
         (true, false) => Ok(Some(
             "an earlier setup was taken back, and that has not come to its end: this one takes its place",
         )),
         (false, true) => Ok(Some(
-            "the content store stays Tidehold, as an earlier setup made it: `tidehold setup --undo` gives containerd its own              again",
+            "the content store stays Tidehold, as an earlier setup made it: `tidehold setup --undo` gives containerd its own \
+             again",
         )),
         (false, false) => Ok(None),
     }
