@@ -16,6 +16,8 @@ use tidehold::node::files::seen;
 use tidehold::node::journal::Swap;
 use tonic::Request;
 
+use super::words;
+
 /// How long it may take to say so.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -60,6 +62,24 @@ pub(super) async fn left_behind(root: &Path, swap: &Swap) -> anyhow::Result<usiz
     let found = not_taken(root, &folder, &swap.data_dir, &swap.containerd)
         .with_context(|| format!("look at {}", folder.display()))?;
     on(&seen(root, socket(swap)), &found).await
+}
+
+/// That of so many blobs, as everybody is told; who does is named as the sentence goes on.
+pub(super) fn told_behind(who: &str, count: usize, swap: &Swap) -> String {
+    format!(
+        "{who} relies on {} that Tidehold has not taken over, from before it was started with Tidehold: they are in {}, where it \
+         does not look any more, so their images do not run",
+        words::count(count as u64, "blob"),
+        swap.root.join(BUILTIN_STORE).display()
+    )
+}
+
+/// The same of what it is to have back before it can do without the hold.
+pub(super) fn told_owed(who: &str, count: usize) -> String {
+    format!(
+        "{who} relies on {} in Tidehold alone: with its own content store their images do not run",
+        words::count(count as u64, "blob")
+    )
 }
 
 /// Where that containerd listens.

@@ -11,7 +11,7 @@ use tidehold::node::journal::{Journal, Swap};
 
 use super::super::DEFAULT_JOURNAL;
 use super::super::plugins::{BUILTIN, root, stores};
-use super::super::relied::{adoption, socket};
+use super::super::relied::{adoption, socket, told_behind, told_owed};
 use super::ask;
 use super::containerds::Containerd;
 use super::finding::{Finding, bad, warn};
@@ -63,14 +63,7 @@ fn behind(count: Result<usize, String>, swap: &Swap) -> Option<Finding> {
     let store = store.display();
     match count {
         Ok(0) => None,
-        Ok(count) => Some(bad(
-            "containerd.left-behind",
-            format!(
-                "it relies on {count} blobs that Tidehold has not taken over, from before it was started with Tidehold: they are \
-                 in {store}, where it does not look any more, so their images do not run"
-            ),
-            adoption(swap),
-        )),
+        Ok(count) => Some(bad("containerd.left-behind", told_behind("it", count, swap), adoption(swap))),
         Err(why) => Some(warn(
             "containerd.unasked",
             format!(
@@ -136,14 +129,7 @@ impl Leaving {
                 format!("{so}, and it could not be asked what it relies on that is in Tidehold alone: {why}"),
                 mend,
             ),
-            Ok(owed) => bad(
-                "setup.undo",
-                format!(
-                    "{so}, and it relies on {owed} blobs that are in Tidehold alone: with its own content store their images do \
-                     not run"
-                ),
-                mend,
-            ),
+            Ok(owed) => bad("setup.undo", format!("{so}, and {}", told_owed("it", owed)), mend),
         }
     }
 }

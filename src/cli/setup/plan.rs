@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, anyhow};
 use tidehold::config::{Config, Containerd};
-use tidehold::node::containerd::{BUILTIN_STORE, File, HOSTS, Settings, Version};
+use tidehold::node::containerd::{File, HOSTS, Settings, Version};
 use tidehold::node::discover::{Client, distributions, has_containerd, nerdctl_hosts, program};
 use tidehold::node::edits::{
     Differ, Refusal, Store, Wanted, buildkit, configure, docker, has_hosts, hosts, podman,
@@ -19,6 +19,7 @@ use tidehold::node::journal::{Change, Debt, Journal, Swap};
 use tidehold::oci::{Platform, Registry};
 
 use super::super::Failed;
+use super::super::relied::told_behind;
 use super::Setup;
 use super::next::{Known, Restart};
 use super::refusals::{may_have_config_path, may_swap, may_tell_podman, refused, swap};
@@ -196,11 +197,8 @@ impl Plan {
         let swap = swap(config, of, settings, root.unwrap_or_else(|| settings.root.clone()));
         let count = running::left_behind(setup, &swap)?;
         if count > 0 {
-            self.notes.push(format!(
-                "containerd relies on {count} blobs that are in {} alone, where it does not look any more: it has pulled them \
-                 before it was started with Tidehold, which is to take them over",
-                swap.root.join(BUILTIN_STORE).display()
-            ));
+            self.notes
+                .push(format!("{}; they are to be taken over", told_behind("containerd", count, &swap)));
             self.left = Some((swap, count));
         }
         Ok(())

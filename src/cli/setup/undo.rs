@@ -14,8 +14,8 @@ use tidehold::node::files::seen;
 use tidehold::node::journal::{Conflict, Journal, Swap};
 
 use super::super::doctor::Presence;
-use super::super::relied::socket;
-use super::super::words::size;
+use super::super::relied::{socket, told_owed};
+use super::super::words::{count, size};
 use super::super::{Failed, print};
 use super::running::{self, State};
 use super::units::Units;
@@ -52,7 +52,8 @@ impl Setup {
             for swap in &swaps {
                 let owed = self.owed(swap)?;
                 if owed > 0 {
-                    print(&format!("{owed} blobs would be given back to {} first", swap.root.display()))?;
+                    let owed = count(owed as u64, "blob");
+                    print(&format!("{owed} would be given back to {} first", swap.root.display()))?;
                 }
             }
             return print(&format!("{} would be restored", shown::files(restorations.len())));
@@ -181,7 +182,7 @@ impl Setup {
         if owed == 0 {
             return Ok(());
         }
-        print(&format!("giving {owed} blobs back to {}", swap.root.display()))?;
+        print(&format!("giving {} back to {}", count(owed as u64, "blob"), swap.root.display()))?;
         let mut options = vec!["--undo"];
         if !self.daemon_answers(so)? {
             print("the daemon does not run, so the hold is opened without it")?;
@@ -192,8 +193,9 @@ impl Setup {
             return Ok(());
         }
         Err(anyhow!(
-            "containerd relies on {owed} blobs that only Tidehold has, and would lose them: run `tidehold adopt --undo` \
-             (with --offline where the daemon cannot run) until it succeeds, and then this again; {so}"
+            "{}: run `tidehold adopt --undo` (with --offline where the daemon cannot run) until it succeeds, and then this \
+             again; {so}",
+            told_owed("containerd", owed)
         )
         .into())
     }
