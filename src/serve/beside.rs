@@ -118,12 +118,13 @@ impl<A: Address> Beside<A> {
                 tokio::time::sleep(every).await;
                 match address.listen().await {
                     Ok(listener) => {
-                        let at = address.of(&listener);
-                        tracing::info!(listener = place.borrow().name, address = at, "listening after all");
+                        // Told to whoever asks before it is said in the log: who reads that may ask at once.
                         place.send_modify(|place| {
-                            place.address = at;
+                            place.address = address.of(&listener);
                             place.missing = None;
                         });
+                        let Place { name, address, .. } = place.borrow().clone();
+                        tracing::info!(listener = name, address, "listening after all");
                         break listener;
                     }
                     Err(error) => {
