@@ -4,7 +4,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::site::{Site, anyone, impatient, latest, raw, repository, response, some_digest, upstreams_at};
+use super::site::{
+    Site, anyone, impatient_for_bodies, latest, raw, repository, response, some_digest, upstreams_at,
+};
 use crate::oci::MAX_MANIFEST_BYTES;
 use crate::upstream::{Failure, Timeouts, Wait};
 
@@ -75,7 +77,11 @@ async fn another_part_than_the_wanted_one_is_refused() {
 }
 
 async fn outcome(url: String, from: u64) -> (Vec<u8>, Option<Failure>) {
-    let upstreams = upstreams_at(&url, Timeouts { idle: impatient().idle, ..Timeouts::default() });
+    outcome_within(url, from, Timeouts::default()).await
+}
+
+async fn outcome_within(url: String, from: u64, timeouts: Timeouts) -> (Vec<u8>, Option<Failure>) {
+    let upstreams = upstreams_at(&url, timeouts);
     let mut blob = upstreams.get_blob(&anyone(), &repository("a"), &some_digest(), from, None).await.unwrap();
     let mut bytes = Vec::new();
     while let Some(chunk) = blob.body.next().await {
@@ -120,7 +126,7 @@ async fn a_part_that_goes_on_after_its_blob_ended_is_unusable() {
 #[tokio::test]
 async fn a_body_that_stalls_times_out() {
     let (address, _) = raw(&["HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nsome\0"]).await;
-    let (bytes, failure) = outcome(format!("http://{address}"), 0).await;
+    let (bytes, failure) = outcome_within(format!("http://{address}"), 0, impatient_for_bodies()).await;
     assert_eq!(bytes, b"some");
     assert!(matches!(failure, Some(Failure::TimedOut(Wait::Body))), "{failure:?}");
 }
@@ -128,7 +134,7 @@ async fn a_body_that_stalls_times_out() {
 #[tokio::test]
 async fn a_manifest_that_stalls_times_out() {
     let (address, _) = raw(&["HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\0"]).await;
-    let upstreams = upstreams_at(&format!("http://{address}"), impatient());
+    let upstreams = upstreams_at(&format!("http://{address}"), impatient_for_bodies());
     let failure = upstreams.get_manifest(&anyone(), &repository("a"), &latest()).await.unwrap_err();
     assert!(matches!(failure, Failure::TimedOut(Wait::Body)), "{failure:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::site::{Site, anyone, impatient, latest, raw, repository, response, upstreams_at};
+use super::site::{Site, anyone, impatient_for_heads, latest, raw, repository, response, upstreams_at};
 use crate::oci::Repository;
 use crate::upstream::{Failure, Forbidden, Settings, Timeouts, Upstreams, Wait};
 
@@ -43,18 +43,20 @@ async fn a_status_is_not_asked_for_again() {
 
 #[tokio::test]
 async fn an_answer_that_does_not_begin_times_out_and_is_not_asked_for_again() {
-    let (address, count) = raw(&["\0"]).await;
-    let upstreams = upstreams_at(&format!("http://{address}"), impatient());
+    let (address, mut count) = raw(&["\0"]).await;
+    let upstreams = upstreams_at(&format!("http://{address}"), impatient_for_heads());
     let failure = upstreams.head_manifest(&anyone(), &repository("a"), &latest()).await.unwrap_err();
     assert!(matches!(failure, Failure::TimedOut(Wait::Headers)), "{failure:?}");
-    assert_eq!(*count.borrow(), 1);
+    // It may be taken in only after it was given up.
+    assert_eq!(*count.wait_for(|count| *count > 0).await.unwrap(), 1);
 }
 
 #[tokio::test]
 async fn a_refused_connection_says_so() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    // Bound and not listening: connections are refused, and nobody else can have the port.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = held.local_addr().unwrap();
     let upstreams = upstreams_at(&format!("http://{address}"), Timeouts::default());
     let failure = upstreams.head_manifest(&anyone(), &repository("a"), &latest()).await.unwrap_err();
     assert!(matches!(failure, Failure::Unreachable(_)), "{failure:?}");

@@ -107,10 +107,17 @@ pub(super) fn upstreams_of(url: &str, credentials: Option<PathBuf>, timeouts: Ti
     Upstreams::new(settings, crate::record::Record::new(std::time::UNIX_EPOCH)).unwrap()
 }
 
-/// Patience for tests in which a wait is the point.
-pub(super) fn impatient() -> Timeouts {
-    let short = Duration::from_millis(80);
-    Timeouts { connect: Duration::from_secs(5), headers: short, mirror: short, mirrors: short, idle: short }
+/// Patience for tests in which a wait is the point. Whatever else they wait for comes in its own time.
+const SHORT: Duration = Duration::from_millis(80);
+
+/// With an answer that does not begin.
+pub(super) fn impatient_for_heads() -> Timeouts {
+    Timeouts { headers: SHORT, mirror: SHORT, mirrors: SHORT, ..Timeouts::default() }
+}
+
+/// With a body that does not go on.
+pub(super) fn impatient_for_bodies() -> Timeouts {
+    Timeouts { idle: SHORT, ..Timeouts::default() }
 }
 
 pub(super) fn repository(name: &str) -> Repository {
