@@ -268,7 +268,7 @@ async fn progress_is_told_and_a_client_that_leaves_leaves_the_download_to_end() 
     bench.hub.clear(Kind::Cdn).await;
     let reply = bench.get(&bench.blob(&large)).await;
     assert_eq!(digest_of(&reply.body), large);
-    assert_eq!(bench.hub.counters().cdn_gets_by_digest.get(&large), Some(&1));
+    assert_eq!(bench.hub.counters().cdn_wholes_by_digest.get(&large), Some(&1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

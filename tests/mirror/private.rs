@@ -358,7 +358,7 @@ async fn a_blob_on_its_way_in_for_its_owner_is_for_no_stranger() {
     };
     let (reply, ()) = soon(async { tokio::join!(coming, strangers) }).await;
     assert_eq!((reply.status, digest_of(&reply.body)), (StatusCode::OK, layer.clone()));
-    assert_eq!(bench.hub.counters().cdn_gets, 1);
+    assert_eq!(bench.hub.counters().cdn_wholes_by_digest.get(&layer), Some(&1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -152,7 +152,7 @@ fn assert_each_blob_once(upstream: &Upstream, pushed: &Pushed) {
     let counters = upstream.hub.counters();
     let own = pushed.image.own();
     for blob in std::iter::once(&own.config).chain(&own.layers) {
-        assert_eq!(counters.cdn_gets_by_digest.get(blob), Some(&1), "{blob}: {counters:?}");
+        assert_eq!(counters.cdn_wholes_by_digest.get(blob), Some(&1), "{blob}: {counters:?}");
     }
 }
 

@@ -49,7 +49,7 @@ fn nothing_waits(version: Version) {
         second.join().unwrap();
     });
     let counters = upstream.hub.counters();
-    assert_eq!(counters.cdn_gets_by_digest.get(layer), Some(&1), "{counters:?}");
+    assert_eq!(counters.cdn_wholes_by_digest.get(layer), Some(&1), "{counters:?}");
     for namespace in ["first", "second"] {
         assert_eq!(containerd.read_back(namespace), parts_of(&pushed.image));
     }

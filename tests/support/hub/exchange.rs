@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, HOST, RANGE, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_RANGE, HOST, RANGE, USER_AGENT};
 use http::{HeaderMap, HeaderName, Method, Request, Response};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
@@ -104,6 +104,9 @@ pub(super) async fn exchange(
     if fault == Some(Fault::WrongBytes) {
         spoil(&mut answer);
     }
+    if let Some((offset, _)) = &mut course.hold {
+        *offset = offset.saturating_sub(begins_at(answer.response.headers()));
+    }
     let outcome = Outcome { status: Some(answer.response.status().as_u16()), counted: answer.counted };
     hub.record(|ledger| match late {
         true => ledger.answered_late(id, &ask.target, outcome),
@@ -136,6 +139,13 @@ fn disturb(hub: &Shared, ask: &Ask, fault: Fault, cut: &Cut, course: &mut Course
         Fault::Hang | Fault::HoldAt(_) | Fault::WrongBytes | Fault::Refuse => {}
     }
     None
+}
+
+/// Where in the blob an answer's body begins.
+fn begins_at(headers: &HeaderMap) -> u64 {
+    let range = headers.get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+    let begin = range.and_then(|range| range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok());
+    begin.unwrap_or_default()
 }
 
 /// Makes one byte in the middle a wrong one.

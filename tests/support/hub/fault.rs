@@ -85,7 +85,8 @@ pub enum Fault {
     CutAfter(u64),
     /// One byte of the body is wrong; its length is right.
     WrongBytes,
-    /// The body stops before this offset until the fault is cleared; its head and the bytes before are sent.
+    /// The body stops before this offset of the blob until the fault is cleared, and so does that of whoever asks for the
+    /// rest because nothing comes; its head and the bytes before are sent.
     HoldAt(u64),
     /// The body comes at this many bytes a second.
     Slow(u64),

@@ -37,6 +37,8 @@ pub struct Counters {
     pub cdn_gets: u64,
     /// The same by digest.
     pub cdn_gets_by_digest: BTreeMap<String, u64>,
+    /// Those of them that asked for all of it: what was begun, and not taken up where it had stalled.
+    pub cdn_wholes_by_digest: BTreeMap<String, u64>,
     /// Body bytes that the CDN sent.
     pub cdn_bytes: u64,
     /// Requests to the token service.
@@ -150,6 +152,9 @@ impl Ledger {
             Target::CdnBlob { digest, .. } if !asked.head => {
                 counters.cdn_gets += 1;
                 *counters.cdn_gets_by_digest.entry(digest.clone()).or_default() += 1;
+                if !asked.range {
+                    *counters.cdn_wholes_by_digest.entry(digest.clone()).or_default() += 1;
+                }
             }
             Target::Token => counters.token_requests += 1,
             // A GET of a manifest is taken up where it counts.
