@@ -18,7 +18,7 @@ pub(crate) const LATEST: &str = "docker.io/library/tide:latest";
 pub(crate) const FIXED: &str = "docker.io/library/tide:1.0";
 
 /// Far more than anything here takes: it turns a wait that never ends into a scenario that fails.
-const NEVER: Duration = Duration::from_secs(60);
+const NEVER: Duration = Duration::from_secs(300);
 
 /// The stand-in for Docker Hub, and the runtime that it lives on.
 pub(crate) struct Upstream {

@@ -87,13 +87,12 @@ fn drain(version: Version) {
 
         upstream.clear();
         assert!(daemon.await_end().success());
-        assert!(!daemon.log().contains("cut off"), "it waited for nothing in vain");
         assert!(daemon.held().iter().any(|held| held == layer), "the blob is whole");
         daemon.start_again();
         pulling.join().unwrap();
     });
     let counters = upstream.hub.counters();
-    assert_eq!(counters.cdn_gets_by_digest.get(layer), Some(&1), "{counters:?}");
+    assert_eq!(counters.cdn_wholes_by_digest.get(layer), Some(&1), "{counters:?}");
     assert_eq!(containerd.read_back("large"), parts_of(&pushed.image));
     assert_eq!(containerd.run("large", &pushed.reference), release(&pushed.image));
 }

@@ -16,6 +16,9 @@ use super::process::{Process, free_port};
 /// The part of its folder that is in front of its search path.
 const PROGRAMS: &str = "programs";
 
+/// What it says where something did not end in the time that it has at a stop.
+const CUT_OFF: &str = "did not end in time and are cut off";
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tidehold");
 
 /// A running daemon. Dropping it kills it and removes its folder.
@@ -116,9 +119,10 @@ impl Daemon {
     }
 
     /// SIGTERM, and waits until it has drained.
+    #[track_caller]
     pub(crate) fn terminate(&mut self) -> ExitStatus {
-        let pid = self.process.pid();
-        self.process.terminate(pid)
+        self.ask_to_end();
+        self.await_end()
     }
 
     /// SIGTERM alone.
@@ -127,9 +131,12 @@ impl Daemon {
         self.process.ask_to_end(pid);
     }
 
-    /// Waits until it has ended.
+    /// Waits until it has ended. Nothing may have held it up.
+    #[track_caller]
     pub(crate) fn await_end(&mut self) -> ExitStatus {
-        self.process.await_end()
+        let status = self.process.await_end();
+        assert!(!self.log().contains(CUT_OFF), "it waited in vain for something to end");
+        status
     }
 
     /// Stops it in its tracks, so that it answers nobody, for as long as the answer lives.
