@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -120,10 +121,20 @@ impl Node {
         self.nothing_is_left();
     }
 
+    /// What was put before the daemon and not taken over is gone. Of a command that was killed the daemon removes it once
+    /// it has noticed, which may be after the end of the next one.
     pub(crate) fn nothing_is_left(&self) {
+        const LOOKS: usize = 6000;
+        const LOOK_EVERY: Duration = Duration::from_millis(10);
         let arriving = self.daemon.data().join("arriving");
-        let left: Vec<_> = fs::read_dir(arriving).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert!(left.is_empty(), "{left:?}");
+        let left = || fs::read_dir(&arriving).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+        for _ in 0..LOOKS {
+            if left().is_empty() {
+                return;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        panic!("{:?}", left());
     }
 }
 
