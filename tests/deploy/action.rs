@@ -317,8 +317,8 @@ fn what_is_missing_is_said() {
 fn a_containerd_that_cannot_be_told() {
     let registry = Registry::start();
     let program = recorder(registry.folder.path());
-    let script = fs::read_to_string(&program).unwrap() + "echo 'no containerd here' >&2; exit 1\n";
-    fs::write(&program, script).unwrap();
+    let body = fs::read_to_string(&program).unwrap() + "echo 'no containerd here' >&2; exit 1";
+    script(&program, &body);
     let mut runner = Runner::new();
     let inputs = [("binary", program.to_str().unwrap()), ("config", &registry.config())];
     let said = runner.succeeds("github-action", &inputs);

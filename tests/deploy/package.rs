@@ -253,7 +253,7 @@ fn it_stays_while_images_are_owed() {
         assert!(mark.exists() && debian.run(&["tidehold", "--version"]).starts_with("tidehold "));
     }
     // Forced out with the program that could tell.
-    fs::write(debian.at("usr/bin/tidehold"), "#!/bin/sh\n").unwrap();
+    script(&debian.at("usr/bin/tidehold"), "");
     debian.run(&["dpkg", "--remove", "tidehold"]);
     fs::remove_file(debian.at("var/lib/tidehold/.may-be-purged")).unwrap();
     let said = failed(&mut debian.command(&["dpkg", "--purge", "tidehold"]));
