@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::files::{absent, real, seen};
-use folder::{ORIGINAL, RECORD, WRITTEN, copy_name};
+use folder::{Lock, ORIGINAL, RECORD, WRITTEN, copy_name};
 pub use parts::{Change, Conflict, Debt, JournalError, Restoration, Swap};
 use write::{NEW_FILE, OWN_FILE, sync_folder, write};
 
@@ -78,7 +78,7 @@ pub struct Journal {
     /// The record's file as it was read.
     read: Option<Vec<u8>>,
     /// Held from the first change on.
-    lock: Option<File>,
+    lock: Option<Lock>,
 }
 
 impl Journal {
@@ -131,7 +131,7 @@ impl Journal {
         if !fs::metadata(&at).is_ok_and(same) || self.read_record()? != self.read {
             return Err(JournalError::Stale);
         }
-        self.lock = Some(lock);
+        self.lock = Some(Lock(lock));
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! One that others have made stays, with what is theirs in it.
 
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
@@ -18,6 +18,18 @@ pub(super) const ORIGINAL: &str = "original";
 pub(super) const WRITTEN: &str = "written";
 
 const MODE: u32 = 0o700;
+
+/// The lock on it. Dropping it sets it free at once: a program that another thread starts has a copy of the file until it has
+/// come to itself, and closing ours alone would leave it locked until then.
+#[derive(Debug)]
+pub(super) struct Lock(pub(super) File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // It goes with its last copy then.
+        let _ = self.0.unlock();
+    }
+}
 
 /// Makes it, and answers whether it is of this journal's making; one that is there stays as it is.
 pub(super) fn make(folder: &Path) -> io::Result<bool> {
