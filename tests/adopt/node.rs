@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::support::daemon::{Daemon, Plan};
 use crate::support::hub::digest_of;
 pub(crate) use crate::support::ran::Ran;
+use crate::support::ran::plainly;
 
 pub(crate) struct Node {
     pub(crate) daemon: Daemon,
@@ -84,7 +85,7 @@ impl Node {
 
     fn command_from(&self, from: &Path, options: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
-        command.env_remove("TIDEHOLD_CONFIG").arg("adopt").arg("--config").arg(self.daemon.config());
+        plainly(&mut command).arg("adopt").arg("--config").arg(self.daemon.config());
         command.arg("--from").arg(from).args(options);
         // Nobody listens there: the machine's own containerd is none of a test's business.
         command.arg("--address").arg(self.root().join("containerd.sock"));

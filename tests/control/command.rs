@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use crate::bench::{Bench, images_only, soon};
 use crate::support::hub::{HubConfig, RetryAfter};
 pub(crate) use crate::support::ran::Ran;
+use crate::support::ran::plainly;
 
 /// A registry that says when its limit ends.
 pub(crate) fn says_when() -> HubConfig {
@@ -24,7 +25,7 @@ pub(crate) async fn tidehold(bench: &Bench, arguments: &[&str]) -> Ran {
 /// Runs `tidehold`, perhaps with a configuration in its environment, and gives it its input.
 pub(crate) async fn run(arguments: &[&str], config: Option<&Path>, input: &str) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
-    command.args(arguments).env_remove("TIDEHOLD_CONFIG");
+    plainly(&mut command).args(arguments);
     if let Some(config) = config {
         command.env("TIDEHOLD_CONFIG", config);
     }

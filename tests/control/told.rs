@@ -1,7 +1,7 @@
 //! `tidehold status`, `budget`, `explain` and `log`: what the daemon tells of what it did.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::bench::{ASKS_ALWAYS, ASKS_ONCE, Bench, blobs_of, images_only};
 use crate::command::{Ran, run, tidehold};
 use crate::support::hub::{Fault, HubConfig};
+use crate::support::ran::plainly;
 
 const TIDE: &str = "docker.io/library/tide:latest";
 
@@ -270,7 +271,7 @@ async fn whoever_wants_nothing_of_the_past_is_shown_the_new_ones_alone() {
     let bench = Bench::before(images_only(), ASKS_ALWAYS).await;
     bench.get(&bench.manifest("latest")).await;
     let past = tidehold(&bench, &["log", "--json"]).await.done().objects().len() as u64;
-    let mut following = std::process::Command::new(env!("CARGO_BIN_EXE_tidehold"))
+    let mut following = Command::new(env!("CARGO_BIN_EXE_tidehold"))
         .args(["log", "-f", "-n", "0", "--json", "--socket"])
         .arg(bench.daemon.control())
         .stdout(Stdio::piped())
@@ -300,10 +301,10 @@ async fn whoever_follows_is_told_when_the_daemon_ends_and_whoever_reads_may_leav
     let socket = socket.to_str().unwrap();
     let tidehold = env!("CARGO_BIN_EXE_tidehold");
     let script = format!("'{tidehold}' log --socket '{socket}' | head -n 1; echo ${{PIPESTATUS[0]}}");
-    let piped = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+    let piped = plainly(&mut Command::new("bash")).args(["-c", &script]).output().unwrap();
     let (said, errors) = (String::from_utf8(piped.stdout).unwrap(), String::from_utf8(piped.stderr).unwrap());
     assert_eq!((said.lines().count(), said.lines().last(), errors.as_str()), (2, Some("0"), ""));
-    let mut following = std::process::Command::new(tidehold)
+    let mut following = plainly(&mut Command::new(tidehold))
         .args(["log", "-f", "--socket", socket])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -29,6 +29,7 @@ use support::containerd::Version;
 use support::go::text;
 use support::hub::{Account, Hub, HubConfig, Image, ImageSpec, Private};
 use support::parts::{Available, part};
+use support::ran::plainly;
 use support::script::script;
 
 /// Pages whose commands are followed elsewhere, or not yet, and why.
@@ -232,7 +233,7 @@ fn run(version: Version, steps: &str) -> Result<(), libtest_mimic::Failed> {
     let world = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/docs/world");
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", WITHIN, world]).args([folder.path(), &installed, &script]);
-    let output = command.env_remove("TIDEHOLD_CONFIG").output()?;
+    let output = plainly(&mut command).output()?;
     if output.status.success() { Ok(()) } else { Err(text(&output).into()) }
 }
 

@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 use crate::support::containerd::{Containerd, Kubernetes, Store, Version};
 use crate::support::daemon::Daemon;
 use crate::support::hub::{Hub, HubConfig};
+use crate::support::ran::plainly;
 
 /// What the stand-in has from the start.
 const IMAGE: &str = "docker.io/library/tide:latest";
@@ -129,7 +130,7 @@ pub(crate) fn examine(root: &Root, config: &Path, options: &[&str]) -> Found {
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-ec", "mount --rbind /tmp \"$0/tmp\"; exec \"$@\""]).arg(root.0.path());
     command.arg(env!("CARGO_BIN_EXE_tidehold"));
-    command.env_remove("TIDEHOLD_CONFIG").args(["doctor", "--json", "--reference", IMAGE, "--root"]);
+    plainly(&mut command).args(["doctor", "--json", "--reference", IMAGE, "--root"]);
     let output = command.arg(root.0.path()).arg("--config").arg(config).args(options).output().unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     let report = serde_json::from_str(&stdout)

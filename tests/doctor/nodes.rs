@@ -3,6 +3,7 @@
 use crate::bench::{Node, Root, examine};
 use crate::support::containerd::{Kubernetes, Version};
 use crate::support::daemon::Daemon;
+use crate::support::ran::plainly;
 use crate::{Scenario, only, scenario};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
@@ -131,7 +132,8 @@ fn as_text(version: Version) {
     let node = Node::start(version, Kubernetes::Without);
     node.remove_hosts("_default");
     let socket = node.containerd.socket();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tidehold"))
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidehold"));
+    let output = plainly(&mut command)
         .args(["doctor", "--offline", "--address"])
         .arg(&socket)
         .arg("--config")

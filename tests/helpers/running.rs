@@ -58,7 +58,7 @@ async fn a_helper_that_is_given_up_on_is_killed_with_all_that_it_started() {
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     script(
         &folder.path().join("docker-credential-fake"),
-        &format!("exec 3>{}; echo up >&3; sleep 1000 | cat", pipe.display()),
+        &format!("exec 3>'{}'; echo up >&3; sleep 1000 | cat", pipe.display()),
     );
     let helpers = Helpers { search: folder.path().into(), within: Duration::from_secs(1000) };
     let up = tokio::task::spawn_blocking(move || {

@@ -17,7 +17,7 @@ use crate::support::cri::Crictl;
 use crate::support::daemon::Daemon;
 use crate::support::hub::client::Client;
 use crate::support::hub::{Counters, Image};
-use crate::support::ran::Ran;
+use crate::support::ran::{Ran, plainly};
 use crate::{Scenario, scenario};
 
 const MIB: usize = 1024 * 1024;
@@ -87,13 +87,13 @@ impl Before {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
         command.arg("adopt").arg("--config").arg(self.daemon.config());
         command.arg("--from").arg(self.containerd.root()).arg("--address").arg(socket);
-        command.args(options).output().unwrap().into()
+        plainly(&mut command).args(options).output().unwrap().into()
     }
 
     /// Another command of the operator's.
     fn ask(&self, words: &[&str]) -> Ran {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
-        command.args(words).arg("--config").arg(self.daemon.config()).output().unwrap().into()
+        plainly(&mut command).args(words).arg("--config").arg(self.daemon.config()).output().unwrap().into()
     }
 
     /// Takes over, and answers of how many blobs it is known now where they came from, and was not before.

@@ -9,7 +9,7 @@ use crate::support::daemon::Plan;
 use crate::support::disk;
 use crate::support::hub::REPOSITORY;
 use crate::support::hub::client::{Client, Reply};
-use crate::support::ran::Ran;
+use crate::support::ran::{Ran, plainly};
 use crate::support::scenario::only;
 
 const MIB: usize = 1 << 20;
@@ -109,7 +109,7 @@ fn blob(node: &Node, digest: &str) -> Reply {
 fn tidehold(node: &Node, arguments: &[&str]) -> Ran {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidehold"));
     command.args(arguments).arg("--socket").arg(node.daemon.control());
-    command.env_remove("TIDEHOLD_CONFIG").output().unwrap().into()
+    plainly(&mut command).output().unwrap().into()
 }
 
 /// What nobody pulls: containerd's client writes it.

@@ -8,11 +8,12 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 pub(crate) use crate::support::ran::Ran;
+use crate::support::ran::plainly;
 
 /// Runs `tidehold` with neither a terminal nor anything of the tester's environment.
 pub(crate) fn tidehold(arguments: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidehold"));
-    command.env_remove("TIDEHOLD_CONFIG").args(arguments).stdin(Stdio::null());
+    plainly(&mut command).args(arguments).stdin(Stdio::null());
     command.output().unwrap().into()
 }
 

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::node::Ran;
 use crate::support::process::free_port;
+use crate::support::ran::plainly;
 use crate::support::script::script;
 
 /// What it is called, and what it does. Each takes a mount name space of its own.
@@ -77,7 +78,7 @@ impl Machine {
         command.args(["--program", "/usr/local/bin/tidehold"]).args(options);
         let search = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{search}", self.folder.path().display()));
-        command.env_remove("TIDEHOLD_CONFIG").stdin(Stdio::null()).output().unwrap().into()
+        plainly(&mut command).stdin(Stdio::null()).output().unwrap().into()
     }
 
     /// What systemd was asked for, in order.

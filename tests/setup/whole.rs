@@ -8,6 +8,7 @@ use crate::bench::{LATEST, Upstream, assert_free, parts_of, release};
 use crate::node::{Ran, tidehold};
 use crate::support::containerd::{Containerd, Store, Version};
 use crate::support::daemon::Daemon;
+use crate::support::ran::plainly;
 
 /// What it is called, and what it does.
 pub(crate) type Scenario = (&'static str, fn(Version));
@@ -76,7 +77,7 @@ impl Node {
             "--config",
             own.to_str().unwrap(),
         ];
-        command.env_remove("TIDEHOLD_CONFIG").args(where_it_is).args(options).stdin(Stdio::null());
+        plainly(command).args(where_it_is).args(options).stdin(Stdio::null());
         command.output().unwrap().into()
     }
 

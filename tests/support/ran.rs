@@ -1,8 +1,17 @@
 //! How a command ended, and what a test may ask of that.
 
-use std::process::Output;
+use std::process::{Command, Output};
 
 use serde_json::Value;
+
+/// Has a command run with nothing in its environment that would have it look elsewhere or speak otherwise, whoever runs the
+/// tests.
+pub(crate) fn plainly(command: &mut Command) -> &mut Command {
+    for name in ["TIDEHOLD_CONFIG", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+        command.env_remove(name);
+    }
+    command
+}
 
 /// How a command ended.
 #[derive(Debug)]
