@@ -242,7 +242,7 @@ fn before(node: Node) -> String {
     let own = std::env::current_exe().expect("the path of this test");
     let mut script = format!(
         "set -eu\nmkdir -p /run/stand-in\n'{}' stand-in >/run/stand-in/registry.log 2>&1 &\n\
-         for ((try = 0; try < 300; try++)); do grep -q ready /run/stand-in/registry.log && break; sleep 0.1; done\n",
+         for ((try = 0; try < 1200; try++)); do grep -q ready /run/stand-in/registry.log && break; sleep 0.1; done\n",
         own.display()
     );
     script += "mkdir -p /run/systemd/system\n";

@@ -34,11 +34,13 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
 /// Takes a port again that was ours a moment ago. A process that is being started, and has not come to its own
 /// program yet, holds a copy of the listener for another moment: the bind is tried until that is gone.
 async fn rebind(address: SocketAddr) -> TcpSocket {
+    // Milliseconds: far more than a process takes to come to its program, on a busy machine too.
+    const MOST_TRIES: u32 = 60_000;
     let mut tries = 0;
     loop {
         match bind(address) {
             Ok(socket) => return socket,
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < 1000 => tries += 1,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < MOST_TRIES => tries += 1,
             Err(error) => panic!("the port was ours a moment ago: {error}"),
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
