@@ -22,16 +22,19 @@ if [ "${TIDEHOLD_UNDO:-}" = true ]; then
   sudo "$program" setup --undo --yes --config "$TIDEHOLD_CONFIG"
 fi
 
+# In a job's container there may be nobody who takes note of processes that have ended: they stay as zombies.
+runs() { kill -0 "$pid" 2>/dev/null && ! grep -q '^State:.*Z' "/proc/$pid/status" 2>/dev/null; }
+
 # It lets what runs go on for 30 s, and then brings its index to the disk.
 kill -TERM "$pid" 2>/dev/null || true
 for _ in {1..450}; do
-  kill -0 "$pid" 2>/dev/null || break
+  runs || break
   sleep 0.1
 done
 echo "::group::Tidehold's log"
 cat "$TIDEHOLD_RUN/log"
 echo "::endgroup::"
-if kill -0 "$pid" 2>/dev/null || ! grep -q 'tidehold::app.* stopped' "$TIDEHOLD_RUN/log"; then
+if runs || ! grep -q 'tidehold::app.* stopped' "$TIDEHOLD_RUN/log"; then
   echo "::warning title=Tidehold::it did not end in good order: what it holds is not saved"
   exit 0
 fi
