@@ -179,7 +179,10 @@ fn open_to_all(_: Version) {
 }
 
 fn unreachable(_: Version) {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    // Bound and not listening, so that nobody else has it.
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let nobody = held.local_addr().unwrap();
     let rules = format!("[registries.\"docker.io\"]\nupstream = \"http://{nobody}\"\n");
     let daemon = Daemon::start(&rules);
     let found = examine(&Root::new(), &daemon.config(), &[]);
