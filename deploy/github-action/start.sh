@@ -44,6 +44,9 @@ fi
 "$program" serve --check --config "$TIDEHOLD_CONFIG" ||
   stop_with "the configuration has faults: see above"
 
+# What a restored hold remembers of another runner's requests, and of what its address had left, is none of this job's.
+rm -rf "$TIDEHOLD_HOME/hold/record"
+
 # In a session of its own, so that it outlives this step.
 # shellcheck disable=SC2016 # its own process id and arguments
 setsid --fork sh -c 'echo $$ >"$1"; exec "$2" serve --config "$3"' sh \

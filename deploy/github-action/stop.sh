@@ -10,7 +10,7 @@ readonly program=$TIDEHOLD_HOME/bin/tidehold
 pid=$(cat "$TIDEHOLD_RUN/pid")
 
 {
-  echo '### Tidehold'
+  echo "### What this job's pulls cost"
   echo
   echo '```'
   "$program" budget --config "$TIDEHOLD_CONFIG" 2>&1 || echo "(the daemon does not say)"

@@ -274,7 +274,9 @@ fn the_hold_is_kept() {
     assert!(Path::new(&data).starts_with(first.at("home")), "the runner's user can pack it");
     let said = first.succeeds("github-action/save", &[]);
     assert_eq!(first.output("key").as_deref(), Some("tidehold-key"), "{said}");
-    assert!(fs::read_to_string(first.at("summary")).unwrap().starts_with("### Tidehold\n"));
+    let summary = fs::read_to_string(first.at("summary")).unwrap();
+    assert!(summary.starts_with("### What this job's pulls cost\n"), "{summary}");
+    assert!(summary.contains("2 counted of") && summary.contains("pulls in 6h"), "{summary}");
     assert!(!first.mirror(&manifest).status.success(), "it has ended");
 
     // The cache: packed and unpacked, by tar as by the action that does it.
@@ -292,6 +294,10 @@ fn the_hold_is_kept() {
         assert!(next.mirror(&format!("docker.io/{REPOSITORY}/blobs/{blob}")).status.success(), "{blob}");
     }
     next.succeeds("github-action/save", &[]);
+    // What the first one spent, and what its address had left, is none of this one's.
+    let summary = fs::read_to_string(next.at("summary")).unwrap();
+    assert!(summary.contains("0 counted of") && summary.contains("would have been 1 without"), "{summary}");
+    assert!(!summary.contains("pulls in 6h"), "{summary}");
 }
 
 fn what_is_missing_is_said() {
