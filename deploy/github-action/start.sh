@@ -62,6 +62,12 @@ if ! ready; then
   stop_with "the daemon did not become ready: its log is above"
 fi
 
+containerd=${CONTAINERD_ADDRESS:-/run/containerd/containerd.sock}
+as_root test -S "${containerd#unix://}" ||
+  printf '::warning title=Tidehold::%s\n' "no containerd listens at ${containerd#unix://}: nothing is pulled by one until a step starts it"
+command -v nerdctl >/dev/null ||
+  printf '::notice title=Tidehold::%s\n' "there is no nerdctl here, as on GitHub's own runners: docs/ci.md has a step that installs one"
+
 # By hosts.toml: nothing is restarted, and should the daemon fail, pulls go on without it. So they do where containerd
 # cannot be told, which is no reason to stop the job.
 as_root "$program" setup --mirror-only --no-units --yes --config "$TIDEHOLD_CONFIG" ||

@@ -16,13 +16,18 @@ use crate::support::go::{Unbuilt, text};
 use crate::support::hub::{Fault, Hub, HubConfig, Kind, REPOSITORY, Rootfs, digest_of};
 use crate::support::process::{free_port, pid_of};
 use crate::support::script::script;
-use crate::{Scenario, TIDEHOLD, deploy, everything, root, sets_up, succeeded, top};
+use crate::{Scenario, TIDEHOLD, deploy, everything, failed, root, sets_up, succeeded, top};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "actionlint finds nothing wrong with the workflow of the docs",
         needs: available,
         run: the_workflow_is_right,
+    },
+    Scenario {
+        name: "the workflow of the docs installs nerdctl out of the release that it names alone",
+        needs: available,
+        run: nerdctl_is_installed,
     },
     Scenario {
         name: "the action keeps the hold from one run to the next",
@@ -60,11 +65,17 @@ fn setup() -> Result<(), Unbuilt> {
     sets_up()
 }
 
-fn the_workflow_is_right() {
+/// Those that the docs give.
+fn workflows() -> Vec<String> {
     let page = fs::read_to_string(top().join("docs/ci.md")).unwrap();
-    let workflows: Vec<&str> =
-        page.split("```yaml\n").skip(1).map(|rest| rest.split("\n```").next().unwrap()).collect();
+    let rest = page.split("```yaml\n").skip(1);
+    let workflows: Vec<_> = rest.map(|rest| rest.split("\n```").next().unwrap().to_owned()).collect();
     assert!(!workflows.is_empty(), "docs/ci.md has no workflow");
+    workflows
+}
+
+fn the_workflow_is_right() {
+    let workflows = workflows();
     // A repository that has the actions as its own, so that their inputs are checked too.
     let repository = TempDir::new().unwrap();
     succeeded(Command::new("git").args(["init", "-q"]).arg(repository.path()));
@@ -250,6 +261,59 @@ impl Registry {
     }
 }
 
+/// With a stand-in for the release's archive, and this folder in the place of `/usr/local`.
+fn nerdctl_is_installed() {
+    let folder = TempDir::new().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    fs::write(at("workflow.yml"), &workflows()[0]).unwrap();
+    let job = check("yaml", &at("workflow.yml"))["jobs"]["test"].clone();
+    let steps = job["steps"].as_array().unwrap();
+    let runs = |word: &str| {
+        let found = steps.iter().position(|step| step["run"].as_str().is_some_and(|run| run.contains(word)));
+        found.unwrap_or_else(|| panic!("no step has {word}"))
+    };
+    assert!(runs("nerdctl-full") < runs("nerdctl run"), "it is used before it is there");
+    let step = &steps[runs("nerdctl-full")];
+    let version = step["env"]["VERSION"].as_str().expect("one version");
+    let sha256 = step["env"]["SHA256"].as_str().expect("what that has to be");
+    assert!(sha256.len() == 64 && sha256.bytes().all(|byte| byte.is_ascii_hexdigit()), "{sha256}");
+
+    for name in ["release/bin", "release/libexec/cni", "bin", "there"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    for name in ["bin/nerdctl", "bin/containerd", "libexec/cni/bridge"] {
+        fs::write(at("release").join(name), name).unwrap();
+    }
+    succeeded(
+        Command::new("tar")
+            .arg("-czf")
+            .arg(at("archive"))
+            .arg("-C")
+            .arg(at("release"))
+            .args(["bin", "libexec"]),
+    );
+    script(&at("bin/sudo"), "exec \"$@\"");
+    let curl = "for word in \"$@\"; do case $before in -o) cp \"${0%/*}/../archive\" \"$word\" ;; esac; before=$word; done\n\
+        echo \"$word\" >\"${0%/*}/../asked\"";
+    script(&at("bin/curl"), curl);
+    let run = step["run"].as_str().unwrap().replace("/usr/local", at("there").to_str().unwrap());
+    let install = |sha256: &str| {
+        let mut command = Command::new("bash");
+        command.args(["-eo", "pipefail", "-c", &run]).env("RUNNER_TEMP", folder.path());
+        command.env("PATH", format!("{}:/usr/bin:/bin", at("bin").display()));
+        command.env("VERSION", version).env("SHA256", sha256);
+        command
+    };
+    failed(&mut install(sha256));
+    assert!(everything(&at("there")).is_empty(), "something else was unpacked");
+    succeeded(&mut install(&digest_of(&fs::read(at("archive")).unwrap()).replace("sha256:", "")));
+    assert!(at("there/bin/nerdctl").is_file() && at("there/libexec/cni/bridge").is_file());
+    assert!(!at("there/bin/containerd").exists(), "the machine's own containerd is hidden");
+    let asked = fs::read_to_string(at("asked")).unwrap();
+    let release = "https://github.com/containerd/nerdctl/releases/download";
+    assert_eq!(asked.trim(), format!("{release}/v{version}/nerdctl-full-{version}-linux-amd64.tar.gz"));
+}
+
 fn the_hold_is_kept() {
     let registry = Registry::start();
     let program = recorder(registry.folder.path());
@@ -326,9 +390,14 @@ fn a_containerd_that_cannot_be_told() {
     let body = fs::read_to_string(&program).unwrap() + "echo 'no containerd here' >&2; exit 1";
     script(&program, &body);
     let mut runner = Runner::new();
+    runner.env.insert("CONTAINERD_ADDRESS".to_owned(), "unix:///nowhere/containerd.sock".to_owned());
     let inputs = [("binary", program.to_str().unwrap()), ("config", &registry.config())];
     let said = runner.succeeds("github-action", &inputs);
     assert!(said.contains("::warning") && said.contains("no containerd here"), "{said}");
+    assert!(said.contains("no containerd listens at /nowhere/containerd.sock"), "{said}");
+    let folders = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    let has_nerdctl = folders.iter().any(|folder| Path::new(folder).join("nerdctl").exists());
+    assert_eq!(said.contains("there is no nerdctl here"), !has_nerdctl, "{said}");
     // Clients that are told by hand have it.
     let pulled = runner.mirror(&format!("docker.io/{REPOSITORY}/manifests/latest"));
     assert!(pulled.status.success(), "{}", text(&pulled));
