@@ -12,9 +12,9 @@ use tidehold::config::Config;
 
 use crate::checks::{available, check};
 use crate::support::go::Unbuilt;
-use crate::support::process::pid_of;
+use crate::support::process::{Process, free_port, pid_of};
 use crate::support::script::script;
-use crate::{Scenario, TIDEHOLD, deploy, everything, failed, sets_up, succeeded};
+use crate::{Scenario, TIDEHOLD, deploy, everything, failed, sets_up, succeeded, top};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -26,6 +26,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "the manifests and the configuration in them agree",
         needs: available,
         run: ports_agree,
+    },
+    Scenario {
+        name: "with the docs' lines a pod is scraped at its node's address, and its probes still answer",
+        needs: scraping,
+        run: a_pod_is_scraped,
     },
     Scenario {
         name: "a pod sets its node up and undoes it at its end",
@@ -48,6 +53,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
 fn setup() -> Result<(), Unbuilt> {
     available()?;
     sets_up()
+}
+
+fn scraping() -> Result<(), Unbuilt> {
+    crate::program("curl")?;
+    available()
 }
 
 fn object(folder: &str, kind: &str) -> Value {
@@ -118,6 +128,52 @@ fn ports_agree() {
     let ports: Vec<u64> = ports.map(|port| port["hostPort"].as_u64().unwrap()).collect();
     assert_eq!(ports, [config.mirror.listen.port(), config.web.listen.port()].map(u64::from));
     assert_eq!(config.data_dir, Path::new("/var/lib/tidehold"));
+}
+
+fn a_pod_is_scraped() {
+    let page = fs::read_to_string(top().join("docs/kubernetes.md")).unwrap();
+    let block = |language: &str| {
+        let (_, rest) = page.split_once(&format!("```{language}\n")).expect("such a block");
+        rest.split_once("```").unwrap().0.to_owned()
+    };
+    let map = object("kubernetes", "ConfigMap");
+    let text = map["data"]["config.toml"].as_str().unwrap().to_owned() + &block("toml");
+    let config = Config::parse(&text, "config.toml").unwrap();
+    assert!(config.web.listen.ip().is_unspecified(), "one address does not fit all nodes");
+
+    // The same on ports and in a folder of its own.
+    let folder = tempfile::Builder::new().prefix("tidehold-pod-").tempdir_in("/tmp").unwrap();
+    let (at, web) = (folder.path().display(), free_port());
+    let text = text.replace(&format!(":{}", config.web.listen.port()), &format!(":{web}"));
+    let own = format!(
+        "data_dir = \"{at}/data\"\n[[containerd]]\nsocket = \"{at}/content.sock\"\n\
+         [control]\nsocket = \"{at}/control.sock\"\n[mirror]\nlisten = \"127.0.0.1:{}\"\n",
+        free_port()
+    );
+    fs::write(folder.path().join("config.toml"), own + &text).unwrap();
+    let mut command = Command::new(TIDEHOLD);
+    command.args(["serve", "--config"]).arg(folder.path().join("config.toml"));
+    let _daemon = Process::start_notifying("tidehold", &mut command, folder.path());
+    let ask = |host: &str, path: &str| {
+        let url = format!("http://{host}:{web}{path}");
+        succeeded(Command::new("curl").args(["--noproxy", "*", "--fail", "--silent", "--show-error", &url]))
+    };
+    let daemon = container("kubernetes", "tidehold");
+    let probe = &daemon["readinessProbe"]["httpGet"];
+    ask(probe["host"].as_str().unwrap(), probe["path"].as_str().unwrap());
+    // Another address of this machine, in the place of its network's.
+    assert!(ask("127.0.0.2", "/metrics").contains("tidehold_hold_bytes"));
+
+    let named = folder.path().join("prometheus.yml");
+    fs::write(&named, block("yaml")).unwrap();
+    let scrape = check("yaml", &named)["scrape_configs"][0].clone();
+    assert_eq!(scrape["job_name"], "tidehold");
+    let namespace = &object("kubernetes", "Namespace")["metadata"]["name"];
+    assert_eq!(&scrape["kubernetes_sd_configs"][0]["namespaces"]["names"][0], namespace);
+    let port = &scrape["relabel_configs"][0]["regex"];
+    let ports = daemon["ports"].as_array().unwrap();
+    let of_web = ports.iter().find(|named| named["name"] == *port).expect("the port that is kept");
+    assert_eq!(of_web["containerPort"], config.web.listen.port());
 }
 
 /// A node's folder, and a `tidehold` that writes down how it is run and ends as `$folder/ends` says.
