@@ -226,6 +226,28 @@ async fn each_alert_asks_for_what_is_exported_and_says_what_to_do() {
     }
 }
 
+/// It is the content store of some containerds, and passed over by others.
+#[test]
+fn the_alert_of_a_daemon_that_is_down_is_true_however_it_is_run() {
+    let rules = YamlLoader::load_from_str(&file("prometheus/tidehold.rules.yml")).unwrap();
+    let mut all =
+        rules[0]["groups"].as_vec().unwrap().iter().flat_map(|group| group["rules"].as_vec().unwrap());
+    let down = all.find(|rule| rule["alert"].as_str() == Some("TideholdDown")).unwrap();
+    let said = |what: &str| down["annotations"][what].as_str().unwrap();
+    for (what, words) in [
+        ("description", ["content store", "DaemonSet", "--mirror-only", "passes it over"]),
+        (
+            "runbook",
+            ["systemctl status tidehold", "journalctl -u tidehold", "kubectl -n tidehold describe", "logs"],
+        ),
+    ] {
+        for word in words {
+            assert!(said(what).contains(word), "{word} is not in: {}", said(what));
+        }
+    }
+    assert!(said("summary").contains("{{ else }}"), "where nothing is scraped there is no instance");
+}
+
 #[tokio::test]
 async fn what_is_not_exported_would_be_found() {
     let metrics = scrape(&busy().await).await;
