@@ -33,6 +33,7 @@ const AS_JSON: &[&str] = &[
     "RegistryBudget",
     "Limit",
     "Spender",
+    "OtherSpenders",
     "ExplainResponse",
     "ImageStory",
     "ImagePart",

@@ -5,7 +5,7 @@ use tidehold::oci::Registry;
 use tidehold::proto::v1;
 
 use super::control::{Control, answered, soon};
-use super::paint::{Table, bad, faint, good, long, odd, right, strong};
+use super::paint::{Painted, Table, bad, faint, good, long, odd, right, strong};
 use super::{Failed, print, words};
 
 #[derive(Args)]
@@ -13,6 +13,9 @@ pub(crate) struct Budget {
     /// Only this registry, such as docker.io
     #[arg(value_name = "REGISTRY")]
     registry: Option<Registry>,
+    /// Name every repository that something was spent on, not the dearest 50 of each registry alone
+    #[arg(long)]
+    all: bool,
     /// Answer as one JSON object
     #[arg(long)]
     json: bool,
@@ -25,21 +28,21 @@ impl Budget {
         super::runtime()?.block_on(async {
             let mut hold = self.control.hold().await?;
             let registry = self.registry.map(|registry| registry.to_string()).unwrap_or_default();
-            let request = v1::BudgetRequest { registry };
+            let request = v1::BudgetRequest { registry, all: self.all };
             let budget = answered(hold.budget(soon(request)).await)?;
-            print(&if self.json { words::json(&budget)? } else { as_text(&budget) })
+            print(&if self.json { words::json(&budget)? } else { as_text(&budget, self.all) })
         })
     }
 }
 
-fn as_text(budget: &v1::BudgetResponse) -> String {
+fn as_text(budget: &v1::BudgetResponse, all: bool) -> String {
     if budget.registries.is_empty() {
         return "no registry was asked for anything in the last six hours".to_owned();
     }
-    budget.registries.iter().map(registry).collect::<Vec<_>>().join("\n\n")
+    budget.registries.iter().map(|budget| registry(budget, all)).collect::<Vec<_>>().join("\n\n")
 }
 
-fn registry(budget: &v1::RegistryBudget) -> String {
+fn registry(budget: &v1::RegistryBudget, all: bool) -> String {
     let v1::RegistryBudget { registry, requests, counted, counted_without, .. } = budget;
     let mut lines = vec![strong(registry).to_string()];
     let mut line = |name: &str, value: String| lines.push(format!("  {name:<8} {value}"));
@@ -68,11 +71,21 @@ fn registry(budget: &v1::RegistryBudget) -> String {
             right("WITHOUT"),
             right("DOWNLOADED"),
         ]);
+        let mut row = |name: Painted, numbers: [u64; 3], downloaded_bytes: u64| {
+            let [counted, requests, without] = numbers.map(|number| number.to_string().into());
+            table.row([name, counted, requests, without, words::size(downloaded_bytes).into()]);
+        };
         for spender in &budget.spenders {
             let v1::Spender { repository, counted, requests, counted_without, downloaded_bytes } = spender;
-            let numbers = [*counted, *requests, *counted_without].map(|number| number.to_string().into());
-            let ([counted, requests, without], downloaded) = (numbers, words::size(*downloaded_bytes));
-            table.row([format!("  {repository}").into(), counted, requests, without, downloaded.into()]);
+            let numbers = [*counted, *requests, *counted_without];
+            row(format!("  {repository}").into(), numbers, *downloaded_bytes);
+        }
+        if let Some(others) = &budget.others {
+            let v1::OtherSpenders { repositories, counted, requests, counted_without, downloaded_bytes } =
+                others;
+            let named = if all { "" } else { " (--all names them)" };
+            let numbers = [*counted, *requests, *counted_without];
+            row(faint(format!("  and {repositories} more{named}")), numbers, *downloaded_bytes);
         }
         lines.push(table.shown());
     }

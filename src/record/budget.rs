@@ -17,8 +17,10 @@ const MOST_READINGS: usize = 64;
 /// How far apart readings are that are remembered, but for the last one.
 const APART: Duration = Duration::from_secs(60);
 
-/// How many repositories are named that something was spent on.
-const MOST_SPENDERS: usize = 50;
+/// How many repositories of a registry are named that something was spent on: usually; and, where all are wanted, of all
+/// registries together, which is what a message has room for.
+const USUAL_SPENDERS: usize = 50;
+const MOST_SPENDERS: usize = 10_000;
 
 /// The pace is what was spent in this time: images come in bursts.
 const PACE_WITHIN: Duration = Duration::from_secs(60 * 60);
@@ -155,13 +157,23 @@ fn runs_out_at(
     (left > 0 && lasts < window).then(|| now.checked_add(lasts)).flatten()
 }
 
+/// Which repositories are told of by their names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// Those of each registry on which most was spent.
+    Dearest,
+    /// All, as far as there is room.
+    All,
+}
+
 /// What each registry, or only this one, allows, and what was spent there. Of gates nothing is known here.
 pub(super) fn told(
     limits: &Limits,
     spending: &Spending,
-    only: Option<&str>,
+    (only, named): (Option<&str>, Named),
     now: SystemTime,
 ) -> Vec<v1::RegistryBudget> {
+    let mut room = MOST_SPENDERS;
     let mut budgets: BTreeMap<&str, v1::RegistryBudget> = BTreeMap::new();
     let spent = spending.within(SPENT_WITHIN, now);
     for ((registry, repository), spent) in &spent {
@@ -189,7 +201,12 @@ pub(super) fn told(
             budget.spenders.sort_by_key(|spender| {
                 std::cmp::Reverse((spender.counted, spender.counted_without, spender.requests))
             });
-            budget.spenders.truncate(MOST_SPENDERS);
+            let most = match named {
+                Named::Dearest => USUAL_SPENDERS,
+                Named::All => room,
+            };
+            budget.others = others(budget.spenders.split_off(most.min(budget.spenders.len())));
+            room -= budget.spenders.len().min(room);
             budget.limits = limits.of(registry, now);
             budget.gate_open = true;
             budget.registry = registry.to_owned();
@@ -198,9 +215,23 @@ pub(super) fn told(
         .collect()
 }
 
+/// What was spent on these, in sum.
+fn others(spenders: Vec<v1::Spender>) -> Option<v1::OtherSpenders> {
+    let mut others = v1::OtherSpenders { repositories: spenders.len() as u64, ..Default::default() };
+    for spender in &spenders {
+        others.requests += spender.requests;
+        others.counted += spender.counted;
+        others.counted_without += spender.counted_without;
+        others.downloaded_bytes += spender.downloaded_bytes;
+    }
+    (!spenders.is_empty()).then_some(others)
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::UNIX_EPOCH;
+
+    use prost::Message as _;
 
     use super::*;
 
@@ -271,7 +302,44 @@ mod tests {
         limits.read("docker.io", left(0, 3));
         assert_eq!(limits.of("docker.io", at(359)).len(), 1);
         assert_eq!(limits.of("docker.io", at(360)), []);
-        assert_eq!(told(&limits, &Spending::default(), None, at(360)), []);
+        assert_eq!(told(&limits, &Spending::default(), (None, Named::Dearest), at(360)), []);
+    }
+
+    #[test]
+    fn the_dearest_repositories_are_named_and_the_others_told_in_sum() {
+        let mut spending = Spending::default();
+        for number in 0..500 {
+            let repository = format!("a/{number:03}");
+            spending.sent("docker.io", &repository, true, at(600));
+            spending.sent("docker.io", &repository, false, at(600));
+        }
+        spending.sent("docker.io", "a/499", true, at(600));
+        spending.sent("ghcr.io", "a/b", true, at(600));
+        let told = |named| told(&Limits::default(), &spending, (None, named), at(600));
+        let usual = told(Named::Dearest);
+        assert_eq!((usual[0].spenders.len(), &*usual[0].spenders[0].repository), (50, "a/499"));
+        let others =
+            v1::OtherSpenders { repositories: 450, requests: 900, counted: 450, ..Default::default() };
+        assert_eq!((usual[0].others, usual[1].others), (Some(others), None));
+        let counted = usual[0].spenders.iter().map(|spender| spender.counted).sum::<u64>();
+        assert_eq!(counted + others.counted, usual[0].counted);
+        let all = told(Named::All);
+        assert_eq!((all[0].spenders.len(), all[0].others), (500, None));
+    }
+
+    #[test]
+    fn what_has_no_room_in_a_message_is_told_in_sum_too() {
+        let mut spending = Spending::default();
+        for number in 0..12_000 {
+            let repository = format!("{number:05}/{}", "x".repeat(240));
+            spending.sent("docker.io", &repository, true, at(600 + 5 * (number / 1000)));
+        }
+        spending.sent("ghcr.io", "a/b", true, at(659));
+        let all = told(&Limits::default(), &spending, (None, Named::All), at(659));
+        let others = all.iter().map(|budget| budget.others.unwrap().repositories).collect::<Vec<_>>();
+        assert_eq!(others, [2000, 1]);
+        let bytes = v1::BudgetResponse { registries: all }.encoded_len();
+        assert!(bytes < 4 << 20, "{bytes}");
     }
 
     #[test]

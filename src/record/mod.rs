@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 pub use answers::{Ending, Front, Kind};
-pub use budget::Left;
+pub use budget::{Left, Named};
 pub use decisions::{Decided, Told};
 pub use metrics::{Gauges, Latency};
 pub use requests::{Following, Which};
@@ -261,9 +261,9 @@ impl Record {
 
     /// What each registry allows, and what was spent there lately; only this one, where one is named. Whoever knows
     /// about gates adds them.
-    pub fn budget(&self, registry: Option<&str>, now: SystemTime) -> Vec<v1::RegistryBudget> {
+    pub fn budget(&self, registry: Option<&str>, named: Named, now: SystemTime) -> Vec<v1::RegistryBudget> {
         let money = self.money();
-        budget::told(&money.limits, &money.spending, registry, now)
+        budget::told(&money.limits, &money.spending, (registry, named), now)
     }
 
     /// What was answered since the start, by front, kind and standing.

@@ -102,7 +102,7 @@ fn what_happened_is_known_after_a_restart() {
         record.close();
     }
     let record = opened(folder.path(), at(10));
-    let budget = record.budget(Some("docker.io"), at(10)).remove(0);
+    let budget = record.budget(Some("docker.io"), Named::Dearest, at(10)).remove(0);
     assert_eq!((budget.requests, budget.counted, budget.counted_without), (2, 1, 1));
     assert_eq!((budget.limits[0].remaining, budget.limits[0].limit), (97, Some(100)));
     let decisions = record.decisions("docker.io/library/nginx:latest");
@@ -122,7 +122,7 @@ fn sums_outlast_what_they_are_the_sums_of() {
     let folder = TempDir::new().unwrap();
     let nginx = Repository::new("docker.io".parse().unwrap(), "nginx").unwrap();
     let sums = |record: &Record| {
-        let budget = record.budget(Some("docker.io"), at(9)).remove(0);
+        let budget = record.budget(Some("docker.io"), Named::Dearest, at(9)).remove(0);
         let answered =
             record.history(at(9)).iter().map(|span| (span.fresh, span.counted)).collect::<Vec<_>>();
         (budget.requests, budget.counted, budget.counted_without, answered)
@@ -221,7 +221,7 @@ fn the_metrics_have_their_names_and_only_so_many_labels() {
     record.downloaded(&Repository::new("docker.io".parse().unwrap(), "nginx").unwrap(), 11, at(1));
     record.took(Latency::Resolve, Duration::from_millis(3));
     let gauges = Gauges { cached_bytes: 9, ..Gauges::default() };
-    let metrics = || record.metrics(&record.budget(None, at(2)), &gauges);
+    let metrics = || record.metrics(&record.budget(None, Named::Dearest, at(2)), &gauges);
     let text = metrics();
     for line in [
         "tidehold_upstream_requests_total{counted=\"true\",kind=\"manifest\",method=\"GET\",registry=\"docker.io\",\
@@ -279,7 +279,7 @@ fn how_a_blob_came_and_how_much_was_downloaded_is_known_after_a_restart() {
     record.close();
     let record = opened(folder.path(), at(10));
     assert_eq!((record.arrival(&blob), record.sums().downloaded), (Some(arrival), 0));
-    let budget = record.budget(None, at(10)).remove(0);
+    let budget = record.budget(None, Named::Dearest, at(10)).remove(0);
     assert_eq!((budget.downloaded_bytes, budget.spenders[0].downloaded_bytes), (70, 70));
     assert_eq!(record.arrival(&Digest::of(b"another")), None);
 }

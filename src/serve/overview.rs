@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::evict::{Keeper, Limits};
 use crate::oci::{Digest, ImageName, NameError, Reference, Registry, Repository};
 use crate::proto::v1;
-use crate::record::{Ending, Gauges, Record};
+use crate::record::{Ending, Gauges, Named, Record};
 use crate::resolve::{Failure, Resolver, shown};
 use crate::serve::beside::Place;
 use crate::store::{Hold, SeenIn, StoreError, Usage};
@@ -108,7 +108,7 @@ impl Overview {
             hold: Some(self.held(&usage)?),
             disk: Some(self.disk()?),
             containerds: self.containerds(&usage),
-            registries: self.budgets(None, now),
+            registries: self.budgets(None, Named::Dearest, now),
             answered: record.totals(),
             history: record.history(now),
             bytes_from_hold: sums.from_hold,
@@ -123,21 +123,26 @@ impl Overview {
         })
     }
 
-    /// What each registry allows, or only the one that is named, and what was spent there.
+    /// What each registry allows, or only this one, and what was spent there.
     ///
     /// # Errors
-    /// When that is no name, or nothing is known of it.
-    pub fn budget(&self, named: Option<&str>, now: SystemTime) -> Result<v1::BudgetResponse, AskError> {
-        let named = named.map(str::parse::<Registry>).transpose()?;
-        let registries = self.budgets(named.as_ref().map(Registry::as_str), now);
-        match named {
-            Some(named) if registries.is_empty() => Err(AskError::Unasked(named)),
+    /// When that is no name of a registry, or nothing is known of it.
+    pub fn budget(
+        &self,
+        only: Option<&str>,
+        named: Named,
+        now: SystemTime,
+    ) -> Result<v1::BudgetResponse, AskError> {
+        let only = only.map(str::parse::<Registry>).transpose()?;
+        let registries = self.budgets(only.as_ref().map(Registry::as_str), named, now);
+        match only {
+            Some(only) if registries.is_empty() => Err(AskError::Unasked(only)),
             Some(_) | None => Ok(v1::BudgetResponse { registries }),
         }
     }
 
-    fn budgets(&self, registry: Option<&str>, now: SystemTime) -> Vec<v1::RegistryBudget> {
-        let mut budgets = self.record().budget(registry, now);
+    fn budgets(&self, only: Option<&str>, named: Named, now: SystemTime) -> Vec<v1::RegistryBudget> {
+        let mut budgets = self.record().budget(only, named, now);
         for budget in &mut budgets {
             let Some(shut) = self.gate_of(&budget.registry) else { continue };
             budget.gate_open = false;
@@ -245,7 +250,7 @@ impl Overview {
             disk_free_bytes: disk.free_bytes,
             disk_reserve_bytes: disk.reserve_bytes,
         };
-        Ok(self.record().metrics(&self.budgets(None, now), &gauges))
+        Ok(self.record().metrics(&self.budgets(None, Named::Dearest, now), &gauges))
     }
 
     fn gate_of(&self, registry: &str) -> Option<Failure> {

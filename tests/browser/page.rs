@@ -7,6 +7,7 @@ use crate::{Scenario, Seen, scenarios};
 
 pub(crate) const SCENARIOS: &[Scenario] = scenarios![
     the_gauge_shows_what_the_registry_said_and_changes_with_a_pull,
+    the_repositories_beside_the_dearest_are_told_in_sum,
     a_shut_gate_says_why_and_until_when,
     the_standings_of_the_day_are_counted_drawn_and_listed,
     a_request_appears_when_it_is_sent_the_newest_first,
@@ -44,6 +45,22 @@ async fn the_gauge_shows_what_the_registry_said_and_changes_with_a_pull(browser:
     bench.pull("latest").await;
     browser.shows("document.querySelector('#lead').textContent.includes('would have been 6')").await;
     assert_eq!(browser.text("window.first").await, "true", "the page was never loaded anew");
+    seen.quiet().await;
+}
+
+async fn the_repositories_beside_the_dearest_are_told_in_sum(browser: Browser) {
+    let seen = Seen::open(browser).await;
+    let Seen { browser, bench } = &seen;
+    for number in 0..52 {
+        bench.get(&bench.manifest_of(&format!("library/none-{number}"), "latest")).await;
+    }
+    let last = "document.querySelector('#registries tbody tr:last-child')";
+    browser
+        .shows(&format!(
+            "{last}?.textContent.startsWith('and 2 more named by tidehold budget --all docker.io0')"
+        ))
+        .await;
+    assert_eq!(browser.text("document.querySelectorAll('#registries tbody tr').length").await, "51");
     seen.quiet().await;
 }
 

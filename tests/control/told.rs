@@ -205,6 +205,30 @@ async fn the_budget_says_what_is_left_on_what_it_went_and_what_it_would_have_bee
 }
 
 #[tokio::test]
+async fn a_budget_with_more_repositories_than_it_names_says_how_many_and_names_them_where_asked() {
+    let bench = Bench::before(images_only(), ASKS_ALWAYS).await;
+    bench.get(&bench.manifest("latest")).await;
+    for number in 0..60 {
+        bench.get(&bench.manifest_of(&format!("library/none-{number}"), "latest")).await;
+    }
+    let usual = object(&bench, &["budget"]).await["registries"][0].clone();
+    let named = |registry: &Value| registry["spenders"].as_array().unwrap().len();
+    assert_eq!((named(&usual), &usual["others"]["repositories"]), (50, &json!(11)), "{usual}");
+    let requests = usual["spenders"].as_array().unwrap().iter().map(|one| one["requests"].as_u64().unwrap());
+    let others = usual["others"]["requests"].as_u64().unwrap();
+    assert_eq!(json!(requests.sum::<u64>() + others), usual["requests"]);
+    let all = object(&bench, &["budget", "--all"]).await["registries"][0].clone();
+    assert_eq!((named(&all), &all["others"]), (61, &Value::Null));
+    let text = async |arguments: &[&str]| tidehold(&bench, arguments).await.done().stdout;
+    let last = text(&["budget"]).await.lines().last().unwrap().to_owned();
+    assert!(last.starts_with("  and 11 more (--all names them)"), "{last}");
+    let cells: Vec<_> = last.split_whitespace().rev().skip(2).take(3).collect();
+    assert_eq!(cells, ["0", &*others.to_string(), "0"], "{last}");
+    let all = text(&["budget", "--all"]).await;
+    assert!(all.contains("library/none-59 ") && !all.contains(" more"), "{all}");
+}
+
+#[tokio::test]
 async fn a_shut_gate_says_why_and_when_it_opens() {
     let bench = Bench::before(limited_to(1), ASKS_ALWAYS).await;
     bench.get(&bench.manifest("latest")).await;

@@ -20,7 +20,7 @@ async fn the_data_is_what_the_commands_write_as_json() {
     let budget = tidehold(&bench, &["budget", "--json"]).await.done();
     let budget: Value = serde_json::from_str(&budget.stdout).unwrap();
     assert_eq!(told(&bench, "/api/budget").await, budget);
-    assert_eq!(told(&bench, "/api/budget?registry=docker.io").await, budget);
+    assert_eq!(told(&bench, "/api/budget?registry=docker.io&all=true").await, budget);
     let story = tidehold(&bench, &["explain", "tide", "--json"]).await.done();
     let story: Value = serde_json::from_str(&story.stdout).unwrap();
     assert_eq!(told(&bench, "/api/explain?ref=tide").await, story);
@@ -62,6 +62,7 @@ async fn what_cannot_be_told_is_answered_with_why() {
             "nothing is known of docker.io/never/asked:latest: nobody has asked for it here",
         ),
         ("/api/budget?registry=ghcr.io", 404, "nothing was asked of ghcr.io in the last six hours"),
+        ("/api/budget?all=some", 400, "all=some is neither true nor false"),
         ("/api/requests?last=many", 400, "last=many is no number"),
         ("/nothing", 404, "there is nothing here: the page is at /, its data at /api/status"),
     ] {

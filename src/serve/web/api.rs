@@ -10,7 +10,7 @@ use url::form_urlencoded;
 use super::{Problem, Site};
 use crate::clock;
 use crate::proto::v1;
-use crate::record::Which;
+use crate::record::{Named, Which};
 
 /// How many requests are told where nobody says how many.
 const USUAL_REQUESTS: usize = 500;
@@ -30,8 +30,10 @@ pub(super) async fn status(State(site): State<Site>) -> Result<Response, Problem
 }
 
 pub(super) async fn budget(State(site): State<Site>, RawQuery(query): RawQuery) -> Result<Response, Problem> {
-    let named = Asked(query).text("registry");
-    Ok(json(&site.overview()?.budget(named.as_deref(), clock::now())?))
+    let asked = Asked(query);
+    let only = asked.text("registry");
+    let named = if asked.whether("all")? { Named::All } else { Named::Dearest };
+    Ok(json(&site.overview()?.budget(only.as_deref(), named, clock::now())?))
 }
 
 pub(super) async fn explain(

@@ -13,7 +13,7 @@ use super::{MAX_REQUEST_BYTES, Replies};
 use crate::clock;
 use crate::proto::v1;
 use crate::proto::v1::hold_server::{Hold as Service, HoldServer};
-use crate::record::{Following, Which};
+use crate::record::{Following, Named, Which};
 use crate::serve::overview::Overview;
 use crate::store::blocking;
 
@@ -58,9 +58,10 @@ impl Service for HoldService {
         &self,
         request: Request<v1::BudgetRequest>,
     ) -> Result<Response<v1::BudgetResponse>, Status> {
-        let named = request.into_inner().registry;
-        let named = Some(&*named).filter(|named| !named.is_empty());
-        Ok(Response::new(self.overview.budget(named, clock::now()).map_err(Problem::from)?))
+        let v1::BudgetRequest { registry, all } = request.into_inner();
+        let only = Some(&*registry).filter(|registry| !registry.is_empty());
+        let named = if all { Named::All } else { Named::Dearest };
+        Ok(Response::new(self.overview.budget(only, named, clock::now()).map_err(Problem::from)?))
     }
 
     async fn explain(
