@@ -9,6 +9,7 @@ use crate::{Scenario, Seen, scenarios};
 
 pub(crate) const SCENARIOS: &[Scenario] = scenarios![
     nothing_is_wider_than_a_phone,
+    no_time_is_broken_into_two_lines,
     all_text_stands_out_in_the_light_and_in_the_dark,
     a_screen_reader_is_told_what_everything_is,
     who_wants_less_motion_sees_none,
@@ -48,6 +49,23 @@ async fn nothing_is_wider_than_a_phone(browser: Browser) {
         let wide = browser.run("return [document.documentElement.scrollWidth, innerWidth]").await;
         assert!(wide[0].as_u64() <= wide[1].as_u64(), "at {width}: {wide}");
         assert_eq!(wide[1], json!(width));
+    }
+}
+
+async fn no_time_is_broken_into_two_lines(browser: Browser) {
+    let Seen { browser, .. } = &full(browser).await;
+    let long =
+        "document.querySelector('#tags tbody button').textContent = 'docker.io/library/' + 'x'.repeat(300)";
+    browser.run(long).await;
+    for width in [390, 1280] {
+        browser.look(width, "light").await;
+        // As long as any is.
+        browser
+            .run("for (const one of document.querySelectorAll('time')) one.textContent = '59 min ago'")
+            .await;
+        let broken =
+            "[...document.querySelectorAll('time')].filter((one) => one.getClientRects().length > 1).length";
+        assert_eq!(browser.text(broken).await, "0", "at {width}");
     }
 }
 
@@ -117,7 +135,7 @@ const UNTOLD: &str = r"
         if (next > level + 1) wrong.push(`${heading.textContent} skips a level`);
         level = next;
     }
-    for (const one of document.querySelectorAll('section, [role=region], [role=img]')) {
+    for (const one of document.querySelectorAll('section, figure, [role=region], [role=img]')) {
         if (!name(one)) wrong.push(`no name: ${one.outerHTML.slice(0, 80)}`);
     }
     for (const one of document.querySelectorAll('input, select')) {
