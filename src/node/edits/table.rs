@@ -16,13 +16,58 @@ pub(super) fn edited(
         Refusal::new(format!("it is no valid TOML: {}", error.to_string().trim_end()), "mend it first")
     })?;
     let before = document.to_string();
+    let mut last = 0;
+    each_table(document.as_table_mut(), &mut |table| last = last.max(table.position().unwrap_or_default()));
     edit(&mut document)?;
+    new_tables_last(&mut document, last);
     let after = document.to_string();
     if after == before {
         return Ok(text.to_owned());
     }
     let after = if windows { after.replace('\n', "\r\n") } else { after };
     Ok(if bare.len() == text.len() { after } else { format!("\u{feff}{after}") })
+}
+
+/// Puts the tables that were made behind all that was there, the last comments included: what is in one of those may be a
+/// key of the table above it, and would be one of ours below ours.
+fn new_tables_last(document: &mut DocumentMut, mut last: isize) {
+    let trailing = document.trailing().as_str().unwrap_or_default().to_owned();
+    let mut comments = Some(trailing).filter(|trailing| !trailing.is_empty());
+    each_table(document.as_table_mut(), &mut |table| {
+        if table.position().is_some() || table.is_dotted() {
+            return;
+        }
+        last += 1;
+        table.set_position(Some(last));
+        let has_a_head = !table.is_implicit() || !table.get_values().is_empty();
+        if let Some(mut before) = comments.take_if(|_| has_a_head) {
+            if !before.ends_with('\n') {
+                before.push('\n');
+            }
+            before += table.decor().prefix().and_then(RawString::as_str).unwrap_or("\n");
+            table.decor_mut().set_prefix(before);
+        }
+    });
+    document.set_trailing(comments.unwrap_or_default());
+}
+
+/// Goes through the tables below one, in the order in which they are written where nothing else is said.
+fn each_table(around: &mut Table, visit: &mut impl FnMut(&mut Table)) {
+    for (_, item) in around.iter_mut() {
+        match item {
+            Item::Table(table) => {
+                visit(table);
+                each_table(table, visit);
+            }
+            Item::ArrayOfTables(tables) => {
+                for table in tables.iter_mut() {
+                    visit(table);
+                    each_table(table, visit);
+                }
+            }
+            Item::None | Item::Value(_) => {}
+        }
+    }
 }
 
 /// The table at a path, made in the form of the table around it where it is missing.

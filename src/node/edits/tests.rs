@@ -108,6 +108,14 @@ fn the_file_of_dockers_package_is_brought_to_version_2_and_keeps_its_comments() 
     assert_eq!(settings.file_version, 2);
     assert!(settings.disabled.iter().any(|name| name == "io.containerd.grpc.v1.cri"), "{after}");
 
+    // Whoever takes a comment for a key later has it where it would have been.
+    let comments = "#root = \"/var/lib/containerd\"\n#[debug]\n#  level = \"info\"\n";
+    let (keys, tables) = after.split_once(comments).unwrap_or_else(|| panic!("{after}"));
+    assert!(keys.contains("required_plugins = ") && !keys.contains("\n["), "{after}");
+    assert!(tables.starts_with("\n[plugins."), "{after}");
+    let named = after.replace("#root", "root");
+    assert_eq!(named.parse::<toml::Table>().unwrap()["root"].as_str(), Some("/var/lib/containerd"));
+
     let comments = "# nothing\n# but comments\n";
     assert!(configured(comments, V1_7).0.starts_with("# nothing\n# but comments\nversion = 2\n"));
 }
@@ -144,6 +152,22 @@ fn a_file_of_version_3_has_the_registries_under_their_new_name() {
     assert_eq!(settings.differs, ["tidehold-diff", "erofs", "walking"]);
     assert_eq!(after.matches("differ = \"tidehold-diff\"").count(), 1, "{after}");
     assert_eq!(after.matches("differ = 'erofs'").count(), 1, "{after}");
+}
+
+#[test]
+fn new_tables_come_behind_all_that_was_there() {
+    let before = "version = 2\n[plugins.\"io.containerd.internal.v1.opt\"]\npath = \"/o\"\n#other = 1\n\n\
+                  [timeouts]\nx = \"1s\"\n#y = \"2s\"";
+    for version in [V1_6, V1_7, V2_1] {
+        let (after, _) = configured(before, version);
+        let (theirs, ours) = after.split_once("[timeouts]\nx = \"1s\"\n#y = \"2s\"\n\n").expect(&after);
+        assert!(theirs.contains("path = \"/o\"\n#other = 1\n") && !theirs.contains("tidehold"), "{after}");
+        assert!(ours.starts_with("[plugins."), "{after}");
+        let named = after.replace("#y", "y").parse::<toml::Table>().unwrap();
+        assert_eq!(named["timeouts"]["y"].as_str(), Some("2s"), "{after}");
+    }
+    let hosts = hosts("server = \"https://x.test\"\n#ca = \"x\"\n", MIRROR).unwrap();
+    assert!(hosts.starts_with("server = \"https://x.test\"\n#ca = \"x\"\n\n# Tidehold"), "{hosts}");
 }
 
 #[test]
