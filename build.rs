@@ -27,6 +27,7 @@ const AS_JSON: &[&str] = &[
     "DiskUsage",
     "ContainerdStatus",
     "MissingListener",
+    "Unwritable",
     "Answered",
     "AnsweredSpan",
     "BudgetResponse",

@@ -129,6 +129,7 @@ impl App {
             let (hold, stop) = (hold.clone(), stop.clone());
             move || sweep(&hold, &stop)
         });
+        servers.spawn(mind_the_disk(hold.clone(), stop.clone()));
         let evicting = tokio::spawn(overview.keeper().clone().watch(stop.clone()));
         phase.send_replace(Phase::Serving(overview.clone()));
         notify(&[sd_notify::NotifyState::Ready]);
@@ -294,14 +295,23 @@ async fn stopped(stop: CancellationToken, file: Option<SocketFile>) {
     drop(file);
 }
 
-/// Waits for the index to fail and then for the disk to take writes again. Ending before that would bring nothing:
-/// the next daemon could not open the index either, while this one still serves what it holds.
-async fn lost_until_the_disk_is_well(hold: &Hold) {
-    hold.index_lost().await;
-    tracing::error!(
-        "the index could not be written, is the disk full? What is held is served, and nothing new is kept, until \
-         the disk can be written; then this daemon ends, to be started anew"
-    );
+/// Says when the disk has refused something, and tries it until it takes writes again: what it refused once nobody is
+/// let to try with a pull.
+async fn mind_the_disk(hold: Hold, stop: CancellationToken) {
+    let mind = async {
+        loop {
+            let error = hold.refused().await;
+            let mend = error.mend().unwrap_or_default();
+            tracing::error!(%error, mend, "the disk takes no writes: what is held is served, and nothing new is fetched");
+            well(&hold).await;
+            tracing::warn!("the disk can be written again: what is new is fetched and kept");
+        }
+    };
+    stop.run_until_cancelled(mind).await;
+}
+
+/// Waits until the disk takes a try.
+async fn well(hold: &Hold) {
     let mut tries = tokio::time::interval(TRY_DISK_EVERY);
     loop {
         tries.tick().await;
@@ -311,6 +321,17 @@ async fn lost_until_the_disk_is_well(hold: &Hold) {
             Err(error) => tracing::debug!(%error, "the disk still cannot be written"),
         }
     }
+}
+
+/// Waits for the index to fail and then for the disk to take writes again. Ending before that would bring nothing:
+/// the next daemon could not open the index either, while this one still serves what it holds.
+async fn lost_until_the_disk_is_well(hold: &Hold) {
+    hold.index_lost().await;
+    tracing::error!(
+        "the index could not be written, is the disk full? What is held is served, and nothing new is kept, until \
+         the disk can be written; then this daemon ends, to be started anew"
+    );
+    well(hold).await;
     tracing::warn!(
         "the disk can be written again: ending, so that the service manager starts this daemon anew"
     );

@@ -49,6 +49,10 @@ fn as_text(status: &v1::StatusResponse) -> String {
         "hold",
         format!("{data_dir}, {} of {} free", words::size(disk.free_bytes), words::size(disk.total_bytes)),
     );
+    if let Some(v1::Unwritable { why, mend }) = &status.unwritable {
+        line("", bad(format!("nothing new can be kept: {why}")).to_string());
+        line("", format!("to mend it: {mend}"));
+    }
     line("adopted", blobs(hold.adopted_blobs, hold.adopted_bytes));
     let most = words::size(disk.max_cached_bytes);
     line("cached", format!("{} of {most} at most", blobs(hold.cached_blobs, hold.cached_bytes)));

@@ -225,8 +225,8 @@ impl Inner {
         // A mirror that gave other bytes is not asked for them again at once.
         asker.only_registry |= self.downloads.has_failed(repository, digest);
         let size = self.hold.listed_size(digest, repository)?;
-        if self.hold.room() <= size.unwrap_or(0) {
-            return Err(Refusal::NoRoom(shown(repository, &Reference::Digest(digest.clone()))));
+        if let Err(why) = self.hold.can_download(size.unwrap_or(0)) {
+            return Err(Refusal::unkept(shown(repository, &Reference::Digest(digest.clone())), why));
         }
         let mut answered = self.first_answer(&asker, repository, digest, size).await;
         if let Err(failure) = &answered

@@ -14,7 +14,9 @@ use super::recent::Recent;
 use super::{Inner, Refusal};
 use crate::clock;
 use crate::oci::{Digest, Registry, Repository};
-use crate::store::{CommitError, Download, DownloadState, Follower, OpenBlob, Reading, StoreError, blocking};
+use crate::store::{
+    CommitError, Download, DownloadState, Follower, OpenBlob, Reading, StoreError, Unkept, blocking,
+};
 use crate::upstream::{Asker, Because, BlobBody, Credential, Failure};
 
 /// How many downloads may run at a time, all in all and from one registry: each holds a thread and a connection. And
@@ -168,6 +170,9 @@ impl Inner {
         let (hold, of, total) = (self.hold.clone(), digest.clone(), body.total.or(listed));
         let download = match blocking(move || Download::begin(&hold, of, total)).await {
             Ok(download) => download,
+            Err(CommitError::Store(error)) if error.is_of_writing() => {
+                return Err(Refusal::unkept(format!("{from}@{digest}"), Unkept::Unwritable(error)));
+            }
             Err(CommitError::Store(error)) => return Err(error.into()),
             Err(CommitError::NoRoom | CommitError::Size { .. } | CommitError::Digest { .. }) => {
                 return Err(Refusal::NoRoom(format!("{from}@{digest}")));

@@ -11,7 +11,7 @@ use super::decide::{
 use super::{Inner, Reason, Refusal, Served};
 use crate::clock;
 use crate::oci::{Digest, Reference, Repository};
-use crate::store::TagEntry;
+use crate::store::{TagEntry, Unkept};
 use crate::upstream::{Failure, Open, Wait};
 
 /// How long somebody waits for an answer, whoever else waits for it too: containerd gives up after 30 s and would then
@@ -102,18 +102,21 @@ impl Inner {
     ) -> Result<Served, Refusal> {
         let mut question = self.question(guise, repository, reference).await?;
         let (mut asked, mut reply, mut failure) = (None, None, None);
-        let (mut registry_is_away, mut is_full) = (false, false);
+        let (mut registry_is_away, mut unkept) = (false, None);
         let kept = Mutex::default();
         loop {
             let now = clock::now();
             let gates = self.gates(&question, guise, repository);
             match decide(&question, reply.as_ref(), gates, now) {
-                Step::Ask(ask @ (Ask::Get | Ask::GetDigest(_))) if self.hold.is_full() => {
-                    // A pull would be spent on what cannot be kept.
-                    is_full = true;
-                    (asked, reply) = (Some(ask), Some(Reply::Failed));
-                }
                 Step::Ask(ask) => {
+                    if matches!(ask, Ask::Get | Ask::GetDigest(_))
+                        && let Err(why) = self.hold.can_keep()
+                    {
+                        // A pull would be spent on what cannot be kept.
+                        unkept = Some(why);
+                        (asked, reply) = (Some(ask), Some(Reply::Failed));
+                        continue;
+                    }
                     let admission = question.admission();
                     let mut errand = self.errand(caller, guise, admission, (repository, reference), &kept);
                     errand.only_registry &= !registry_is_away;
@@ -136,6 +139,10 @@ impl Inner {
                             reply = Some(reply_of(&failed, &ask));
                             failure = Some(failed);
                         }
+                        Err(Unanswered::Store(error)) if error.is_of_writing() => {
+                            unkept = Some(Unkept::Unwritable(error));
+                            reply = Some(Reply::Failed);
+                        }
                         Err(Unanswered::Store(error)) => return Err(error.into()),
                     }
                     asked = Some(ask);
@@ -143,8 +150,8 @@ impl Inner {
                 Step::Serve(digest, standing) => {
                     self.unnoted.tell(self.note(repository, reference, &digest, standing, now));
                     let age = age(&question, &digest, standing, now);
-                    let reason = match standing {
-                        Standing::Stale if is_full => Reason::NoRoom,
+                    let reason = match (standing, &unkept) {
+                        (Standing::Stale, Some(why)) => Reason::unkept(why),
                         _ => {
                             Reason::of(&question, standing, asked.as_ref(), reply.as_ref(), failure.as_ref())
                         }
@@ -154,10 +161,10 @@ impl Inner {
                     self.settle(standing).await;
                     return Ok(served);
                 }
-                Step::Refuse(Why::Failed) if is_full => {
-                    return Err(Refusal::NoRoom(shown(repository, reference)));
-                }
                 Step::Refuse(why) => {
+                    if let (Why::Failed, Some(why)) = (why, unkept.take()) {
+                        return Err(Refusal::unkept(shown(repository, reference), why));
+                    }
                     let refusal = self.refusal(&question, why, failure, guise, repository, reference);
                     if let Some(Reply::Missing) = reply {
                         let key = (repository.clone(), reference.clone(), guise.clone());

@@ -48,7 +48,7 @@ pub use reason::Reason;
 use crate::clock;
 use crate::oci::{Child, Digest, Kind, Reference, Registry, Repository, Tag};
 use crate::record::{Latency, Record};
-use crate::store::{FollowError, Hold, StoreError};
+use crate::store::{FollowError, Hold, StoreError, Unkept};
 pub use crate::upstream::{BearerChallenge, Because, ClientToken, Cost, Failure, whole_seconds};
 use crate::upstream::{Upstreams, Wait};
 use ahead::Ahead;
@@ -309,6 +309,14 @@ pub enum Refusal {
          keep less of it free ([cache] reserve_free)"
     )]
     NoRoom(String),
+    /// The disk takes no writes.
+    #[error("{what} is not held here, and could not be kept: {error}{}", mend(error))]
+    Unwritable {
+        /// What was asked for.
+        what: String,
+        /// What is wrong.
+        error: StoreError,
+    },
     /// A blob was asked for as if it were a manifest.
     #[error("{0} is not a manifest")]
     NotAManifest(Digest),
@@ -323,7 +331,19 @@ pub enum Refusal {
     Internal,
 }
 
+fn mend(error: &StoreError) -> String {
+    error.mend().map_or_else(String::new, |mend| format!(". What is held is served; {mend}"))
+}
+
 impl Refusal {
+    /// That what was asked for is not fetched, since it could not be kept.
+    fn unkept(what: String, why: Unkept) -> Self {
+        match why {
+            Unkept::NoRoom => Self::NoRoom(what),
+            Unkept::Unwritable(error) => Self::Unwritable { what, error },
+        }
+    }
+
     /// Nothing came of asking, or nobody was asked; `shut` looks whether a gate is.
     fn unanswered(what: String, failure: Option<Failure>, shut: impl FnOnce() -> Option<Failure>) -> Self {
         // A gate that shut meanwhile knows best when it is worth trying again.
@@ -346,6 +366,7 @@ impl Refusal {
             | Self::Denied { .. } => true,
             Self::Unanswered { failure, .. } => failure.may_differ_for_others(),
             Self::NoRoom(_)
+            | Self::Unwritable { .. }
             | Self::NotAManifest(_)
             | Self::Store(_)
             | Self::Interrupted(_)

@@ -11,6 +11,7 @@ use crate::clock;
 use crate::oci::{Reference, Repository};
 use crate::proto::v1;
 use crate::record::{Decided, Ending, Told};
+use crate::store::Unkept;
 use crate::upstream::Failure;
 
 /// Why something was answered as it was. The same reason has the same words.
@@ -42,6 +43,8 @@ pub enum Reason {
     SteppedBack(Arc<str>),
     /// The disk is full, so nothing was fetched.
     NoRoom,
+    /// The disk takes no writes, so nothing was fetched.
+    Unwritable(Arc<str>),
     /// A registry did not answer in time.
     Late,
 }
@@ -89,6 +92,16 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// That what is new could not be kept.
+    pub(super) fn unkept(why: &Unkept) -> Self {
+        match why {
+            Unkept::NoRoom => Self::NoRoom,
+            Unkept::Unwritable(error) => Self::Unwritable(error.to_string().into()),
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -117,6 +130,9 @@ impl fmt::Display for Reason {
                 write!(f, "the tag has moved, and what it points at now cannot be had ({why}): what is held serves")
             }
             Self::NoRoom => f.write_str("the disk is full, so that nothing new can be fetched: what was confirmed last serves"),
+            Self::Unwritable(why) => {
+                write!(f, "the hold cannot be written ({why}), so that nothing new can be fetched: what was confirmed last serves")
+            }
             Self::Late => f.write_str("its registry did not answer in time: what was confirmed last serves"),
         }
     }

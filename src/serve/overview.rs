@@ -17,7 +17,7 @@ use crate::proto::v1;
 use crate::record::{Ending, Gauges, Named, Record};
 use crate::resolve::{Failure, Resolver, shown};
 use crate::serve::beside::Place;
-use crate::store::{Hold, SeenIn, StoreError, Usage};
+use crate::store::{Hold, SeenIn, StoreError, Unkept, Usage};
 
 /// What of the configuration is told.
 #[derive(Debug, Clone)]
@@ -86,6 +86,23 @@ impl Overview {
         self.hold().index_lost().now_or_never().is_some()
     }
 
+    /// Whether the hold has to be opened anew: its folder is not there any more.
+    pub fn hold_replaced(&self) -> bool {
+        matches!(self.hold().can_write(), Err(StoreError::Replaced(_)))
+    }
+
+    /// Why nothing new can be kept, and what to do about it; none where it can be.
+    pub fn unkept(&self) -> Option<v1::Unwritable> {
+        match self.hold().can_keep() {
+            Ok(()) => None,
+            Err(Unkept::NoRoom) => Some(v1::Unwritable {
+                why: "the disk is full".to_owned(),
+                mend: "make room on it".to_owned(),
+            }),
+            Err(Unkept::Unwritable(error)) => Some(unwritable(error)),
+        }
+    }
+
     /// The listeners that could not be had yet.
     pub fn missing(&self) -> Vec<v1::MissingListener> {
         self.facts.places.all().into_iter().filter_map(missing).collect()
@@ -120,6 +137,7 @@ impl Overview {
             web: at(&web),
             missing: [mirror, control, web].into_iter().filter_map(missing).collect(),
             bytes_downloaded: sums.downloaded,
+            unwritable: self.hold().can_write().err().map(unwritable),
         })
     }
 
@@ -291,6 +309,11 @@ impl Overview {
         let (total_bytes, free_bytes) = (space.total_bytes, space.free_bytes);
         Ok(v1::DiskUsage { total_bytes, free_bytes, reserve_bytes, max_cached_bytes })
     }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it is what becomes of it")]
+fn unwritable(error: StoreError) -> v1::Unwritable {
+    v1::Unwritable { why: error.to_string(), mend: error.mend().unwrap_or_default() }
 }
 
 /// Empty where it is nowhere yet.

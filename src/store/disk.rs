@@ -13,10 +13,13 @@ use super::StoreError;
 use super::flush::Running;
 #[cfg(test)]
 use super::tests::Trial;
+use super::writable::Refused;
 
 /// Where steps are taken. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Disk {
+    /// What it has refused.
+    pub(super) refused: Refused,
     #[cfg(test)]
     pub(super) trial: Option<Arc<Trial>>,
 }
@@ -64,6 +67,16 @@ impl Disk {
         act()
     }
 
+    /// Takes a step in files, and notes where the disk refuses it.
+    fn change<T>(
+        &self,
+        step: Step<'_>,
+        (action, path): (&'static str, &Path),
+        act: impl FnOnce() -> io::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.take(step, act).map_err(|error| self.refused.note(action, path, error))
+    }
+
     /// Blobs may be private images: nobody but the daemon's user looks in.
     pub(super) fn make_folder(&self, folder: &Path) -> Result<(), StoreError> {
         if folder.is_dir() {
@@ -77,27 +90,27 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             made => made,
         };
-        self.take(Step::MakeFolder(folder), make).map_err(StoreError::io("create the folder", folder))
+        self.change(Step::MakeFolder(folder), ("create the folder", folder), make)
     }
 
     /// An empty file, readable and writable.
     pub(super) fn create(&self, path: &Path) -> Result<File, StoreError> {
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(true).mode(0o600);
-        self.take(Step::Create(path), || options.open(path)).map_err(StoreError::io("create", path))
+        self.change(Step::Create(path), ("create", path), || options.open(path))
     }
 
     /// Writes to a file that stands at a path.
     pub(super) fn write(&self, path: &Path, file: &File, bytes: &[u8], at: u64) -> Result<(), StoreError> {
-        self.take(Step::Write(path), || file.write_all_at(bytes, at)).map_err(StoreError::io("write", path))
+        self.change(Step::Write(path), ("write", path), || file.write_all_at(bytes, at))
     }
 
     pub(super) fn truncate(&self, path: &Path, file: &File, length: u64) -> Result<(), StoreError> {
-        self.take(Step::Truncate(path), || file.set_len(length)).map_err(StoreError::io("truncate", path))
+        self.change(Step::Truncate(path), ("truncate", path), || file.set_len(length))
     }
 
     pub(super) fn sync(&self, path: &Path, file: &File) -> Result<(), StoreError> {
-        self.take(Step::Sync(path), || file.sync_all()).map_err(StoreError::io("sync", path))
+        self.change(Step::Sync(path), ("sync", path), || file.sync_all())
     }
 
     /// Begins to make the bytes durable that a file has now; `None` where that is done already. A trial takes it as
@@ -107,19 +120,19 @@ impl Disk {
         if self.trial.is_some() {
             return self.sync(path, file).map(|()| None);
         }
-        let (of, file) = (path.to_owned(), Arc::clone(file));
-        let sync = move || file.sync_data().map_err(StoreError::io("sync", &of));
+        let (refused, of, file) = (self.refused.clone(), path.to_owned(), Arc::clone(file));
+        let sync = move || file.sync_data().map_err(|error| refused.note("sync", &of, error));
         let running = std::thread::Builder::new().name("flush".to_owned()).spawn(sync);
         running.map(Some).map_err(StoreError::io("start a thread to sync", path))
     }
 
     pub(super) fn sync_folder(&self, folder: &Path) -> Result<(), StoreError> {
         let sync = || File::open(folder).and_then(|folder| folder.sync_all());
-        self.take(Step::SyncFolder(folder), sync).map_err(StoreError::io("sync the folder", folder))
+        self.change(Step::SyncFolder(folder), ("sync the folder", folder), sync)
     }
 
     pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
-        self.take(Step::Rename(from, to), || fs::rename(from, to)).map_err(StoreError::io("rename to", to))
+        self.change(Step::Rename(from, to), ("rename to", to), || fs::rename(from, to))
     }
 
     /// Removes a file, where it is there.
@@ -128,6 +141,6 @@ impl Disk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,
         };
-        self.take(Step::Remove(path), remove).map_err(StoreError::io("remove", path))
+        self.change(Step::Remove(path), ("remove", path), remove)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -55,7 +55,7 @@ pub(super) struct Files {
     /// thread, or one that was killed, may have made it and not come to the sync.
     durable: Mutex<HashSet<PathBuf>>,
     /// Closing it frees the lock.
-    _lock: File,
+    lock: File,
 }
 
 impl Files {
@@ -70,7 +70,7 @@ impl Files {
             ingest: data_dir.join("ingest"),
             next_number: AtomicU64::new(0),
             durable: Mutex::default(),
-            _lock: lock(data_dir)?,
+            lock: lock(data_dir)?,
             disk,
         };
         for folder in [&files.blobs, &files.adopted, &files.entering, &files.downloads(), &files.arriving()] {
@@ -163,9 +163,43 @@ impl Files {
         self.data_dir.join("adopted-from").join(owner)
     }
 
+    /// Whether files can be made in all the folders that a commit needs, as far as the kernel knows without trying; it
+    /// answers from memory.
+    pub(super) fn can_write(&self) -> Result<(), StoreError> {
+        let ours = |there: &fs::Metadata| {
+            self.lock.metadata().is_ok_and(|lock| (lock.dev(), lock.ino()) == (there.dev(), there.ino()))
+        };
+        let absent = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+        };
+        let path = self.data_dir.join("lock");
+        match fs::metadata(&path) {
+            Ok(there) if ours(&there) => {}
+            Err(error) if !absent(&error) => return Err(StoreError::unwritten("look at", &path, error)),
+            Ok(_) | Err(_) => return Err(StoreError::Replaced(self.data_dir.clone())),
+        }
+        let (downloads, index) = (self.downloads(), self.index());
+        for folder in
+            [&self.data_dir, &self.ingest, &downloads, &self.blobs, &self.entering, &self.adopted, &index]
+        {
+            match rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).map_err(io::Error::from) {
+                Ok(()) => {}
+                Err(error) if absent(&error) => return Err(StoreError::Replaced(folder.clone())),
+                Err(error) => return Err(StoreError::unwritten("write into", folder, error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The file system that the hold was opened on, whatever stands at its path now.
+    pub(super) fn file_system(&self) -> io::Result<rustix::fs::StatVfs> {
+        rustix::fs::fstatvfs(&self.lock).map_err(io::Error::from)
+    }
+
     /// Whether the disk takes as much as the index writes at a time. A file that a crash leaves of this is swept like
     /// a download.
     pub(super) fn try_disk(&self) -> Result<(), StoreError> {
+        self.can_write()?;
         let path = self.new_download();
         let file = self.disk.create(&path)?;
         let written = self.disk.write(&path, &file, &vec![1; ROOM_BYTES], 0);

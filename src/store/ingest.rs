@@ -113,6 +113,8 @@ impl Ingests {
         if name.len() > MAX_REF_BYTES {
             return Err(OpenIngestError::TooLong { length: name.len() });
         }
+        // Before its containerd fetches what it would write.
+        self.shared.hold.takes_ingests()?;
         let grace = tokio::time::sleep(RELEASE_GRACE);
         tokio::pin!(grace);
         let claimed = loop {

@@ -40,7 +40,9 @@ mod tags;
 mod tests;
 mod usage;
 mod uses;
+mod writable;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
@@ -65,6 +67,7 @@ pub use sweep::Swept;
 pub use tags::{HeldTag, TagEntry};
 pub use usage::{Amount, Usage};
 pub use uses::Cached;
+pub use writable::Unkept;
 
 use crate::oci::Digest;
 use adoption::Stripes;
@@ -192,6 +195,7 @@ impl Hold {
     /// # Errors
     /// When the disk refuses.
     pub fn draft(&self) -> Result<Draft, StoreError> {
+        self.inner.files.can_write()?;
         Draft::create(self.inner.files.disk(), self.inner.files.new_download())
     }
 
@@ -245,14 +249,6 @@ impl Hold {
     pub fn changes(&self) -> u64 {
         self.inner.index.changes()
     }
-
-    /// Tries whether the disk can be written. *Blocking.*
-    ///
-    /// # Errors
-    /// When it cannot.
-    pub fn try_disk(&self) -> Result<(), StoreError> {
-        self.inner.files.try_disk()
-    }
 }
 
 /// Runs something that waits for the disk where it holds up nobody else.
@@ -283,6 +279,23 @@ pub enum StoreError {
         #[source]
         source: Arc<std::io::Error>,
     },
+    /// The disk refused to change a file or folder.
+    #[error("{action} {path}: {source}")]
+    Unwritten {
+        /// What was tried, such as `create`.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: Arc<std::io::Error>,
+    },
+    /// The folder of the hold, or one in it, was taken away under the daemon, or another put in its place.
+    #[error("{} is not the folder that the daemon opened: it was removed, or something else was put in its place", .0.display())]
+    Replaced(PathBuf),
+    /// A write to the index has failed, and it takes nothing until it is opened anew.
+    #[error("the index in {} could not be written", .0.display())]
+    IndexLost(PathBuf),
     /// The index could not be read or written.
     #[error("the index in {path}: {source}")]
     Index {
@@ -304,11 +317,60 @@ impl StoreError {
     /// Whether room on the disk would have helped.
     pub fn is_for_want_of_room(&self) -> bool {
         match self {
-            Self::Io { source, .. } => {
-                matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+            Self::Io { source, .. } | Self::Unwritten { source, .. } => {
+                matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
             }
-            Self::Index { .. } | Self::Damaged(_) | Self::InUse(_) => false,
+            Self::Replaced(_)
+            | Self::IndexLost(_)
+            | Self::Index { .. }
+            | Self::Damaged(_)
+            | Self::InUse(_) => false,
         }
+    }
+
+    /// Whether the disk takes no writes: what could not be written was as it should be.
+    pub fn is_of_writing(&self) -> bool {
+        match self {
+            Self::Unwritten { .. } | Self::Replaced(_) | Self::IndexLost(_) => true,
+            Self::Io { .. } | Self::Index { .. } | Self::Damaged(_) | Self::InUse(_) => false,
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub fn mend(&self) -> Option<String> {
+        match self {
+            Self::Unwritten { path, source, .. } => {
+                // The file may never have come to be.
+                let folder = path.parent().filter(|_| !path.is_dir()).unwrap_or(path);
+                let folder = format!("'{}'", folder.display().to_string().replace('\'', r"'\''"));
+                Some(match source.kind() {
+                    ErrorKind::ReadOnlyFilesystem => format!(
+                        "see why (dmesg | tail), then: mount -o remount,rw $(findmnt -n -o TARGET -T {folder})"
+                    ),
+                    ErrorKind::PermissionDenied => format!(
+                        "see whose it is and what is set on it, since the daemon's user has to be able to write there: \
+                         ls -ld {folder}; lsattr -d {folder}"
+                    ),
+                    ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+                        format!("make room, for bytes and for files: df -h {folder}; df -i {folder}")
+                    }
+                    _ => "see what the system says of the disk: dmesg | tail".to_owned(),
+                })
+            }
+            Self::Replaced(_) => {
+                Some("put it back, or begin with what is there now: systemctl restart tidehold".to_owned())
+            }
+            Self::IndexLost(path) => Some(format!(
+                "see that the disk has room and can be written (df -h '{}'; dmesg | tail): the daemon then ends, to be \
+                 started anew",
+                path.display()
+            )),
+            Self::Io { .. } | Self::Index { .. } | Self::Damaged(_) | Self::InUse(_) => None,
+        }
+    }
+
+    fn unwritten(action: &'static str, path: &Path, error: std::io::Error) -> Self {
+        Self::Unwritten { action, path: path.to_owned(), source: Arc::new(error) }
     }
 
     fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {

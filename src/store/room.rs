@@ -30,9 +30,8 @@ impl Hold {
     /// # Errors
     /// When the system does not say.
     pub fn disk_space(&self) -> Result<DiskSpace, StoreError> {
-        let folder = self.inner.files.data_dir();
-        let said = rustix::fs::statvfs(folder).map_err(std::io::Error::from);
-        let said = said.map_err(StoreError::io("ask for the room on", folder))?;
+        let files = &self.inner.files;
+        let said = files.file_system().map_err(StoreError::io("ask for the room on", files.data_dir()))?;
         Ok(DiskSpace {
             total_bytes: said.f_blocks.saturating_mul(said.f_frsize),
             free_bytes: said.f_bavail.saturating_mul(said.f_frsize),
@@ -45,13 +44,13 @@ impl Hold {
     }
 
     /// How many bytes a download may take. Where the system does not say, as many as there are.
-    pub fn room(&self) -> u64 {
+    pub(super) fn room(&self) -> u64 {
         let floor = self.inner.floor.0.load(Ordering::Relaxed);
         self.disk_space().map_or(u64::MAX, |space| space.free_bytes.saturating_sub(floor))
     }
 
     /// Whether there is no room even for a manifest: what is fetched could not be kept, and would be fetched again.
-    pub fn is_full(&self) -> bool {
+    pub(super) fn is_full(&self) -> bool {
         self.disk_space().is_ok_and(|space| space.free_bytes < LEAST_BYTES)
     }
 }

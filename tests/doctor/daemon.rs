@@ -23,6 +23,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     only(ONE, "systemd listens elsewhere than the configuration says", other_units),
     only(ONE, "the configuration has faults", faulty),
     only(ONE, "its sockets are open to everybody", open_to_all),
+    only(ONE, "the daemon cannot write into its hold", unwritable),
     only(ONE, "the registry cannot be reached", unreachable),
     only(ONE, "the credentials are missing, or for all to read, or name a helper that is not there", logins),
 ];
@@ -56,6 +57,16 @@ fn hangs(_: Version) {
     let told: Vec<_> = found.all().into_iter().filter(|finding| finding.level == "bad").collect();
     assert_eq!(told.len(), 1, "{told:#?}");
     drop(still);
+    node.is_well();
+}
+
+fn unwritable(_: Version) {
+    let node = Node::mirror_only(Version::V2, Kubernetes::Without);
+    let (entering, aside) = (node.daemon.data().join("entering"), node.daemon.data().join("aside"));
+    fs::rename(&entering, &aside).unwrap();
+    let found = node.examine_with(&["--offline"]);
+    found.has("bad", "disk.unwritable", &[entering.to_str().unwrap(), "systemctl restart tidehold"]);
+    fs::rename(&aside, &entering).unwrap();
     node.is_well();
 }
 

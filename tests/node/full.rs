@@ -15,7 +15,7 @@ use crate::support::scenario::only;
 const MIB: usize = 1 << 20;
 
 /// All of it is what no download takes.
-const RESERVE: &str = "[cache]\nreserve_free = \"8MiB\"\n";
+pub(crate) const RESERVE: &str = "[cache]\nreserve_free = \"8MiB\"\n";
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -32,7 +32,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-fn node(version: Version) -> Node {
+pub(crate) fn node(version: Version) -> Node {
     let node = Node::start_as(version, Plan { disk: Some("48m"), rest: RESERVE, ..Plan::default() });
     node.containerd.pull("default", LATEST);
     node
@@ -82,7 +82,7 @@ fn all_of_it(version: Version) {
     assert_eq!(node.containerd.run("default", LATEST), release(&more.image));
 }
 
-fn refused_by_the_mirror(node: &Node, reference: &str) {
+pub(crate) fn refused_by_the_mirror(node: &Node, reference: &str) {
     let refused = node.containerd.try_pull("default", reference);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && said.contains("507"), "{said}");
@@ -90,7 +90,7 @@ fn refused_by_the_mirror(node: &Node, reference: &str) {
 
 /// To everybody who has asked for it before.
 #[track_caller]
-fn held_is_served(node: &Node) {
+pub(crate) fn held_is_served(node: &Node) {
     let image = node.hub().first();
     assert_eq!(node.containerd.run("default", LATEST), release(image));
     assert!(node.containerd.read_back("default").is_superset(&parts_of(image)));
@@ -101,19 +101,19 @@ fn held_is_served(node: &Node) {
     assert_free(&node.upstream.cost_of(|| node.containerd.pull("default", LATEST)));
 }
 
-fn blob(node: &Node, digest: &str) -> Reply {
+pub(crate) fn blob(node: &Node, digest: &str) -> Reply {
     let url = format!("{}/v2/{REPOSITORY}/blobs/{digest}?ns=docker.io", node.daemon.mirror());
     node.upstream.soon(Client::new().get(&url, &[]))
 }
 
-fn tidehold(node: &Node, arguments: &[&str]) -> Ran {
+pub(crate) fn tidehold(node: &Node, arguments: &[&str]) -> Ran {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidehold"));
     command.args(arguments).arg("--socket").arg(node.daemon.control());
     plainly(&mut command).output().unwrap().into()
 }
 
 /// What nobody pulls: containerd's client writes it.
-fn ingest(node: &Node, bytes: &[u8]) -> Ran {
+pub(crate) fn ingest(node: &Node, bytes: &[u8]) -> Ran {
     let file = node.containerd.folder().join("ingested");
     std::fs::write(&file, bytes).unwrap();
     let mut inside = node.containerd.inside();

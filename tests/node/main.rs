@@ -29,6 +29,7 @@ mod nerdctl;
 mod private;
 mod programs;
 mod pulls;
+mod read_only;
 mod restart;
 mod shared;
 mod waits;
@@ -48,6 +49,7 @@ const CHAPTERS: &[&[Scenario]] = &[
     damage::SCENARIOS,
     evicting::SCENARIOS,
     full::SCENARIOS,
+    read_only::SCENARIOS,
     restart::SCENARIOS,
     kills::SCENARIOS,
     adopt::SCENARIOS,

@@ -79,6 +79,36 @@ impl Disk {
         }
     }
 
+    /// Makes files of nothing until no more can be made.
+    pub(crate) fn use_up_files(&self) {
+        let folder = self.path().join("fillers");
+        fs::create_dir(&folder).unwrap();
+        let made = |number: &usize| File::create(folder.join(number.to_string())).is_ok();
+        assert!((0..100_000).any(|number| !made(&number)), "it has no bound");
+    }
+
+    /// Removes those.
+    pub(crate) fn free_files(&self) {
+        fs::remove_dir_all(self.path().join("fillers")).unwrap();
+    }
+
+    /// Lets nobody write into a folder of it, until that is [ended](Self::let_write).
+    pub(crate) fn forbid_writing(&self, folder: &str) {
+        let folder = self.at.join(folder);
+        self.run(&["mount", "--bind"], &[&folder, &folder]);
+        self.run(&["mount", "-o", "remount,bind,ro"], &[&folder]);
+    }
+
+    pub(crate) fn let_write(&self, folder: &str) {
+        self.run(&["umount"], &[&self.at.join(folder)]);
+    }
+
+    fn run(&self, words: &[&str], paths: &[&Path]) {
+        let (program, words) = words.split_first().unwrap();
+        let status = self.command(program).args(words).args(paths).status().unwrap();
+        assert!(status.success(), "{program} {words:?} {paths:?}");
+    }
+
     /// Makes the room again.
     pub(crate) fn clear(&self) {
         fs::remove_file(self.path().join("filler")).unwrap();

@@ -80,3 +80,30 @@ async fn a_daemon_that_serves_is_alive_and_ready() {
         assert_eq!((reply.status, &reply.body[..]), (StatusCode::OK, &b"ok\n"[..]), "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_hold_whose_folder_was_moved_away_costs_no_pull_and_is_told_of_until_it_is_back() {
+    let bench = Bench::start().await;
+    let (data, aside) = (bench.daemon.data(), bench.daemon.data().with_extension("aside"));
+    std::fs::rename(&data, &aside).unwrap();
+    let (refused, cost) = bench.cost_of(bench.get(&bench.manifest("latest"))).await;
+    assert_eq!(refused.status, StatusCode::INSUFFICIENT_STORAGE, "{refused:?}");
+    assert_eq!((cost.manifest_gets, cost.blob_gets), (0, 0), "{cost:?}");
+    for path in ["/healthz", "/readyz"] {
+        let reply = bench.get(&format!("{}{path}", bench.daemon.web())).await;
+        let said = String::from_utf8_lossy(&reply.body);
+        assert_eq!(reply.status, StatusCode::SERVICE_UNAVAILABLE, "{path}: {reply:?}");
+        assert!(said.contains("is not the folder that the daemon opened"), "{path}: {said}");
+        assert!(said.contains("systemctl restart tidehold"), "{path}: {said}");
+    }
+    let unwritable = told(&bench, "/api/status").await["unwritable"].clone();
+    assert!(unwritable["mend"].as_str().unwrap().contains("systemctl restart tidehold"), "{unwritable}");
+    let said = tidehold(&bench, &["status"]).await.done().stdout;
+    assert!(said.contains("nothing new can be kept") && said.contains("to mend it: "), "{said}");
+    assert!(!data.exists(), "nothing is made in the way of what was moved");
+
+    std::fs::rename(&aside, &data).unwrap();
+    assert_eq!(bench.get(&bench.manifest("latest")).await.status, StatusCode::OK);
+    let ready = bench.get(&format!("{}/readyz", bench.daemon.web())).await;
+    assert_eq!((ready.status, &ready.body[..]), (StatusCode::OK, &b"ok\n"[..]));
+}

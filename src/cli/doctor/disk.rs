@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use tidehold::proto::v1::Unwritable;
+
 use super::finding::{Finding, bad, ok, warn};
 use crate::cli::words;
 
@@ -18,6 +20,8 @@ pub(super) struct Facts {
     pub(super) data_dir: PathBuf,
     /// Whether it has to be there: the daemon runs.
     pub(super) expected: bool,
+    /// Why the daemon cannot write there, as it says itself.
+    pub(super) unwritable: Option<Unwritable>,
     /// What the file system says, or why it says nothing.
     pub(super) disk: Result<Disk, String>,
     /// What `[cache] reserve_free` comes to there, in bytes.
@@ -25,7 +29,7 @@ pub(super) struct Facts {
 }
 
 /// What a file system says of itself.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Disk {
     pub(super) total: u64,
     pub(super) free: u64,
@@ -33,8 +37,8 @@ pub(super) struct Disk {
     pub(super) inodes: Option<u64>,
     /// Its kind, as statfs(2) numbers it.
     pub(super) kind: i64,
-    /// Whether it can only be read.
-    pub(super) read_only: bool,
+    /// What of the hold can only be read: all of it, or the first folder that is mounted so.
+    pub(super) read_only: Option<PathBuf>,
     /// The folder's rights.
     pub(super) mode: u32,
 }
@@ -75,11 +79,18 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         )),
         _ => {}
     }
-    if disk.read_only {
+    if let Some(folder) = &disk.read_only {
+        let (quoted, shown) = (words::quoted_path(folder), folder.display());
         findings.push(bad(
             "disk.read-only",
             format!("{shown} is on a file system that is mounted read-only"),
             format!("see why (dmesg | tail), then: mount -o remount,rw $(findmnt -n -o TARGET -T {quoted})"),
+        ));
+    } else if let Some(Unwritable { why, mend }) = &facts.unwritable {
+        findings.push(bad(
+            "disk.unwritable",
+            format!("the daemon cannot write, so that it keeps nothing new: {why}"),
+            mend.clone(),
         ));
     }
     if disk.mode & 0o022 != 0 {
@@ -151,14 +162,21 @@ mod tests {
             free: 50 * GIB,
             inodes: Some(1 << 20),
             kind: 0xef53,
-            read_only: false,
+            read_only: None,
             mode: 0o700,
         }
     }
 
     fn judged(disk: Disk) -> Vec<(Level, &'static str)> {
-        let facts = Facts { data_dir: "/d".into(), expected: true, disk: Ok(disk), reserve: 5 * GIB };
-        judge(&facts).iter().map(|finding| (finding.level, finding.name)).collect()
+        names(&facts(disk, None))
+    }
+
+    fn facts(disk: Disk, unwritable: Option<Unwritable>) -> Facts {
+        Facts { data_dir: "/d".into(), expected: true, unwritable, disk: Ok(disk), reserve: 5 * GIB }
+    }
+
+    fn names(facts: &Facts) -> Vec<(Level, &'static str)> {
+        judge(facts).iter().map(|finding| (finding.level, finding.name)).collect()
     }
 
     #[test]
@@ -170,14 +188,19 @@ mod tests {
             (Disk { kind: 0x6969, ..disk() }, Level::Bad, "disk.network"),
             (Disk { kind: 0x794c_7630, ..disk() }, Level::Warn, "disk.overlay"),
             (Disk { kind: 0x0102_1994, ..disk() }, Level::Warn, "disk.memory"),
-            (Disk { read_only: true, ..disk() }, Level::Bad, "disk.read-only"),
+            (Disk { read_only: Some("/d/blobs".into()), ..disk() }, Level::Bad, "disk.read-only"),
             (Disk { mode: 0o777, ..disk() }, Level::Bad, "disk.rights"),
         ];
         for (disk, level, name) in table {
             assert_eq!(judged(disk).first(), Some(&(level, name)));
         }
-        let missing =
-            |expected| Facts { data_dir: "/d".into(), expected, disk: Err("gone".into()), reserve: 0 };
+        // Once, where the daemon says the same.
+        let told = || Some(Unwritable { why: "create /d/1: Read-only".to_owned(), mend: "dmesg".to_owned() });
+        let (unwritable, room) = ((Level::Bad, "disk.unwritable"), (Level::Ok, "disk.room"));
+        assert_eq!(names(&facts(disk(), told())), [unwritable, room]);
+        let read_only = facts(Disk { read_only: Some("/d".into()), ..disk() }, told());
+        assert_eq!(names(&read_only), [(Level::Bad, "disk.read-only"), room]);
+        let missing = |expected| Facts { expected, disk: Err("gone".into()), ..facts(disk(), None) };
         assert_eq!(judge(&missing(true))[0].name, "disk.folder");
         assert!(judge(&missing(false)).is_empty());
     }

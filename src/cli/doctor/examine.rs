@@ -66,7 +66,7 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Result<Repo
 
     let mut found = daemon::judge(&facts);
     found.extend(units::judge(&node.socket_units(&facts.config, &facts.file())));
-    found.extend(disk::judge(&disk_facts(&node, &facts.config, facts.answers())));
+    found.extend(disk::judge(&disk_facts(&node, &facts)));
     report.add("tidehold", found);
     let (registries, credentials) = tokio::join!(
         outside::registries(&node, asked.offline, images, &facts),
@@ -185,10 +185,13 @@ pub(super) async fn daemon_facts(node: &Node, file: Option<PathBuf>, config: Con
     facts
 }
 
-fn disk_facts(node: &Node, config: &Config, expected: bool) -> disk::Facts {
+fn disk_facts(node: &Node, facts: &daemon::Facts) -> disk::Facts {
+    let (config, expected) = (&facts.config, facts.answers());
+    let said = facts.status.as_ref().and_then(|status| status.as_ref().ok());
+    let unwritable = said.and_then(|status| status.unwritable.clone());
     let disk = node.disk(&config.data_dir);
     let reserve = disk.as_ref().map_or(0, |disk| config.cache.reserve_free.bytes_of(disk.total));
-    disk::Facts { data_dir: config.data_dir.clone(), expected, disk, reserve }
+    disk::Facts { data_dir: config.data_dir.clone(), expected, unwritable, disk, reserve }
 }
 
 /// The folders of registries that somebody on this node reads.

@@ -17,6 +17,9 @@ use super::hosts::{Folder, Text};
 use super::units;
 use crate::cli::DEFAULT_CONFIG;
 
+/// The folders of the hold that a commit writes to.
+const PARTS: [&str; 5] = ["ingest", "blobs", "entering", "adopted", "index"];
+
 /// No folder of registries has more of them than this.
 const MOST_REGISTRIES: usize = 1024;
 
@@ -76,12 +79,18 @@ impl Node {
         }
     }
 
-    /// What the file system under a folder says of itself.
+    /// What the file system under the hold's folder says of itself.
     pub(super) fn disk(&self, folder: &Path) -> Result<Disk, String> {
         let at = self.at(folder);
         let look = || -> io::Result<Disk> {
             let mode = fs::metadata(&at)?.mode() & 0o7777;
             let room = rustix::fs::statvfs(&at)?;
+            let can_only_be_read = |folder: &PathBuf| {
+                let there = rustix::fs::statvfs(self.at(folder));
+                there.is_ok_and(|there| there.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+            };
+            let parts = PARTS.iter().map(|part| folder.join(part));
+            let read_only = std::iter::once(folder.to_owned()).chain(parts).find(can_only_be_read);
             let kind = rustix::fs::statfs(&at)?.f_type;
             Ok(Disk {
                 total: room.f_blocks.saturating_mul(room.f_frsize),
@@ -93,7 +102,7 @@ impl Node {
                     reason = "its type depends on the machine"
                 )]
                 kind: kind as i64,
-                read_only: room.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+                read_only,
                 mode,
             })
         };

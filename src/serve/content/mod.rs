@@ -184,5 +184,10 @@ fn failed(error: StoreError) -> Status {
     if error.is_for_want_of_room() {
         return Status::resource_exhausted(error.to_string());
     }
+    if error.is_of_writing() {
+        // Not unavailable: containerd would try again until somebody ends its pull.
+        let mend = error.mend().unwrap_or_default();
+        return Status::failed_precondition(format!("the hold cannot be written: {error}: {mend}"));
+    }
     Status::internal(error.to_string())
 }

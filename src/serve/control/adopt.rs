@@ -353,15 +353,15 @@ fn noted(from: v1::AdoptedFrom) -> Result<AdoptedFrom, Status> {
 }
 
 fn failed(error: StoreError) -> Status {
-    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     Status::internal(match &error {
         // It is sled's first failure that counts, and only a new start helps.
         StoreError::Index { .. } => format!(
             "{error}: where its disk is full, make room. Once that can be written again the daemon ends, to be started anew"
         ),
-        StoreError::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded) => {
-            format!("{error}: make room")
-        }
-        StoreError::Io { .. } | StoreError::Damaged(_) | StoreError::InUse(_) => error.to_string(),
+        error if error.is_for_want_of_room() => format!("{error}: make room"),
+        error => match error.mend() {
+            Some(mend) => format!("{error}: {mend}"),
+            None => error.to_string(),
+        },
     })
 }

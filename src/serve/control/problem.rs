@@ -99,7 +99,11 @@ impl From<Refusal> for Problem {
             Refusal::Denied { .. } => (Code::PermissionDenied, None),
             Refusal::Unanswered { failure, .. } => of_failure(failure),
             Refusal::NoRoom(_) => (Code::ResourceExhausted, None),
-            Refusal::Store(error) if error.is_for_want_of_room() => (Code::ResourceExhausted, None),
+            Refusal::Store(error) | Refusal::Unwritable { error, .. } if error.is_for_want_of_room() => {
+                (Code::ResourceExhausted, None)
+            }
+            Refusal::Unwritable { .. } => (Code::FailedPrecondition, None),
+            Refusal::Store(error) if error.is_of_writing() => (Code::FailedPrecondition, None),
             Refusal::NotAManifest(_) => (Code::InvalidArgument, None),
             Refusal::Interrupted(_) => (Code::Unavailable, None),
             Refusal::Store(_) | Refusal::Internal => (Code::Internal, None),

@@ -141,8 +141,10 @@ fn of_refusal(refusal: &Refusal) -> (StatusCode, &'static str, Option<Duration>)
         Refusal::Unanswered { failure, .. } => of_failure(failure),
         Refusal::Interrupted(_) => (StatusCode::BAD_GATEWAY, "UNAVAILABLE", retry_after(None)),
         // Not 503, which containerd asks again here: at any other it goes on to the registry itself.
-        Refusal::NoRoom(_) => (StatusCode::INSUFFICIENT_STORAGE, "UNAVAILABLE", None),
-        Refusal::Store(error) if error.is_for_want_of_room() => {
+        Refusal::NoRoom(_) | Refusal::Unwritable { .. } => {
+            (StatusCode::INSUFFICIENT_STORAGE, "UNAVAILABLE", None)
+        }
+        Refusal::Store(error) if error.is_for_want_of_room() || error.is_of_writing() => {
             (StatusCode::INSUFFICIENT_STORAGE, "UNAVAILABLE", None)
         }
         Refusal::Store(_) | Refusal::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", None),

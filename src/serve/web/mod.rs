@@ -26,7 +26,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::proto::v1::MissingListener;
+use crate::proto::v1::{MissingListener, Unwritable};
 use crate::serve::overview::{AskError, Overview};
 use crate::store::{StoreError, blocking};
 
@@ -114,7 +114,8 @@ async fn metrics(State(site): State<Site>) -> Result<Response, Problem> {
 async fn healthz(State(site): State<Site>) -> Response {
     match &*site.phase.borrow() {
         Phase::Serving(overview) | Phase::Stopping(overview) if overview.index_lost() => index_lost(),
-        Phase::Opening | Phase::Serving(_) | Phase::Stopping(_) => "ok\n".into_response(),
+        Phase::Serving(overview) if overview.hold_replaced() => unkept(overview).unwrap_or_else(ok),
+        Phase::Opening | Phase::Serving(_) | Phase::Stopping(_) => ok(),
     }
 }
 
@@ -122,7 +123,7 @@ async fn healthz(State(site): State<Site>) -> Response {
 async fn readyz(State(site): State<Site>) -> Response {
     match &*site.phase.borrow() {
         Phase::Serving(overview) if overview.index_lost() => index_lost(),
-        Phase::Serving(overview) => listening(&overview.missing()),
+        Phase::Serving(overview) => unkept(overview).unwrap_or_else(|| listening(&overview.missing())),
         Phase::Opening => unavailable("the hold is being opened\n"),
         Phase::Stopping(_) => unavailable("stopping: what runs may end\n"),
     }
@@ -136,6 +137,16 @@ fn listening(missing: &[MissingListener]) -> Response {
         return unavailable(told);
     }
     format!("ok\n{told}").into_response()
+}
+
+fn ok() -> Response {
+    "ok\n".into_response()
+}
+
+/// What is new would go past us.
+fn unkept(overview: &Overview) -> Option<Response> {
+    let Unwritable { why, mend } = overview.unkept()?;
+    Some(unavailable(format!("nothing new can be kept: {why}: {mend}\n")))
 }
 
 fn index_lost() -> Response {

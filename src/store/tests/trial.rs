@@ -101,7 +101,7 @@ impl Trial {
         seen.durable_names = seen.names.clone();
         seen.durable_names.retain(|path, _| outlasts(path));
         let trial = Self { root: root.to_owned(), lie, model, seen: Mutex::new(seen) };
-        Disk { trial: Some(Arc::new(trial)) }
+        Disk { trial: Some(Arc::new(trial)), ..Disk::default() }
     }
 
     pub(in crate::store) fn take<T, E: From<io::Error>>(
