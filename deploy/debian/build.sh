@@ -75,8 +75,19 @@ put 0644 "$tree/generated/tidehold.fish" usr/share/fish/vendor_completions.d/tid
 rm -r "$tree/generated"
 
 put 0644 "$here/copyright" usr/share/doc/tidehold/copyright
-put 0644 "$top/README.md" usr/share/doc/tidehold/README.md
-cp -r --no-preserve=mode "$top/docs" "$tree/usr/share/doc/tidehold/docs"
+# The pages, and what they lead to at the same places as in the sources. The licence is in Debian's own words.
+doc=usr/share/doc/tidehold
+sed 's/(LICENSE)/(copyright)/' "$top/README.md" >"$tree/README.md"
+put 0644 "$tree/README.md" $doc/README.md
+rm "$tree/README.md"
+put 0644 "$top/ARCHITECTURE.md" $doc/ARCHITECTURE.md
+put 0644 "$top/benches/README.md" $doc/benches/README.md
+put 0644 "$top/deploy/config.toml" $doc/deploy/config.toml
+for folder in docs deploy/grafana deploy/prometheus deploy/kubernetes deploy/github-action proto/tidehold; do
+  mkdir -p "$tree/$doc/$(dirname "$folder")"
+  cp -r --no-preserve=mode "$top/$folder" "$tree/$doc/$folder"
+done
+chmod 0755 "$tree/$doc"/deploy/github-action/*.sh
 maintainer=$(sed -n 's/^Maintainer: //p' "$here/control")
 {
   printf 'tidehold (%s) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n' "$version"

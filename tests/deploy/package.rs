@@ -13,7 +13,7 @@ use tidehold::config::Config;
 use crate::support::go::Unbuilt;
 use crate::support::parts::part;
 use crate::support::script::script;
-use crate::{Scenario, TIDEHOLD, deploy, failed, nothing, program, root, succeeded};
+use crate::{Scenario, TIDEHOLD, deploy, everything, failed, nothing, program, root, succeeded};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario { name: "the package is built twice alike", needs: dpkg, run: it_is_built_twice_alike },
@@ -21,6 +21,11 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         name: "lintian finds nothing wrong with the package",
         needs: lintian,
         run: lintian_finds_nothing,
+    },
+    Scenario {
+        name: "every link of the package's pages leads to what is in the package",
+        needs: dpkg,
+        run: every_link_leads_somewhere,
     },
     Scenario {
         name: "the package is installed, removed and purged without a trace",
@@ -102,6 +107,51 @@ fn lintian_finds_nothing() {
     let mut command = Command::new("lintian");
     command.args(["--allow-root", "--fail-on", "error,warning", "--no-tag-display-limit"]).arg(package());
     succeeded(&mut command);
+}
+
+fn every_link_leads_somewhere() {
+    let tree = TempDir::new().unwrap();
+    succeeded(Command::new("dpkg-deb").arg("--extract").arg(package()).arg(tree.path()));
+    let mut pages = everything(tree.path()).into_keys().collect::<Vec<_>>();
+    pages.retain(|path| path.extension().is_some_and(|ending| ending == "md"));
+    let (mut links, mut dead) = (0, Vec::new());
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+        for (target, _) in targets.filter(|(target, _)| !target.contains("://")) {
+            links += 1;
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            let file = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
+            let is_there = match heading {
+                "" => file.exists(),
+                heading => fs::read_to_string(&file).is_ok_and(|text| headings(&text).contains(heading)),
+            };
+            if !is_there {
+                dead.push(format!("{}: {target}", page.strip_prefix(tree.path()).unwrap().display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "{dead:#?}");
+    assert!(links > 30, "{links} links in {pages:?}");
+    // What is spoken of without a link is there too, ready to be used.
+    let doc = tree.path().join("usr/share/doc/tidehold");
+    for path in ["deploy/kubernetes/kustomization.yaml", "deploy/github-action/save/action.yml"] {
+        assert!(doc.join(path).is_file(), "{path}");
+    }
+    let start = fs::metadata(doc.join("deploy/github-action/start.sh")).unwrap();
+    assert_eq!(start.permissions().mode() & 0o777, 0o755);
+}
+
+/// What a page's headings are called in links.
+fn headings(page: &str) -> BTreeSet<String> {
+    let lines = page.lines().filter(|line| line.starts_with('#'));
+    let kept = |letter: &char| letter.is_alphanumeric() || "-_ ".contains(*letter);
+    lines
+        .map(|line| {
+            line.trim_start_matches('#').trim().to_lowercase().chars().filter(kept).collect::<String>()
+        })
+        .map(|name| name.replace(' ', "-"))
+        .collect()
 }
 
 /// A Debian that goes when this does.
