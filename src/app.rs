@@ -19,7 +19,7 @@ use crate::evict::{Keeper, Limits};
 use crate::record::Record;
 use crate::resolve::{Access, Ages, Fetch, Freshness, Resolver};
 use crate::serve::beside::{Beside, SocketPath, TRY_EVERY};
-use crate::serve::content::{self, ContentService, Pending};
+use crate::serve::content::{self, Calls, ContentService, Pending};
 use crate::serve::control::{self, AdoptionService, ControlService, HoldService};
 use crate::serve::differ::DifferService;
 use crate::serve::listen::{ListenError, Listeners, Socket, SocketFile};
@@ -33,6 +33,10 @@ pub use crate::serve::mirror::GIVEN_AGAIN;
 
 /// How long what runs may go on after SIGTERM.
 const DRAIN: Duration = Duration::from_secs(30);
+
+/// How long after a call of a pull its next one comes at the latest, and how long it is waited for that at most.
+const QUIET: Duration = Duration::from_secs(1);
+const QUIET_WITHIN: Duration = Duration::from_secs(20);
 
 /// How often a disk that failed is tried.
 const TRY_DISK_EVERY: Duration = Duration::from_millis(500);
@@ -49,8 +53,9 @@ pub struct App {
     phase: watch::Sender<Phase>,
     /// The content listeners serve already.
     servers: TaskTracker,
-    /// The streams of writes of each containerd.
+    /// The streams of writes of each containerd, and all that they call.
     writers: Vec<TaskTracker>,
+    calls: Calls,
     stop: CancellationToken,
 }
 
@@ -76,13 +81,13 @@ impl App {
         }
         let (mirror, control, web) = beside(&mut listeners, &config).await;
         let places = Places { mirror: mirror.place(), control: control.place(), web: web.place() };
-        let (servers, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (servers, calls, stop) = (TaskTracker::new(), Calls::default(), CancellationToken::new());
         let (phase, phases) = watch::channel(Phase::Opening);
         servers.spawn(serve_web(web, phases, stop.clone()));
         let mut openings = Vec::new();
         for socket in sockets {
             let (opened, opening) = oneshot::channel();
-            servers.spawn(serve_content(socket, opening, stop.clone()));
+            servers.spawn(serve_content(socket, opening, calls.clone(), stop.clone()));
             openings.push(opened);
         }
         let data_dir = config.data_dir.clone();
@@ -108,7 +113,7 @@ impl App {
             .add_service(ControlService::new(resolver.clone(), stop.clone()).into_server())
             .add_service(HoldService::new(overview.clone(), stop.clone()).into_server())
             .add_service(adoption(&config, &hold, &stop).into_server());
-        Ok(Self { overview, mirror, control, operator, phase, servers, writers, stop })
+        Ok(Self { overview, mirror, control, operator, phase, servers, writers, calls, stop })
     }
 
     /// Serves until SIGTERM or SIGINT, then lets what runs end. Ends as well, to be started anew, where the index
@@ -120,7 +125,7 @@ impl App {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let Self { overview, mirror, control, operator, phase, servers, writers, stop } = self;
+        let Self { overview, mirror, control, operator, phase, servers, writers, calls, stop } = self;
         let (hold, resolver) = (overview.hold().clone(), overview.resolver().clone());
         servers.spawn(serve_mirror(mirror, resolver.clone(), stop.clone()));
         servers.spawn(serve_control(control, operator, stop.clone()));
@@ -162,9 +167,15 @@ impl App {
         let drained = tokio::time::timeout(DRAIN, async {
             // Whoever writes may yet have to ask the mirror, and containerd fails what waits for a second at its
             // store: until the pulls that run are done, both go on listening.
+            let pulling = writers.iter().any(|writers| !writers.is_empty());
             for writers in &writers {
                 writers.close();
                 writers.wait().await;
+            }
+            if pulling {
+                // What was written last is unpacked after that, a layer after the other. Where it never gets quiet, it is
+                // somebody else who calls.
+                let _ = tokio::time::timeout(QUIET_WITHIN, calls.quiet_for(QUIET)).await;
             }
             stop.cancel();
             servers.wait().await;
@@ -193,14 +204,19 @@ impl App {
 /// What containerd speaks to on its socket.
 type Fronts = (ContentService, DifferService);
 
-async fn serve_content(socket: Socket, opening: oneshot::Receiver<Fronts>, stop: CancellationToken) {
+async fn serve_content(
+    socket: Socket,
+    opening: oneshot::Receiver<Fronts>,
+    calls: Calls,
+    stop: CancellationToken,
+) {
     let Socket { listener, file } = socket;
     let opened = async { opening.await.ok() }.boxed().shared();
     let differ = opened.clone().map(|fronts| fronts.map(|(_, differ)| differ.into_server()));
     let layers = opened.clone().map(|fronts| fronts.map(|(content, _)| content.layers()));
     let beside = Routes::default().add_service(Pending::new(differ)).add_service(Pending::new(layers));
     let content = opened.map(|fronts| fronts.map(|(content, _)| content));
-    content::serve(listener, content, beside, stopped(stop, file)).await;
+    content::serve(listener, content, beside, calls, stopped(stop, file)).await;
 }
 
 /// The listeners that containerd can do without for a while.

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tidehold::clock;
 use tidehold::oci::Digest;
 use tidehold::resolve::{Access, Ages, Fetch, Freshness, Resolver};
-use tidehold::serve::content::{self, ContentService};
+use tidehold::serve::content::{self, Calls, ContentService};
 use tidehold::store::{Hold, Owner};
 use tidehold::upstream::{Settings, Timeouts, Upstreams};
 use tokio::net::{UnixListener, UnixStream};
@@ -760,7 +760,8 @@ impl Node {
                     .unwrap();
             let stop = node.stop.clone().cancelled_owned();
             node.servers.push(tokio::spawn(async move {
-                content::serve(listener, async { Some(service) }, Routes::default(), stop).await;
+                content::serve(listener, async { Some(service) }, Routes::default(), Calls::default(), stop)
+                    .await;
             }));
             node.clients.insert((*name).to_owned(), containerd_client::connect(socket).await.unwrap());
         }

@@ -28,7 +28,7 @@ use tower::ServiceExt;
 
 use super::super::listen::ACCEPT_PAUSE;
 use super::corked::Corked;
-use super::{ContentService, Pending};
+use super::{Calls, ContentService, Pending};
 
 /// HTTP/2 windows, in bytes: containerd writes 1 MiB at a time, on one connection for all its streams.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -56,6 +56,7 @@ pub async fn serve(
     listener: UnixListener,
     opening: impl Future<Output = Option<ContentService>> + Send + 'static,
     beside: Routes,
+    calls: Calls,
     stop: impl Future<Output = ()>,
 ) {
     let opening = opening.boxed().shared();
@@ -63,6 +64,7 @@ pub async fn serve(
     let shared = Arc::new(Served {
         opening,
         routes: beside.add_service(content).prepare(),
+        calls,
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
     });
@@ -95,6 +97,8 @@ pub async fn serve(
 struct Served {
     opening: Opening,
     routes: Routes,
+    /// Those of every socket.
+    calls: Calls,
     stop: CancellationToken,
     /// The connections and their calls.
     tasks: TaskTracker,
@@ -137,9 +141,11 @@ impl Served {
             };
             let Some(accepted) = accepted else { return Ok(()) };
             let (request, respond) = accepted.map_err(io::Error::other)?;
+            let running = self.calls.begin();
             let call = Call { request: request.map(Incoming::new), respond };
             if let Some(call) = call.answered_at_once(&self.opening) {
-                self.tasks.spawn(call.answered(self.opening.clone(), self.routes.clone()));
+                let answered = call.answered(self.opening.clone(), self.routes.clone());
+                self.tasks.spawn(answered.map(|()| drop(running)));
             }
         }
     }

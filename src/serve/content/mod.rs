@@ -7,6 +7,7 @@
 //! calls them while it holds its own lock.
 
 mod begun;
+mod calls;
 mod connection;
 mod corked;
 mod filter;
@@ -29,6 +30,7 @@ use crate::resolve::Resolver;
 use crate::store::{Hold, Ingests, Owner, StoreError};
 use api::content_server::{Content, ContentServer};
 use begun::Begun;
+pub use calls::Calls;
 pub use connection::serve;
 use filter::Filters;
 use handover::HandOver;
