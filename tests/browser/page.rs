@@ -17,6 +17,8 @@ pub(crate) const SCENARIOS: &[Scenario] = scenarios![
     what_others_say_is_text,
     it_asks_nobody_but_its_daemon,
     a_daemon_that_goes_and_comes_back_is_told_of,
+    that_it_is_gone_is_in_sight_wherever_one_reads_and_said_aloud_once,
+    the_title_of_a_page_that_nobody_looks_at_says_that_the_daemon_is_gone,
 ];
 
 const GAUGE: &str = "document.querySelector('#registries [role=meter]')";
@@ -284,11 +286,71 @@ async fn a_daemon_that_goes_and_comes_back_is_told_of(browser: Browser) {
         .shows(&format!("!{gone}.hidden && {gone}.textContent.includes('does not answer, last seen')"))
         .await;
     seen.browser.shows("document.querySelector('#state').textContent.includes('not connected')").await;
+    assert_eq!(seen.browser.text("document.title").await, "Not connected – Tidehold");
     seen.bench.daemon.start_again();
     seen.browser.shows(&format!("{gone}.hidden")).await;
+    seen.browser.shows("document.title === '98 of 100 left at docker.io – Tidehold'").await;
     let before = seen.browser.text(&format!("{ROWS}.length")).await;
     seen.ask_as("afterwards", &seen.bench.manifest("latest")).await;
     seen.browser.shows(&format!("{ROWS}[0].textContent.includes('afterwards')")).await;
     assert_ne!(before, "0", "what was before the restart is still there");
     seen.bench.hub.clear(Kind::Blob).await;
+}
+
+async fn that_it_is_gone_is_in_sight_wherever_one_reads_and_said_aloud_once(browser: Browser) {
+    let mut seen = Seen::open(browser).await;
+    for tag in ["latest", "1.0"] {
+        seen.bench.get(&seen.bench.manifest(tag)).await;
+    }
+    seen.browser.shows(&format!("{ROWS}.length > 4")).await;
+    seen.browser.look(360, "light").await;
+    seen.browser.run("document.querySelectorAll('details').forEach((one) => { one.open = true })").await;
+    seen.browser.run("scrollTo(0, document.body.scrollHeight)").await;
+    let aloud = "window.aloud = []; const watched = new MutationObserver((all) => window.aloud.push(...all));
+        watched.observe(document.querySelector('[role=alert]'), { childList: true, characterData: true, subtree: true })";
+    seen.browser.run(aloud).await;
+    assert!(seen.bench.daemon.terminate().success());
+    let gone = "document.querySelector('#gone')";
+    seen.browser.shows(&format!("!{gone}.hidden")).await;
+    let place = seen
+        .browser
+        .run(&format!(
+            "const box = {gone}.getBoundingClientRect(); return [scrollY, box.top, box.bottom, innerHeight]"
+        ))
+        .await;
+    let place: Vec<f64> = place.as_array().unwrap().iter().map(|part| part.as_f64().unwrap()).collect();
+    assert!(place[0] > 400.0 && place[1] >= 0.0 && place[2] < 90.0, "{place:?}");
+    // What has the focus is not beneath it.
+    seen.browser.run("document.querySelector('#by-name').scrollIntoView()").await;
+    let top = format!(
+        "document.querySelector('#by-name').getBoundingClientRect().top >= {gone}.getBoundingClientRect().bottom"
+    );
+    assert_eq!(seen.browser.text(&top).await, "true");
+    // Nor is it over anything where the page begins.
+    seen.browser.run("scrollTo(0, 0)").await;
+    let below = format!(
+        "document.querySelector('#main').getBoundingClientRect().top >= {gone}.getBoundingClientRect().bottom"
+    );
+    assert_eq!(seen.browser.text(&below).await, "true");
+    let since = "document.querySelector('#gone-since').textContent";
+    let first = seen.browser.text(since).await;
+    seen.browser.shows(&format!("{since} !== '{first}'")).await;
+    assert_eq!(seen.browser.text("window.aloud.length").await, "1", "what counts on is not said again");
+    assert_eq!(
+        seen.browser.text("document.querySelector('[role=alert]').textContent").await,
+        "The daemon does not answer"
+    );
+}
+
+async fn the_title_of_a_page_that_nobody_looks_at_says_that_the_daemon_is_gone(browser: Browser) {
+    let mut seen = Seen::open(browser).await;
+    seen.bench.pull("latest").await;
+    seen.browser.shows("document.title.startsWith('98 of 100 left')").await;
+    let hidden = "Object.defineProperty(document, 'hidden', { get: () => true });
+        document.dispatchEvent(new Event('visibilitychange'));";
+    seen.browser.run(hidden).await;
+    assert!(seen.bench.daemon.terminate().success());
+    // It asks seldom now: each look at the clock is a minute later.
+    seen.browser.run("let later = 0; const now = Date.now; Date.now = () => now() + (later += 60000)").await;
+    seen.browser.shows("document.title === 'Not connected – Tidehold'").await;
 }
