@@ -24,7 +24,7 @@ pub use answers::{Ending, Front, Kind};
 pub use budget::{Left, Named};
 pub use decisions::{Decided, Told};
 pub use metrics::{Gauges, Latency};
-pub use requests::{Following, Which};
+pub use requests::{Following, MOST_REMEMBERED, Which};
 pub use spending::SPENT_WITHIN;
 
 use crate::oci::{Digest, Repository};

@@ -10,7 +10,7 @@ use crate::oci::{NameError, Registry};
 use crate::proto::v1::UpstreamRequest;
 
 /// How many are remembered.
-const MOST_REMEMBERED: usize = 4096;
+pub const MOST_REMEMBERED: usize = 4096;
 
 /// How far somebody who follows may be behind; who is further misses some and is told how many.
 const MOST_BEHIND: usize = 1024;

@@ -12,6 +12,7 @@ pub(crate) const SCENARIOS: &[Scenario] = scenarios![
     the_standings_of_the_day_are_counted_drawn_and_listed,
     a_request_appears_when_it_is_sent_the_newest_first,
     the_flight_record_is_filtered_and_held_still,
+    of_a_long_flight_record_the_last_is_shown_and_said_to_be_that_until_all_is_wanted,
     a_tag_is_found_sorted_and_explained,
     all_of_it_is_reached_by_keyboard_alone,
     what_others_say_is_text,
@@ -164,6 +165,29 @@ async fn the_flight_record_is_filtered_and_held_still(browser: Browser) {
     assert_eq!(browser.text(&format!("{ROWS}.length")).await, before);
     browser.run("document.querySelector('#pause').click()").await;
     browser.shows(&format!("{ROWS}[0].textContent.includes('three')")).await;
+    seen.quiet().await;
+}
+
+async fn of_a_long_flight_record_the_last_is_shown_and_said_to_be_that_until_all_is_wanted(browser: Browser) {
+    let seen = Seen::open(browser).await;
+    let Seen { browser, bench } = &seen;
+    // As if it were long.
+    browser.run("kept = 3").await;
+    let count = "document.querySelector('#request-count').textContent";
+    let all = "document.querySelector('#all-requests')";
+    bench.get(&bench.manifest("latest")).await;
+    browser.shows(&format!("{count} === 'the last 3 of 4 requests, 1 counted' && !{all}.hidden")).await;
+    seen.ask_as("another", &bench.manifest("latest")).await;
+    browser.shows(&format!("{count} === 'the last 3 of 5 requests, 1 counted'")).await;
+    assert_eq!(
+        browser.text("document.querySelector('#requests-gist').textContent").await,
+        browser.text(count).await
+    );
+    let name = "const field = document.querySelector('#by-name'); field.value = 'another'; field.dispatchEvent(new Event('input'))";
+    browser.run(name).await;
+    browser.shows(&format!("{count} === '1 among the last 3 of 5 requests, 0 counted'")).await;
+    browser.run(&format!("{all}.click()")).await;
+    browser.shows(&format!("{count} === '1 of 5 requests, 0 counted' && {all}.hidden")).await;
     seen.quiet().await;
 }
 

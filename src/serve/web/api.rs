@@ -10,7 +10,7 @@ use url::form_urlencoded;
 use super::{Problem, Site};
 use crate::clock;
 use crate::proto::v1;
-use crate::record::{Named, Which};
+use crate::record::{MOST_REMEMBERED, Named, Which};
 
 /// How many requests are told where nobody says how many.
 const USUAL_REQUESTS: usize = 500;
@@ -67,6 +67,10 @@ pub(super) async fn tags(State(site): State<Site>, RawQuery(query): RawQuery) ->
 #[derive(Serialize)]
 struct Requests<'a> {
     requests: Vec<&'a v1::UpstreamRequest>,
+    /// How many there are, of which these are the last.
+    remembered: usize,
+    /// How many there may be.
+    most_remembered: usize,
 }
 
 pub(super) async fn requests(
@@ -76,8 +80,10 @@ pub(super) async fn requests(
     let asked = Asked(query);
     let last =
         asked.number("last")?.map_or(USUAL_REQUESTS, |last| usize::try_from(last).unwrap_or(usize::MAX));
-    let requests = site.overview()?.record().requests(&asked.which()?, last);
-    Ok(json(&Requests { requests: requests.iter().map(AsRef::as_ref).collect() }))
+    let all = site.overview()?.record().requests(&asked.which()?, MOST_REMEMBERED);
+    let (remembered, most_remembered) = (all.len(), MOST_REMEMBERED);
+    let requests = all.iter().skip(remembered.saturating_sub(last)).map(AsRef::as_ref).collect();
+    Ok(json(&Requests { requests, remembered, most_remembered }))
 }
 
 /// The query of a request.
