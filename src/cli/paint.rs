@@ -15,6 +15,9 @@ use super::words::plain;
 const GAP: usize = 2;
 /// What stands under a name that has a line of its own is so far to the right of it.
 const INDENT: usize = 4;
+/// So far other columns stand off for the longest name, unless a terminal has room for more: a few names are far longer than
+/// all others, as those of pinned digests.
+const FOR_A_NAME: usize = 64;
 
 /// A piece of text and how it looks. What a terminal would act on is taken out of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,8 +98,8 @@ pub(super) const fn right(name: &'static str) -> Column {
     Column { name, kind: Kind::Right, rare: false }
 }
 
-/// The first column, of names: never cut. Where the terminal is too narrow for a whole row beside its name, all names have
-/// lines of their own.
+/// The first column, of names: never cut. A name that is far longer than others makes its own row longer; on a terminal that
+/// has no room for that it has a line of its own. Where there is room for no whole row beside its name, all names have.
 pub(super) const fn long(name: &'static str) -> Column {
     Column { name, kind: Kind::Long, rare: false }
 }
@@ -137,21 +140,40 @@ impl<const N: usize> Table<N> {
                 *width = (*width).max(cell.width());
             }
         }
-        let most = most.unwrap_or(usize::MAX);
-        let mut shown = self.without_rare(&widths, most, self.columns.map(|_| true));
+        let all = self.columns.map(|_| true);
         let named = self.columns.first().is_some_and(|column| column.kind == Kind::Long);
-        let apart = named && room(&widths, &shown) > most;
+        let fits = |most| room(&widths, &all) <= most;
+        let for_names = match widths.first() {
+            Some(longest) if named && !most.is_some_and(fits) => FOR_A_NAME.min(*longest),
+            Some(longest) => *longest,
+            None => 0,
+        };
+        if let Some(width) = widths.first_mut() {
+            *width = for_names;
+        }
+        let room_for_all = most.unwrap_or(usize::MAX);
+        let shown = self.without_rare(&widths, room_for_all, all);
+        let apart = named && room(&widths, &shown) > room_for_all;
+        // A name of more characters than this has a line of its own, and the rest of its row begins so far to the right.
+        let (longest, indent) = match most {
+            _ if apart => (0, INDENT),
+            Some(_) if named => (for_names, for_names + GAP),
+            Some(_) | None => (usize::MAX, 0),
+        };
+        let mut beneath = shown_but_first(shown);
         if apart {
             // Beneath the names there is room again.
-            shown = self.columns.map(|column| column.kind != Kind::Long);
-            shown = self.without_rare(&widths, most.saturating_sub(INDENT), shown);
+            beneath = self.without_rare(&widths, room_for_all.saturating_sub(INDENT), shown_but_first(all));
         }
         let mut lines = Vec::new();
         for row in std::iter::once(&head).chain(&self.rows) {
-            if let (true, Some(name)) = (apart, row.first()) {
-                lines.push(name.to_string());
+            match row.first().filter(|name| name.width() > longest) {
+                Some(name) => {
+                    lines.push(name.to_string());
+                    lines.push(self.line(row, &widths, &beneath, indent));
+                }
+                None => lines.push(self.line(row, &widths, &shown, 0)),
             }
-            lines.push(self.line(row, &widths, &shown, if apart { INDENT } else { 0 }));
         }
         lines.join("\n")
     }
@@ -189,6 +211,13 @@ impl<const N: usize> Table<N> {
         }
         line
     }
+}
+
+fn shown_but_first<const N: usize>(mut shown: [bool; N]) -> [bool; N] {
+    if let Some(first) = shown.first_mut() {
+        *first = false;
+    }
+    shown
 }
 
 /// How wide these columns are beside each other.
@@ -261,6 +290,25 @@ mod tests {
             ["REFERENCE", "    SIZE  OWN  PINNED", "ghcr.io/a/b:1"],
             "there is room again"
         );
+    }
+
+    #[test]
+    fn one_name_that_is_far_longer_than_others_widens_its_own_row_alone() {
+        let long = format!("docker.io/library/{}:1", "x".repeat(200));
+        let mut table = table();
+        table.row([(&long).into(), "3 KiB".into(), "yes".into()]);
+        let lines = |most| bare(&table.within(most)).lines().map(str::to_owned).collect::<Vec<_>>();
+        let pad = " ".repeat(FOR_A_NAME - "REFERENCE".len());
+        let piped = lines(None);
+        assert_eq!(piped[0], format!("REFERENCE{pad}     SIZE  PINNED"));
+        assert_eq!(piped[1].len(), FOR_A_NAME + GAP + "1.5 GiB  yes".len(), "{piped:?}");
+        assert_eq!(piped[3], format!("{long}    3 KiB  yes"), "one line, and no name is cut");
+        // A terminal that has no room for that has it on a line of its own, the rest where all others have it.
+        let narrow = lines(Some(100));
+        assert_eq!((&narrow[..3], narrow[3] == long), (&piped[..3], true), "{narrow:?}");
+        assert_eq!(narrow[4], format!("{}    3 KiB  yes", " ".repeat(FOR_A_NAME)));
+        let wide = lines(Some(400));
+        assert_eq!((wide.len(), wide[1].len()), (4, long.len() + GAP + "1.5 GiB  yes".len()));
     }
 
     #[test]
