@@ -1,4 +1,4 @@
-//! `tidehold ls`: the tags that are known, and what is held of each.
+//! `tidehold ls`: the tags that are known, the digests that are pinned by themselves, and what is held of each.
 
 use std::collections::HashMap;
 

@@ -62,7 +62,11 @@ fn as_text(status: &v1::StatusResponse) -> String {
             format!("{}, {}", words::count(hold.ingests, "blob"), words::size(hold.ingest_bytes)),
         );
     }
-    line("tags", format!("{}, {} pinned", hold.tags, hold.pins));
+    let digests = match hold.pinned_digests {
+        0 => String::new(),
+        digests => format!(" and {}", words::count(digests, "digest")),
+    };
+    line("tags", format!("{}{digests}, {} pinned", hold.tags, hold.pins));
     for containerd in &status.containerds {
         let called = match containerd.called_at {
             Some(_) => format!("called {} ago", words::since(containerd.called_at)),

@@ -17,7 +17,7 @@ use crate::proto::v1;
 use crate::record::{Ending, Gauges, Named, Record};
 use crate::resolve::{Failure, Resolver, shown};
 use crate::serve::beside::Place;
-use crate::store::{Hold, SeenIn, StoreError, Unkept, Usage};
+use crate::store::{Hold, Pin, SeenIn, StoreError, Unkept, Usage};
 
 /// What of the configuration is told.
 #[derive(Debug, Clone)]
@@ -277,6 +277,8 @@ impl Overview {
 
     fn held(&self, usage: &Usage) -> Result<v1::HoldUsage, StoreError> {
         let ingesting = self.hold().ingesting()?;
+        let pins = self.hold().pins()?;
+        let is_digest = |pin: &&Pin| matches!(pin.name.reference, Reference::Digest(_));
         Ok(v1::HoldUsage {
             adopted_blobs: usage.adopted.blobs,
             adopted_bytes: usage.adopted.bytes,
@@ -285,7 +287,8 @@ impl Overview {
             ingests: ingesting.blobs,
             ingest_bytes: ingesting.bytes,
             tags: self.hold().count_tags(),
-            pins: self.hold().pins()?.len() as u64,
+            pins: pins.len() as u64,
+            pinned_digests: pins.iter().filter(is_digest).count() as u64,
         })
     }
 

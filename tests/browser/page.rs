@@ -14,6 +14,7 @@ pub(crate) const SCENARIOS: &[Scenario] = scenarios![
     the_flight_record_is_filtered_and_held_still,
     of_a_long_flight_record_the_last_is_shown_and_said_to_be_that_until_all_is_wanted,
     a_tag_is_found_sorted_and_explained,
+    the_hold_and_the_table_count_the_same_tags_and_digests,
     all_of_it_is_reached_by_keyboard_alone,
     what_others_say_is_text,
     it_asks_nobody_but_its_daemon,
@@ -212,6 +213,20 @@ async fn a_tag_is_found_sorted_and_explained(browser: Browser) {
     // Its console says that the answer was 404, which it was.
     let console = browser.console().await;
     assert!(console.iter().all(|line| line.contains("404")), "{console:?}");
+}
+
+async fn the_hold_and_the_table_count_the_same_tags_and_digests(browser: Browser) {
+    let seen = Seen::open(browser).await;
+    let Seen { browser, bench } = &seen;
+    bench.pull("latest").await;
+    let socket = bench.daemon.control();
+    let digest = format!("library/tide@{}", bench.hub.first().digest);
+    let mut pin = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidehold"));
+    assert!(pin.arg("pin").arg(digest).arg("--socket").arg(socket).output().await.unwrap().status.success());
+    let card = "[...document.querySelectorAll('#hold dt')].find((one) => one.textContent === 'Tags').nextSibling.textContent";
+    browser.shows(&format!("{card} === '1 and 1 digest, 1 pinned'")).await;
+    browser.shows("document.querySelector('#tag-count').textContent === '1 tag and 1 digest'").await;
+    seen.quiet().await;
 }
 
 async fn all_of_it_is_reached_by_keyboard_alone(browser: Browser) {

@@ -99,6 +99,25 @@ async fn what_is_pinned_outlives_a_prune_until_it_is_unpinned() {
 }
 
 #[tokio::test]
+async fn status_counts_what_is_listed_the_tags_and_the_digests_that_are_pinned_by_themselves() {
+    let bench = Bench::start().await;
+    bench.pull("latest").await;
+    bench.pull("1.0").await;
+    tidehold(&bench, &["pin", "tide"]).await.done();
+    let tags = async || {
+        let told = tidehold(&bench, &["status"]).await.done().stdout;
+        told.lines().find_map(|line| Some(line.trim().strip_prefix("tags")?.trim().to_owned())).unwrap()
+    };
+    assert_eq!(tags().await, "2, 1 pinned");
+    let digest = format!("library/tide@{}", bench.hub.first().digest);
+    tidehold(&bench, &["pin", &digest]).await.done();
+    assert_eq!(tags().await, "2 and 1 digest, 2 pinned");
+    assert_eq!(tidehold(&bench, &["ls", "--json"]).await.done().objects().len(), 3);
+    let hold = tidehold(&bench, &["status", "--json"]).await.done().object()["hold"].clone();
+    assert_eq!([&hold["tags"], &hold["pinned_digests"]], [2, 1], "{hold}");
+}
+
+#[tokio::test]
 async fn of_several_images_one_that_fails_keeps_none_of_the_others() {
     let bench = Bench::start().await;
     bench.pull("latest").await;
