@@ -22,6 +22,9 @@ pub const ROOT: &str = "/var/lib/containerd";
 /// Where the hosts of registries are looked for by most of its clients.
 pub const HOSTS: &str = "/etc/containerd/certs.d";
 
+/// Where dockerd keeps the certificates of registries, and some of containerd's clients look too.
+pub const DOCKERS_HOSTS: &str = "/etc/docker/certs.d";
+
 /// The builtin content store.
 pub const BUILTIN_STORE: &str = "io.containerd.content.v1.content";
 
@@ -188,6 +191,15 @@ impl Settings {
     /// The folders in `config_path`, which are looked through in order; some parts of containerd take only a single one.
     pub fn hosts_folders(&self) -> Vec<&str> {
         self.hosts.split(':').filter(|folder| !folder.is_empty()).collect()
+    }
+
+    /// The folders with hosts that this containerd looks through, those that it has by itself included (from 2.2 on).
+    pub fn folders_that_are_read(&self, version: Option<Version>) -> Vec<&str> {
+        let has_its_own = version.is_some_and(|version| version >= Version { major: 2, minor: 2 });
+        match self.hosts.is_empty() && has_its_own {
+            true => vec![HOSTS, DOCKERS_HOSTS],
+            false => self.hosts_folders(),
+        }
     }
 
     /// Where the builtin content store keeps its blobs.

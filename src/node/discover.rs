@@ -12,7 +12,7 @@ use std::time::SystemTime;
 
 use serde::Deserialize;
 
-use super::containerd::{CONFIG, SOCKET};
+use super::containerd::{CONFIG, DOCKERS_HOSTS, HOSTS, SOCKET};
 use super::files::{absent, seen, text};
 use crate::oci::Digest;
 
@@ -109,7 +109,8 @@ pub fn distributions(root: &Path) -> Vec<(&'static str, &'static str)> {
     there.map(|(name, _, registries)| (name, registries)).collect()
 }
 
-/// Where nerdctl looks for hosts, if its configuration says so.
+/// Where nerdctl looks for hosts, in this order: where its configuration says, or by itself
+/// (`pkg/defaults/defaults_linux.go`).
 ///
 /// # Errors
 /// That the configuration cannot be read.
@@ -119,9 +120,10 @@ pub fn nerdctl_hosts(root: &Path) -> io::Result<Vec<PathBuf>> {
         #[serde(default)]
         hosts_dir: Vec<PathBuf>,
     }
-    let Some(text) = text(root, Path::new(Client::Nerdctl.config()))? else { return Ok(Vec::new()) };
+    let text = text(root, Path::new(Client::Nerdctl.config()))?.unwrap_or_default();
     // nerdctl itself says what is wrong with it.
-    Ok(toml::from_str::<Config>(&text).map(|config| config.hosts_dir).unwrap_or_default())
+    let named = toml::from_str::<Config>(&text).map(|config| config.hosts_dir).unwrap_or_default();
+    Ok(if named.is_empty() { [HOSTS, DOCKERS_HOSTS].map(PathBuf::from).to_vec() } else { named })
 }
 
 /// What lies in a content store.
@@ -299,7 +301,9 @@ mod tests {
     fn nerdctl_says_where_it_looks() {
         let root = node(&[("/etc/nerdctl/nerdctl.toml", "debug = true\nhosts_dir = [\"/a\", \"/b\"]\n")]);
         assert_eq!(nerdctl_hosts(root.path()).unwrap(), [Path::new("/a"), Path::new("/b")]);
-        assert!(nerdctl_hosts(node(&[]).path()).unwrap().is_empty());
+        let by_itself =
+            nerdctl_hosts(node(&[("/etc/nerdctl/nerdctl.toml", "debug = true\n")]).path()).unwrap();
+        assert_eq!(by_itself, [Path::new("/etc/containerd/certs.d"), Path::new("/etc/docker/certs.d")]);
     }
 
     #[test]

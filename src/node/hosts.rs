@@ -4,7 +4,7 @@
 //! containerd goes on without a file that it cannot read, and says so in its log alone: so the registry itself is asked.
 //! Here such a file is an error that says why.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use toml_edit::{Document, Item, TableLike};
 
@@ -124,6 +124,28 @@ pub fn registry_of(folder: &str) -> String {
     }
 }
 
+/// The first file that is named by a path which leads out of the registry's folder, if any: it is another one as soon as that
+/// folder is found by another way, since containerd shortens the path before it follows it (`makeAbsPath`).
+pub fn leads_out(text: &str) -> Option<String> {
+    let root = text.parse::<toml::Table>().ok()?;
+    let hosts = root.get("host").and_then(toml::Value::as_table).into_iter().flatten();
+    let tables = hosts.filter_map(|(_, host)| host.as_table()).chain([&root]);
+    let files = tables.flat_map(|table| ["ca", "client"].into_iter().filter_map(|key| table.get(key)));
+    files.flat_map(texts_in).find(|name| {
+        let path = Path::new(name);
+        path.is_relative() && path.components().any(|part| part == Component::ParentDir)
+    })
+}
+
+/// The texts in a value, however deep.
+fn texts_in(value: &toml::Value) -> Vec<String> {
+    match value {
+        toml::Value::String(text) => vec![text.clone()],
+        toml::Value::Array(values) => values.iter().flat_map(texts_in).collect(),
+        _ => Vec::new(),
+    }
+}
+
 fn host(key: &str, written: &str, settings: &dyn TableLike) -> Result<Host, Unread> {
     // Whatever does not begin like a URL is taken for a host that speaks TLS.
     let url = if written.starts_with("http") { written.to_owned() } else { format!("https://{written}") };
@@ -213,6 +235,15 @@ mod tests {
         assert!(problem("[host.\"x\"]\ncapabilities = \"pull\"").contains("is no list"));
         assert!(problem("[host.\"x\"]\nskip_verify = \"no\"").contains("neither true nor false"));
         assert!(problem("host = \"x\"").contains("is no table"));
+    }
+
+    #[test]
+    fn a_file_outside_of_the_folder_is_found_wherever_it_is_named() {
+        let out = |text: &str| leads_out(text);
+        assert_eq!(out("ca = [\"/a/../b\", \"x/ca.crt\"]\n[host.\"x\"]\nca = \"ca.crt\"\n"), None);
+        assert_eq!(out("ca = \"../x.crt\"\n").as_deref(), Some("../x.crt"));
+        let deep = "[host.\"x\"]\nclient = [[\"a\", \"k/../../b\"]]\n";
+        assert_eq!(out(deep).as_deref(), Some("k/../../b"));
     }
 
     #[test]

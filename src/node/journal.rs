@@ -10,6 +10,7 @@
 //! seen without it. The folder may be somebody else's: nothing in it is touched but what was put there.
 
 mod folder;
+mod links;
 mod parts;
 mod undo;
 mod write;
@@ -26,7 +27,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::files::{absent, real, seen};
 use folder::{Lock, ORIGINAL, RECORD, WRITTEN, copy_name};
-pub use parts::{Change, Conflict, Debt, JournalError, Restoration, Swap};
+pub use parts::{Change, Conflict, Debt, JournalError, Link, Restoration, Swap};
 use write::{NEW_FILE, OWN_FILE, sync_folder, write};
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ struct Record {
     entries: Vec<Entry>,
     /// The folders that were made, the outer ones first.
     folders: Vec<PathBuf>,
+    /// The links that were made.
+    #[serde(default)]
+    links: Vec<Link>,
     swaps: BTreeSet<Swap>,
     /// The swaps of which the files are restored, and whose containerds may still run on the hold.
     #[serde(default)]
@@ -137,12 +141,13 @@ impl Journal {
 
     /// Whether nothing is left to be taken back.
     pub fn is_empty(&self) -> bool {
-        self.record.entries.is_empty() && self.record.leaving.is_empty() && !self.record.had_units
+        let record = &self.record;
+        record.entries.is_empty() && record.links.is_empty() && record.leaving.is_empty() && !record.had_units
     }
 
     /// Whether the files are restored, and only what runs is left: containerds on the hold, and units.
     pub fn is_restored(&self) -> bool {
-        self.record.entries.is_empty() && !self.is_empty()
+        self.record.entries.is_empty() && self.record.links.is_empty() && !self.is_empty()
     }
 
     /// When something was last changed.
@@ -210,14 +215,12 @@ impl Journal {
             self.record.swaps.insert(swap);
         }
         self.save()?;
-        for folder in &self.record.folders {
-            fs::create_dir_all(self.at(folder)).map_err(failed("make", folder))?;
-        }
+        self.make_folders()?;
         for change in changes {
             let entry = self.record.entries.iter().find(|entry| entry.path == change.path);
             let rights = entry.and_then(|entry| entry.original.as_ref());
             let at = real(&self.root, &change.path).map_err(failed("read", &change.path))?;
-            write(&at, change.after.as_bytes(), rights, NEW_FILE, false)
+            write(&at, change.after.as_bytes(), rights, change.mode.unwrap_or(NEW_FILE), false)
                 .map_err(failed("write", &change.path))?;
         }
         Ok(())
@@ -297,6 +300,11 @@ impl Journal {
         self.record.folders.extend(missing.into_iter().rev());
     }
 
+    fn make_folders(&self) -> Result<(), JournalError> {
+        let make = |folder: &PathBuf| fs::create_dir_all(self.at(folder)).map_err(failed("make", folder));
+        self.record.folders.iter().try_for_each(make)
+    }
+
     fn save(&mut self) -> Result<(), JournalError> {
         let path = self.folder.join(RECORD);
         let bytes = serde_json::to_vec_pretty(&self.record)
@@ -356,6 +364,16 @@ impl Journal {
 
     fn at(&self, path: &Path) -> PathBuf {
         seen(&self.root, path)
+    }
+
+    /// What was last written to a file, where that is text.
+    ///
+    /// # Errors
+    /// That the copy cannot be read.
+    pub fn last_written(&self, path: &Path) -> Result<Option<String>, JournalError> {
+        let entry = self.record.entries.iter().find(|entry| entry.path == path);
+        let written = entry.map(|entry| self.written(entry)).transpose()?;
+        Ok(written.and_then(|bytes| String::from_utf8(bytes).ok()))
     }
 
     /// Whether a file is just as it was written here.

@@ -30,10 +30,10 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("an undo whose restart fails says how it is gone on with", undo_without_a_restart),
 ];
 
-const CONFIG: &str = "/etc/containerd/config.toml";
+pub(crate) const CONFIG: &str = "/etc/containerd/config.toml";
 const HOSTS: &str = "/etc/containerd/certs.d/_default/hosts.toml";
 pub(crate) const V1_7: &[&str] = &["--yes", "--containerd-version", "1.7"];
-const DEBIAN: &str = "version = 2\n\n[plugins]\n  [plugins.\"io.containerd.internal.v1.opt\"]\n    \
+pub(crate) const DEBIAN: &str = "version = 2\n\n[plugins]\n  [plugins.\"io.containerd.internal.v1.opt\"]\n    \
                       path = \"/var/lib/containerd/opt\" # ours\n";
 
 pub(crate) fn plain() -> Node {

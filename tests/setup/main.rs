@@ -20,6 +20,7 @@ mod support;
 mod files;
 mod hanging;
 mod node;
+mod registries;
 mod units;
 mod unstarted;
 mod whole;
@@ -34,7 +35,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     arguments.test_threads.get_or_insert(cores.min(4));
-    let mut trials: Vec<Trial> = [files::TESTS, hanging::TESTS, units::TESTS]
+    let mut trials: Vec<Trial> = [files::TESTS, hanging::TESTS, registries::TESTS, units::TESTS]
         .concat()
         .into_iter()
         .map(|(name, run)| {

@@ -67,6 +67,7 @@ fn earlier_units() {
             path: unit(kind).into(),
             before: None,
             after: text.to_owned(),
+            mode: None,
         });
         let units: Vec<Change> = units.collect();
         let mut journal = Journal::open(&node.at("/"), Path::new("/var/lib/tidehold-setup")).unwrap();

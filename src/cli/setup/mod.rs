@@ -7,6 +7,7 @@ mod next;
 mod plan;
 mod ready;
 mod refusals;
+mod registries;
 mod removable;
 mod running;
 mod secrets;
@@ -135,16 +136,19 @@ impl Setup {
         for note in &plan.notes {
             super::print(note)?;
         }
-        if plan.changes.is_empty() {
+        if plan.count() == 0 {
             if plan.left.is_none() {
                 super::print("nothing to change")?;
             }
         } else {
+            for link in &plan.links {
+                shown::link(link, "+", "\x1b[32m")?;
+            }
             for change in &plan.changes {
                 shown::change(&change.path, change.before.as_deref(), Some(&change.after))?;
             }
             if self.dry_run {
-                return super::print(&format!("{} would be changed", shown::files(plan.changes.len())));
+                return super::print(&format!("{} would be changed", shown::files(plan.count())));
             }
             ready::ports_are_free(self, &config)?;
         }
@@ -178,9 +182,10 @@ impl Setup {
         // What is written already is so once more.
         let left = |change: &&Change| !self.wants_restart() || !Units::is_one(&change.path);
         let left: Vec<Change> = plan.changes.iter().filter(left).cloned().collect();
+        journal.link(&plan.links).context("write")?;
         journal.apply(&left, plan.swap.clone()).context("write")?;
-        if !plan.changes.is_empty() {
-            super::print(&format!("{} changed", shown::files(plan.changes.len())))?;
+        if plan.count() > 0 {
+            super::print(&format!("{} changed", shown::files(plan.count())))?;
         }
         if let Some((swap, count)) = &plan.left {
             self.take_what_was_left(swap, *count)?;

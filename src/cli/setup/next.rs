@@ -96,7 +96,7 @@ impl Restart {
 
 /// What is asked before it is done, where anything is.
 pub(super) fn asked(plan: &Plan, wants_restart: bool) -> Option<String> {
-    let change = (!plan.changes.is_empty()).then(|| format!("change {}", shown::files(plan.changes.len())));
+    let change = (plan.count() > 0).then(|| format!("change {}", shown::files(plan.count())));
     let take_over = plan.left.as_ref().map(|_| "have them taken over".to_owned());
     let restart = (wants_restart && plan.restart.is_due()).then(|| "restart containerd".to_owned());
     let asked: Vec<String> = [change, take_over, restart].into_iter().flatten().collect();

@@ -1,6 +1,5 @@
 //! What setup would change: found out and worked out here, written nowhere.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -11,11 +10,9 @@ use anyhow::{Context, anyhow};
 use tidehold::config::{Config, Containerd};
 use tidehold::node::containerd::{File, HOSTS, Settings, Version};
 use tidehold::node::discover::{Client, distributions, has_containerd, nerdctl_hosts, program};
-use tidehold::node::edits::{
-    Differ, Refusal, Store, Wanted, buildkit, configure, docker, has_hosts, hosts, podman,
-};
+use tidehold::node::edits::{Differ, Refusal, Store, Wanted, buildkit, configure, docker, podman};
 use tidehold::node::files::{seen, text};
-use tidehold::node::journal::{Change, Debt, Journal, Swap};
+use tidehold::node::journal::{Change, Debt, Journal, Link, Swap};
 use tidehold::oci::{Platform, Registry};
 
 use super::super::Failed;
@@ -23,14 +20,12 @@ use super::super::relied::told_behind;
 use super::Setup;
 use super::next::{Known, Restart};
 use super::refusals::{may_have_config_path, may_swap, may_tell_podman, refused, swap};
+use super::registries::{self, Folder, Hidden};
 use super::running::{self, Found, Running};
 use super::units::Units;
 
-/// The folder for registries without one of their own.
-const DEFAULT: &str = "_default";
-
 /// Docker Hub, as people and podman name it.
-const HUB: &str = "docker.io";
+pub(super) const HUB: &str = "docker.io";
 
 /// podman's file of ours.
 pub(super) const PODMAN: &str = "/etc/containers/registries.conf.d/tidehold.conf";
@@ -39,6 +34,8 @@ pub(super) const PODMAN: &str = "/etc/containers/registries.conf.d/tidehold.conf
 #[derive(Default)]
 pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
+    /// Made before the files are changed.
+    pub(super) links: Vec<Link>,
     pub(super) notes: Vec<String>,
     pub(super) swap: Option<Swap>,
     /// How many blobs a containerd that has the hold already relies on that are in its former store alone.
@@ -59,16 +56,14 @@ impl Plan {
         let registries = registries(setup)?;
         let has_containerd = has_containerd(&setup.root, &setup.containerd_config);
         let mut plan = Self { has_containerd, ..Self::default() };
-        let mut folders = BTreeSet::new();
+        let mut folders: Vec<Folder> = Vec::new();
         if has_containerd {
-            folders.insert(plan.containerd(setup, config)?);
+            folders.push(plan.containerd(setup, config)?);
         }
         plan.distributions(setup, &mirror);
         if Client::Nerdctl.is_there(&setup.root) {
             let looks = nerdctl_hosts(&setup.root).context("read nerdctl's configuration")?;
-            let folder = looks.iter().find(|folder| folders.contains(*folder)).or(looks.first());
-            folders.insert(folder.cloned().unwrap_or_else(|| PathBuf::from(HOSTS)));
-            plan.notes.push("found nerdctl, which reads the same hosts".to_owned());
+            plan.notes.push(registries::of_nerdctl(&mut folders, &looks, &registries));
         }
         for folder in &folders {
             plan.hosts(setup, folder, &registries, &mirror)?;
@@ -95,8 +90,13 @@ impl Plan {
         self.changes.iter().filter(|change| Units::is_one(&change.path)).cloned().collect()
     }
 
+    /// How many files, and links, it comes to.
+    pub(super) fn count(&self) -> usize {
+        self.changes.len() + self.links.len()
+    }
+
     /// containerd's own configuration. Answers the folder with the hosts of its registries.
-    fn containerd(&mut self, setup: &Setup, config: &Config) -> Result<PathBuf, Failed> {
+    fn containerd(&mut self, setup: &Setup, config: &Config) -> Result<Folder, Failed> {
         let main = &setup.containerd_config;
         let Found { mut files, settings, running, flags } = running::found(setup)?;
         self.runs = running.is_some();
@@ -115,6 +115,7 @@ impl Plan {
             (None, None) => PathBuf::from(HOSTS),
         };
         let folder_text = folder.to_str().ok_or_else(|| anyhow!("the folder of the hosts is no UTF-8"))?;
+        let mut read_till_now = Vec::new();
         let hosts = if settings.cri_disabled() {
             self.notes.push(format!(
                 "its CRI is disabled, so nothing in {} tells of hosts: nerdctl, and ctr with --hosts-dir, look there by themselves",
@@ -123,6 +124,7 @@ impl Plan {
             None
         } else {
             may_have_config_path(main, &settings, version)?;
+            read_till_now = settings.folders_that_are_read(version).into_iter().map(PathBuf::from).collect();
             (settings.hosts != folder_text).then_some(folder_text)
         };
 
@@ -181,7 +183,7 @@ impl Plan {
         let shows_by_its_store = self.swap.is_some() && !on_hold;
         let debt = if shows_by_its_store { Debt::Store } else { Debt::Files };
         self.debt = (self.restart == Restart::Changed).then_some(debt);
-        Ok(folder)
+        Ok(Folder { folder, hidden: vec![Hidden { order: read_till_now, by: Vec::new() }] })
     }
 
     /// What was pulled between a setup and a restart that nobody made by setup is where containerd looks no more.
@@ -261,39 +263,7 @@ impl Plan {
                 text(&setup.root, &file.path).with_context(|| format!("read {}", file.path.display()))?;
             if file.text != before.text {
                 let (path, after) = (file.path.clone(), file.text.clone());
-                self.changes.push(Change { path, before: there, after });
-            }
-        }
-        Ok(())
-    }
-
-    /// The hosts of registries, for containerd and nerdctl.
-    fn hosts(&mut self, setup: &Setup, folder: &Path, named: &[String], mirror: &str) -> Result<(), Failed> {
-        let own = own_folders(&seen(&setup.root, folder));
-        let registries: Vec<String> = if named.is_empty() {
-            let hub = own.iter().filter(|name| name.as_str() == HUB).cloned();
-            std::iter::once(DEFAULT.to_owned()).chain(hub).collect()
-        } else {
-            named.iter().map(|registry| folder_of(registry, &own)).collect()
-        };
-        for registry in &registries {
-            let path = folder.join(registry).join("hosts.toml");
-            self.change(setup, &path, |before| hosts(before, mirror))?;
-            let before = text(&setup.root, &path).ok().flatten().unwrap_or_default();
-            if has_hosts(&before, mirror) {
-                self.notes.push(format!(
-                    "{} has hosts of its own: they stay, behind Tidehold, which itself asks the registry; where it is to \
-                     ask them, name them as its upstream in Tidehold's configuration",
-                    path.display()
-                ));
-            }
-        }
-        if named.is_empty() {
-            for name in own.iter().filter(|name| !registries.contains(name)) {
-                self.notes.push(format!(
-                    "{} has a folder of its own and is not asked for at Tidehold: add --registry {name} for that",
-                    folder.join(name).display()
-                ));
+                self.changes.push(Change { path, before: there, after, mode: None });
             }
         }
         Ok(())
@@ -359,7 +329,7 @@ impl Plan {
         let before = text(&setup.root, path).with_context(|| format!("read {}", path.display()))?;
         let after = edit(before.as_deref().unwrap_or_default()).map_err(|refusal| refused(path, &refusal))?;
         if before.as_deref() != Some(after.as_str()) {
-            self.changes.push(Change { path: path.to_owned(), before, after });
+            self.changes.push(Change { path: path.to_owned(), before, after, mode: None });
         }
         Ok(())
     }
@@ -443,17 +413,4 @@ fn version(setup: &Setup, settings: &Settings, running: Option<&Running>) -> Res
         Version::of_program(&String::from_utf8_lossy(&output.stdout))
     });
     Ok(installed.or_else(|| (settings.file_version > 2).then_some(Version { major: 2, minor: 0 })))
-}
-
-/// The registries with folders of their own.
-fn own_folders(hosts: &Path) -> BTreeSet<String> {
-    let entries = fs::read_dir(hosts).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir());
-    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| name != DEFAULT).collect()
-}
-
-/// The folder of a registry: containerd takes `host_port_` before `host:port`.
-fn folder_of(registry: &str, own: &BTreeSet<String>) -> String {
-    let other = registry.rsplit_once(':').map(|(host, port)| format!("{host}_{port}_"));
-    other.filter(|other| own.contains(other)).unwrap_or_else(|| registry.to_owned())
 }

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use tidehold::node::journal::Link;
+
 use super::super::{Failed, print};
 use super::secrets::hidden;
 
@@ -36,6 +38,11 @@ pub(super) fn change(path: &Path, before: Option<&str>, after: Option<&str>) -> 
 pub(super) fn bytes(path: &Path, before: Option<&[u8]>, after: Option<&[u8]>) -> Result<(), Failed> {
     let [before, after] = [before, after].map(|bytes| bytes.map(String::from_utf8_lossy));
     change(path, before.as_deref(), after.as_deref())
+}
+
+/// A link that is made or goes.
+pub(super) fn link(link: &Link, sign: &str, colour: &str) -> Result<(), Failed> {
+    print(&format!("{colour}{sign}{} -> {}\x1b[0m\n", link.path.display(), link.to.display()))
 }
 
 /// `1 file`, `3 files`.

@@ -11,7 +11,7 @@ use anyhow::{Context, anyhow};
 use tidehold::node::containerd::BUILTIN_STORE;
 use tidehold::node::discover::{held, lacking};
 use tidehold::node::files::seen;
-use tidehold::node::journal::{Conflict, Journal, Swap};
+use tidehold::node::journal::{Conflict, Journal, Link, Swap};
 
 use super::super::doctor::Presence;
 use super::super::relied::{socket, told_owed};
@@ -37,6 +37,11 @@ impl Setup {
         }
         let (restorations, conflicts) = journal.undo_plan(self.force).context("look at what was changed")?;
         refuse(&conflicts)?;
+        let links: Vec<Link> = journal.links().cloned().collect();
+        let files = shown::files(restorations.len() + links.len());
+        for link in &links {
+            shown::link(link, "-", "\x1b[31m")?;
+        }
         for restoration in &restorations {
             if restoration.merged {
                 let path = restoration.path.display();
@@ -56,11 +61,11 @@ impl Setup {
                     print(&format!("{owed} would be given back to {} first", swap.root.display()))?;
                 }
             }
-            return print(&format!("{} would be restored", shown::files(restorations.len())));
+            return print(&format!("{files} would be restored"));
         }
         self.confirm(&match journal.is_restored() {
             true => "go on".to_owned(),
-            false => format!("restore {}", shown::files(restorations.len())),
+            false => format!("restore {files}"),
         })?;
         journal.lock().context("take back")?;
         let of_containerd = journal.paths().any(|path| path == self.containerd_config);
@@ -76,7 +81,7 @@ impl Setup {
                 Units::of(self).disable()?;
             }
             journal.restore(&restorations, self.force, wrote_units).context("restore")?;
-            print(&format!("{} restored", shown::files(restorations.len())))?;
+            print(&format!("{files} restored"))?;
         }
         self.let_go(journal, &swaps, of_containerd)?;
         for line in next::after_undo(&changed) {

@@ -446,6 +446,7 @@ mod tests {
             path: Path::new(FOLDER).join(unit),
             before: before.map(str::to_owned),
             after: "new".to_owned(),
+            mode: None,
         };
         assert!(!Units::replace_some(&[]));
         assert!(!Units::replace_some(&ALL.map(|unit| change(unit, None))));
@@ -473,6 +474,7 @@ mod tests {
             path: Path::new(FOLDER).join(unit),
             before: before.map(str::to_owned),
             after: "new".to_owned(),
+            mode: None,
         };
         let new = ALL.map(|unit| change(unit, None));
         assert_eq!(start_of(&new, at(2), at(1), true), Start::Needed);

@@ -1,6 +1,6 @@
 //! `hosts.toml`: whom containerd and nerdctl ask for what a registry has.
 
-use toml_edit::{Array, Item, Table};
+use toml_edit::{Array, DocumentMut, Item, Table};
 
 use super::table::{Place, edited, include, look, remark, set};
 use super::{NOTE, Refusal};
@@ -36,6 +36,26 @@ pub fn hosts(text: &str, mirror: &str) -> Result<String, Refusal> {
         }
         Ok(())
     })
+}
+
+/// What a `hosts.toml` says that comes to the same as these files beside it, which containerd takes by their names where it
+/// finds no `hosts.toml` (`loadCertFiles`): empty where none of them is a certificate.
+pub fn with_certificates(files: &[String]) -> String {
+    let authorities: Array = files.iter().filter(|name| name.ends_with(".crt")).map(String::as_str).collect();
+    let mut clients = Array::new();
+    for name in files {
+        let Some(stem) = name.strip_suffix(".cert") else { continue };
+        // One without a key has that in it.
+        let key = files.iter().find(|key| key.strip_suffix(".key") == Some(stem)).unwrap_or(name);
+        clients.push(Array::from_iter([name.as_str(), key.as_str()]));
+    }
+    let mut document = DocumentMut::new();
+    for (key, values) in [("ca", authorities), ("client", clients)] {
+        if !values.is_empty() {
+            document.insert(key, Item::Value(values.into()));
+        }
+    }
+    document.to_string()
 }
 
 /// Whether a `hosts.toml` names any host beside the mirror.

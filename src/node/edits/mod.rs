@@ -11,7 +11,7 @@ mod table;
 
 pub use clients::{buildkit, podman};
 pub use containerd::{Differ, Store, Wanted, configure};
-pub use hosts::{has_hosts, hosts};
+pub use hosts::{has_hosts, hosts, with_certificates};
 pub use json::docker;
 
 /// Why a file is left as it is, and what to do about it.

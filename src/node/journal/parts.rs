@@ -14,6 +14,17 @@ pub struct Change {
     pub before: Option<String>,
     /// What it is to have.
     pub after: String,
+    /// The mode of one that is made, where that is not the usual one.
+    pub mode: Option<u32>,
+}
+
+/// A symbolic link that is made where there is nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Its path on the node.
+    pub path: PathBuf,
+    /// What it leads to, a path on the node.
+    pub to: PathBuf,
 }
 
 /// What happens to a file when it is taken back.

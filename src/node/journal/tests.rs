@@ -40,7 +40,7 @@ impl Node {
     }
 
     fn change(&self, path: &str, after: &str) -> Change {
-        Change { path: path.into(), before: self.text(path), after: after.to_owned() }
+        Change { path: path.into(), before: self.text(path), after: after.to_owned(), mode: None }
     }
 
     fn apply(&self, changes: &[(&str, &str)]) {
@@ -373,4 +373,30 @@ fn a_restart_is_owed_from_the_change_until_it_is_settled_or_taken_back() {
     let record = node.text(path.to_str().unwrap()).unwrap();
     node.write(path.to_str().unwrap(), &record.replace("  \"debt\": null,\n", ""));
     assert!(record.contains("\"debt\": null") && node.journal().debt().is_none());
+}
+
+#[test]
+fn links_go_again_unless_they_are_somebody_elses_by_now() {
+    let node = Node::new(&[("/etc/b/r.test/ca.crt", "ca")]);
+    let link =
+        |name: &str| Link { path: format!("/etc/a/{name}").into(), to: format!("/etc/b/{name}").into() };
+    let links = [link("r.test"), link("other.test")];
+    node.journal().link(&links).unwrap();
+    assert!(!node.journal().is_empty() && !node.journal().is_restored());
+    assert_eq!(node.text("/etc/a/r.test/ca.crt").as_deref(), Some("ca"));
+    // A second time nothing comes of it.
+    node.journal().link(&links).unwrap();
+    node.apply(&[("/etc/a/x", "x = 1\n")]);
+    assert_eq!(node.undo(), []);
+    assert!(!node.root.path().join("etc/a").exists());
+    assert_eq!(node.text("/etc/b/r.test/ca.crt").as_deref(), Some("ca"));
+
+    node.journal().link(&links).unwrap();
+    let at = node.root.path().join("etc/a/other.test");
+    fs::remove_file(&at).unwrap();
+    std::os::unix::fs::symlink("/theirs", &at).unwrap();
+    assert_eq!(node.journal().links().collect::<Vec<_>>(), [&links[0]]);
+    assert_eq!(node.undo(), []);
+    assert_eq!(fs::read_link(&at).unwrap(), Path::new("/theirs"));
+    assert!(!node.root.path().join("etc/a/r.test").exists());
 }

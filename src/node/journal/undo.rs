@@ -76,10 +76,14 @@ impl Journal {
         for entry in &self.record.entries {
             let at = real(&self.root, &entry.path).map_err(failed("read", &entry.path))?;
             // Of a run that was cut short.
-            remove(&beside(&at, NEW)).map_err(failed("remove", &entry.path))?;
+            let new = beside(&entry.path, NEW);
+            remove(&beside(&at, NEW)).map_err(failed("remove", &new))?;
         }
+        self.unlink()?;
         for folder in self.record.folders.iter().rev() {
-            match fs::remove_dir(self.at(folder)) {
+            let at = self.at(folder);
+            // Of one that was never made a disk that cannot be written to says that, and not that it is not there.
+            match fs::symlink_metadata(&at).and_then(|_| fs::remove_dir(&at)) {
                 Ok(()) => {}
                 // Somebody uses it by now.
                 Err(error) if absent(&error) || error.kind() == io::ErrorKind::DirectoryNotEmpty => {}

@@ -59,8 +59,9 @@ pub(super) fn beside(at: &Path, ending: &str) -> PathBuf {
     at.with_file_name(name)
 }
 
+/// A disk that cannot be written to says so even of a file that is not there: that is looked at first.
 pub(super) fn remove(at: &Path) -> io::Result<()> {
-    match fs::remove_file(at) {
+    match fs::symlink_metadata(at).and_then(|_| fs::remove_file(at)) {
         Ok(()) => at.parent().map_or(Ok(()), sync_folder),
         Err(error) if absent(&error) => Ok(()),
         Err(error) => Err(error),
