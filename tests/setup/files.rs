@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("what proves a login is not shown, and stays in the file", secrets),
     ("a folder that a run left which was cut short goes with the next", left_over),
     ("a restart is asked for only where something is read at a start alone", restarts),
+    ("a differ that was put back by hand after a setup stays", differ_put_back),
     ("two runs at once do not meet", one_at_a_time),
     ("an undo whose restart fails says how it is gone on with", undo_without_a_restart),
 ];
@@ -35,6 +36,12 @@ const HOSTS: &str = "/etc/containerd/certs.d/_default/hosts.toml";
 pub(crate) const V1_7: &[&str] = &["--yes", "--containerd-version", "1.7"];
 pub(crate) const DEBIAN: &str = "version = 2\n\n[plugins]\n  [plugins.\"io.containerd.internal.v1.opt\"]\n    \
                       path = \"/var/lib/containerd/opt\" # ours\n";
+
+/// As `containerd config default` writes it from 1.7.28 on.
+const TRANSFER: &str = "[plugins.\"io.containerd.transfer.v1.local\"]\n  config_path = \"\"\n  \
+                        max_concurrent_downloads = 3\n  max_concurrent_uploaded_layers = 3\n  \
+                        [[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n    differ = \"walking\"\n    \
+                        platform = \"linux/amd64\"\n    snapshotter = \"overlayfs\"\n";
 
 pub(crate) fn plain() -> Node {
     Node::new(&[(CONFIG, DEBIAN)])
@@ -235,6 +242,30 @@ fn changed_since() {
     node.setup(&["--undo", "--yes", "--force"]).ended_well();
     assert_eq!(node.text(CONFIG), DEBIAN.replace("# ours", "# theirs"));
     assert_eq!(node.text(&format!("{CONFIG}.changed")), theirs);
+}
+
+fn differ_put_back() {
+    let node = Node::new(&[(CONFIG, &format!("{DEBIAN}{TRANSFER}"))]);
+    let put_back = "write \"walking\" there again afterwards, and it stays";
+    node.setup(V1_7).ended_well().said(&["as `containerd config default` writes it", put_back]);
+    let ours = node.text(CONFIG);
+    let theirs = ours.replace("differ = \"tidehold-diff\"", "differ = \"walking\"");
+    assert_ne!(theirs, ours);
+    node.write(CONFIG, &theirs);
+    let stays = "\"walking\" in the unpack_config of the transfer service, and it stays";
+    node.setup(V1_7).ended_well().said(&[stays, "nothing to change"]);
+    assert_eq!(node.text(CONFIG), theirs);
+    node.setup(&["--undo", "--yes"]).ended_well();
+    assert_eq!(node.text(CONFIG), format!("{DEBIAN}{TRANSFER}"));
+
+    // One that is all that is written there was chosen to begin with.
+    let chosen = &TRANSFER[TRANSFER.find("[[").unwrap()..];
+    let node = Node::new(&[(CONFIG, &format!("{DEBIAN}{chosen}"))]);
+    let before = node.all();
+    node.setup(V1_7).ended_well().said(&[stays]);
+    assert!(node.text(CONFIG).contains("differ = \"walking\""));
+    node.setup(&["--undo", "--yes"]).ended_well();
+    assert_eq!(node.all(), before);
 }
 
 fn no_restart_without_a_yes() {

@@ -10,7 +10,9 @@ use anyhow::{Context, anyhow};
 use tidehold::config::{Config, Containerd};
 use tidehold::node::containerd::{File, HOSTS, Settings, Version};
 use tidehold::node::discover::{Client, distributions, has_containerd, nerdctl_hosts, program};
-use tidehold::node::edits::{Differ, Refusal, Store, Wanted, buildkit, configure, docker, podman};
+use tidehold::node::edits::{
+    DIFFER, Differ, Refusal, Store, WALKING, Wanted, buildkit, configure, docker, podman, transfer_differs,
+};
 use tidehold::node::files::{seen, text};
 use tidehold::node::journal::{Change, Debt, Journal, Link, Swap};
 use tidehold::oci::{Platform, Registry};
@@ -162,7 +164,13 @@ impl Plan {
                     ));
                 }
             }
-            Some(Store { socket: &of.socket, differ: Differ::of(version, &platform, &program) })
+            let mut differ = Differ::of(version, &platform, &program);
+            if let Differ::Proxy { walking_is_chosen, .. } = &mut differ {
+                let ours = journal.last_written(main).context("read what was changed before")?;
+                *walking_is_chosen =
+                    transfer_differs(&ours.unwrap_or_default()).iter().any(|name| name == DIFFER);
+            }
+            Some(Store { socket: &of.socket, differ })
         };
         if files.is_empty() {
             files.push(File { path: main.clone(), text: String::new() });
@@ -258,6 +266,9 @@ impl Plan {
             )
             .into());
         }
+        if let (Some(store), Some(before), Some(after)) = (store, before.first(), files.first()) {
+            self.notes.extend(of_differ(&store, before, after));
+        }
         for (file, before) in files.iter().zip(before) {
             let there =
                 text(&setup.root, &file.path).with_context(|| format!("read {}", file.path.display()))?;
@@ -332,6 +343,24 @@ impl Plan {
             self.changes.push(Change { path: path.to_owned(), before, after, mode: None });
         }
         Ok(())
+    }
+}
+
+/// What becomes of a differ that the transfer service was told of.
+fn of_differ(store: &Store<'_>, before: &File, after: &File) -> Option<String> {
+    let walks = |file: &File| transfer_differs(&file.text).iter().any(|name| name == WALKING);
+    let file = before.path.display();
+    match (store.differ, walks(before), walks(after)) {
+        (Differ::Proxy { .. }, true, true) => Some(format!(
+            "{file} names the differ {WALKING:?} in the unpack_config of the transfer service, and it stays: what is pulled by \
+             way of that is unpacked more slowly. Unless this node pulls encrypted images, which need it, write {DIFFER:?} there"
+        )),
+        (Differ::Proxy { .. }, true, false) => Some(format!(
+            "{file} names the differ {WALKING:?} in the unpack_config of the transfer service, as `containerd config default` \
+             writes it, and gets {DIFFER:?} there: where this node pulls encrypted images, write {WALKING:?} there again \
+             afterwards, and it stays"
+        )),
+        (Differ::Proxy { .. }, false, _) | (Differ::Processor { .. }, ..) => None,
     }
 }
 

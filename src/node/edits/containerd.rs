@@ -14,12 +14,14 @@ use crate::node::containerd::{
 use super::table::{Place, edited, include, look, remark, set, table};
 use super::{NOTE, Refusal};
 
-/// The names of our entries in `[proxy_plugins]`, and of our stream processor.
+/// The name of our content store in `[proxy_plugins]`, and of our stream processor.
 const STORE: &str = "tidehold";
-const DIFFER: &str = "tidehold-diff";
+
+/// That of our differ.
+pub const DIFFER: &str = "tidehold-diff";
 
 /// The differ of containerd itself.
-const WALKING: &str = "walking";
+pub const WALKING: &str = "walking";
 
 /// What a containerd is to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,9 @@ pub enum Differ<'a> {
         platform: &'a str,
         /// Such as `overlayfs`.
         snapshotter: &'a str,
+        /// Whether a differ of containerd's own stays wherever the transfer service is told of it: somebody has put it in
+        /// the place of ours.
+        walking_is_chosen: bool,
     },
     /// By this program in the place of the decompression; containerd 1.6.
     Processor {
@@ -62,7 +67,7 @@ impl<'a> Differ<'a> {
     /// The one for a version of containerd.
     pub fn of(version: Version, platform: &'a str, program: &'a Path) -> Self {
         if version.has_differs() {
-            Self::Proxy { platform, snapshotter: "overlayfs" }
+            Self::Proxy { platform, snapshotter: "overlayfs", walking_is_chosen: false }
         } else {
             Self::Processor { program }
         }
@@ -124,14 +129,14 @@ fn swap_store(document: &mut DocumentMut, store: &Store<'_>) -> Result<(), Refus
     include(root, "required_plugins", METADATA, Place::End)?;
     proxy(root, STORE, "content", socket)?;
     match store.differ {
-        Differ::Proxy { platform, snapshotter } => {
+        Differ::Proxy { platform, snapshotter, walking_is_chosen } => {
             proxy(root, DIFFER, "diff", socket)?;
             let service = table(root, &["plugins", DIFF_SERVICE])?;
             if look(service, &["default"]).is_none() {
                 set(service, "default", Array::from_iter([DIFFER, WALKING]))?;
             }
             include(service, "default", DIFFER, Place::First)?;
-            unpack(table(root, &["plugins", TRANSFER])?, platform, snapshotter)
+            unpack(table(root, &["plugins", TRANSFER])?, platform, snapshotter, walking_is_chosen)
         }
         Differ::Processor { program } => processor(root, socket, program),
     }
@@ -170,8 +175,32 @@ fn same_proxy(root: &Item, kind: &str, socket: &str) -> bool {
     proxies.iter().any(|(_, item)| is(item, "type", kind) && is(item, "address", socket))
 }
 
-/// Has the transfer service use our differ wherever it would use containerd's own.
-fn unpack(transfer: &mut Item, platform: &str, snapshotter: &str) -> Result<(), Refusal> {
+/// The differs that a text's transfer service is told of, for Linux.
+pub fn transfer_differs(text: &str) -> Vec<String> {
+    let Ok(table) = text.parse::<toml::Table>() else { return Vec::new() };
+    let entries =
+        table.get("plugins").and_then(|plugins| plugins.get(TRANSFER)?.get("unpack_config")?.as_array());
+    let entries = entries.into_iter().flatten().filter(|entry| {
+        entry
+            .get("platform")
+            .and_then(toml::Value::as_str)
+            .is_some_and(|platform| platform.starts_with("linux"))
+    });
+    entries.filter_map(|entry| entry.get("differ")?.as_str().map(str::to_owned)).collect()
+}
+
+/// Has the transfer service use our differ wherever it would use containerd's own, unless that is what somebody wants: it is
+/// where it is all that is written. `containerd config default` writes all other keys too, and since 1.7.28 this one.
+fn unpack(
+    transfer: &mut Item,
+    platform: &str,
+    snapshotter: &str,
+    walking_is_chosen: bool,
+) -> Result<(), Refusal> {
+    let is_default = ["max_concurrent_downloads", "max_concurrent_uploaded_layers"]
+        .iter()
+        .all(|key| look(transfer, &[key]).is_some());
+    let replaced: &[&str] = if is_default && !walking_is_chosen { &["", WALKING] } else { &[""] };
     let around = transfer.as_table_like_mut().ok_or_else(no_unpack_config)?;
     match around.get_mut("unpack_config") {
         None => {
@@ -199,7 +228,7 @@ fn unpack(transfer: &mut Item, platform: &str, snapshotter: &str) -> Result<(), 
         }
         Some(Item::ArrayOfTables(entries)) => {
             for entry in entries.iter_mut() {
-                let ours = takes_our_differ(entry);
+                let ours = takes_our_differ(entry, replaced);
                 let mut item = Item::Table(std::mem::take(entry));
                 if ours {
                     set(&mut item, "differ", DIFFER)?;
@@ -211,7 +240,7 @@ fn unpack(transfer: &mut Item, platform: &str, snapshotter: &str) -> Result<(), 
         }
         Some(Item::Value(Value::Array(entries))) => {
             for entry in entries.iter_mut() {
-                if entry.as_inline_table().is_some_and(|entry| takes_our_differ(entry)) {
+                if entry.as_inline_table().is_some_and(|entry| takes_our_differ(entry, replaced)) {
                     let mut item = Item::Value(entry.clone());
                     set(&mut item, "differ", DIFFER)?;
                     if let Item::Value(changed) = item {
@@ -225,9 +254,9 @@ fn unpack(transfer: &mut Item, platform: &str, snapshotter: &str) -> Result<(), 
     Ok(())
 }
 
-fn takes_our_differ(entry: &dyn TableLike) -> bool {
+fn takes_our_differ(entry: &dyn TableLike, replaced: &[&str]) -> bool {
     let text = |key| entry.get(key).and_then(Item::as_str).unwrap_or_default();
-    matches!(text("differ"), "" | WALKING)
+    replaced.contains(&text("differ"))
         && text("platform").starts_with("linux")
         && text("snapshotter") != "erofs"
 }

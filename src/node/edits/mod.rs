@@ -10,7 +10,7 @@ mod json;
 mod table;
 
 pub use clients::{buildkit, podman};
-pub use containerd::{Differ, Store, Wanted, configure};
+pub use containerd::{DIFFER, Differ, Store, WALKING, Wanted, configure, transfer_differs};
 pub use hosts::{has_hosts, hosts, with_certificates};
 pub use json::docker;
 

@@ -155,6 +155,32 @@ fn a_file_of_version_3_has_the_registries_under_their_new_name() {
 }
 
 #[test]
+fn a_differ_that_somebody_chose_for_the_transfer_service_stays() {
+    let entry = "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\ndiffer = \"walking\"\n\
+                 platform = \"linux/amd64\"\nsnapshotter = \"overlayfs\"\n";
+    let chosen = format!("version = 2\n{entry}");
+    assert_eq!(transfer_differs(&configured(&chosen, V1_7).0), ["walking"]);
+    // As `containerd config default` of 1.7.28 has it.
+    let default = format!(
+        "version = 2\n[plugins.\"io.containerd.transfer.v1.local\"]\nconfig_path = \"\"\nmax_concurrent_downloads = 3\n\
+         max_concurrent_uploaded_layers = 3\n{entry}"
+    );
+    let (after, _) = configured(&default, V1_7);
+    assert_eq!(transfer_differs(&after), [DIFFER]);
+    // And once it was put back there.
+    let back = after.replace("differ = \"tidehold-diff\"", "differ = \"walking\"");
+    let (mut wanted, of_default) = (wanted(V1_7), wanted(V1_7));
+    assert_eq!(transfer_differs(&configure(&back, &of_default).unwrap()), [DIFFER]);
+    if let Some(Store { differ: Differ::Proxy { walking_is_chosen, .. }, .. }) = &mut wanted.store {
+        *walking_is_chosen = true;
+    }
+    assert_eq!(configure(&back, &wanted).unwrap(), back);
+    // What names none takes ours: 1.7 has any of them there.
+    let none = chosen.replace("differ = \"walking\"\n", "");
+    assert_eq!(transfer_differs(&configure(&none, &wanted).unwrap()), [DIFFER]);
+}
+
+#[test]
 fn new_tables_come_behind_all_that_was_there() {
     let before = "version = 2\n[plugins.\"io.containerd.internal.v1.opt\"]\npath = \"/o\"\n#other = 1\n\n\
                   [timeouts]\nx = \"1s\"\n#y = \"2s\"";
