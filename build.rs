@@ -33,6 +33,7 @@ const AS_JSON: &[&str] = &[
     "BudgetResponse",
     "RegistryBudget",
     "Limit",
+    "RefusedLogin",
     "Spender",
     "OtherSpenders",
     "ExplainResponse",
@@ -64,6 +65,7 @@ const TIMES: &[&str] = &[
     "last_at",
     "used_at",
     "came_at",
+    "refused_at",
 ];
 const LENGTHS: &[&str] = &["took", "window", "fresh_for", "stale_for"];
 

@@ -53,6 +53,9 @@ fn registry(budget: &v1::RegistryBudget, all: bool) -> String {
         line("left", left_of(limit));
     }
     line("pulls", gate(budget));
+    for refused in &budget.refused_logins {
+        line("login", bad(refusal(refused)).to_string());
+    }
     let requests = words::count(*requests, "request");
     let spent = format!("{} counted of {requests} in the last six hours", strong(counted.to_string()));
     let downloaded = words::size(budget.downloaded_bytes);
@@ -117,6 +120,16 @@ fn left_of(limit: &v1::Limit) -> String {
     text
 }
 
+/// What became of a login, and what it means.
+pub(super) fn refusal(refused: &v1::RefusedLogin) -> String {
+    let v1::RefusedLogin { entry, file, status, refused_at } = refused;
+    let (entry, file, since) = (words::plain(entry), words::plain(file), words::since(*refused_at));
+    format!(
+        "the one for {entry} in {file} was refused {since} ago (status {status}): pulls go on without it, by the limit of this \
+         node's address"
+    )
+}
+
 fn gate(budget: &v1::RegistryBudget) -> String {
     match (budget.gate_open, budget.opens_at) {
         (true, _) => good("let through").to_string(),
@@ -137,5 +150,9 @@ pub(super) fn in_short(budget: &v1::RegistryBudget) -> String {
     });
     let left = left.unwrap_or_else(|| "no limit told".to_owned());
     let shut = if budget.gate_open { String::new() } else { format!(", {}", gate(budget)) };
-    format!("{left}{shut}; {} counted in the last six hours", budget.counted)
+    let login = match budget.refused_logins.first() {
+        Some(refused) => format!("; {}", bad(format!("login refused: {}", refusal(refused)))),
+        None => String::new(),
+    };
+    format!("{left}{shut}; {} counted in the last six hours{login}", budget.counted)
 }

@@ -95,6 +95,7 @@ pub(super) fn in_short(request: &v1::UpstreamRequest) -> String {
     let joined = if target.contains(':') { '@' } else { ':' };
     let what = match kind.as_str() {
         "token" => format!("token for {registry}/{repository}"),
+        "login" => format!("login at {registry}"),
         "manifest" => format!("{registry}/{repository}{joined}{target}"),
         kind => format!("{kind} {registry}/{repository}{joined}{target}"),
     };

@@ -309,6 +309,10 @@ impl Record {
     fn spend(&self, request: &v1::UpstreamRequest) {
         let mut money = self.money();
         money.read(request);
+        if request.repository.is_empty() {
+            // Nothing was asked for: a login was tried.
+            return;
+        }
         let at = request.at.and_then(|at| SystemTime::try_from(at).ok()).unwrap_or(self.inner.started_at);
         money.spending.sent(&request.registry, &request.repository, request.counted, at);
     }

@@ -49,7 +49,9 @@ use crate::clock;
 use crate::oci::{Child, Digest, Kind, Reference, Registry, Repository, Tag};
 use crate::record::{Latency, Record};
 use crate::store::{FollowError, Hold, StoreError, Unkept};
-pub use crate::upstream::{BearerChallenge, Because, ClientToken, Cost, Failure, whole_seconds};
+pub use crate::upstream::{
+    BearerChallenge, Because, ClientToken, Cost, Failure, Outcome, RefusedLogin, Tried, whole_seconds,
+};
 use crate::upstream::{Upstreams, Wait};
 use ahead::Ahead;
 use asking::Fetched;
@@ -185,6 +187,16 @@ impl Resolver {
     /// Why pulls of a registry are not let through to it, where they are not.
     pub fn gate_of(&self, registry: &Registry) -> Option<Failure> {
         self.inner.upstreams.gate_of(registry)
+    }
+
+    /// Tries the hold's own logins: what came of each, by registry.
+    pub async fn try_logins(&self) -> Vec<(Registry, Vec<Tried>)> {
+        self.inner.upstreams.try_logins().await
+    }
+
+    /// The hold's own logins that were refused when they were shown last.
+    pub fn refused_logins(&self) -> Vec<RefusedLogin> {
+        self.inner.upstreams.refused_logins()
     }
 
     /// A blob's bytes, held or on their way.

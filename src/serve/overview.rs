@@ -15,7 +15,7 @@ use crate::evict::{Keeper, Limits};
 use crate::oci::{Digest, ImageName, NameError, Reference, Registry, Repository};
 use crate::proto::v1;
 use crate::record::{Ending, Gauges, Named, Record};
-use crate::resolve::{Failure, Resolver, shown};
+use crate::resolve::{Failure, RefusedLogin, Resolver, shown};
 use crate::serve::beside::Place;
 use crate::store::{Hold, Pin, SeenIn, StoreError, Unkept, Usage};
 
@@ -172,7 +172,32 @@ impl Overview {
                 other => budget.shut_because = other.to_string(),
             }
         }
+        self.add_refused_logins(&mut budgets, only, now);
         budgets
+    }
+
+    /// A registry may have been asked for nothing yet when its login was tried.
+    fn add_refused_logins(&self, budgets: &mut Vec<v1::RegistryBudget>, only: Option<&str>, now: SystemTime) {
+        for RefusedLogin { registry, login, status, ago } in self.resolver.refused_logins() {
+            if only.is_some_and(|only| only != registry.as_str()) {
+                continue;
+            }
+            let refused = v1::RefusedLogin {
+                entry: login.entry.to_string(),
+                file: login.file.display().to_string(),
+                status: status.into(),
+                refused_at: now.checked_sub(ago).map(Into::into),
+            };
+            match budgets.iter_mut().find(|budget| budget.registry == registry.as_str()) {
+                Some(budget) => budget.refused_logins.push(refused),
+                None => budgets.push(v1::RegistryBudget {
+                    registry: registry.to_string(),
+                    gate_open: true,
+                    refused_logins: vec![refused],
+                    ..v1::RegistryBudget::default()
+                }),
+            }
+        }
     }
 
     /// The story of a reference. Waits for the disk.

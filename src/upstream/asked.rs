@@ -53,6 +53,8 @@ pub(super) enum Kind {
     List(List),
     /// A token to read it with.
     Token,
+    /// Nothing of it: a login of the hold's own is tried.
+    Login,
 }
 
 impl Kind {
@@ -66,6 +68,7 @@ impl Kind {
                 ListOf::Referrers { .. } => "referrers",
             },
             Self::Token => "token",
+            Self::Login => "login",
         }
     }
 }
@@ -77,6 +80,7 @@ impl fmt::Display for Kind {
             Self::Blob(digest) => digest.fmt(f),
             Self::List(list) => list.fmt(f),
             Self::Token => f.write_str("pull"),
+            Self::Login => Ok(()),
         }
     }
 }
@@ -95,6 +99,14 @@ pub(super) enum Place {
 }
 
 impl Asked {
+    /// The repository's name; empty where nothing of one is asked for.
+    pub(super) fn repository_name(&self) -> &str {
+        match self.kind {
+            Kind::Login => "",
+            Kind::Manifest(_) | Kind::Blob(_) | Kind::List(_) | Kind::Token => self.repository.name(),
+        }
+    }
+
     /// Makes the request for these bytes of it.
     pub(super) fn request(&self, method: Method, url: &Url, span: Span) -> Result<Request, Failure> {
         let uri = uri(url)?;
@@ -106,7 +118,7 @@ impl Asked {
         let accepted = match &self.kind {
             Kind::Manifest(_) => Some(ACCEPT_MANIFESTS),
             Kind::List(list) => Some(list.media_type()),
-            Kind::Blob(_) | Kind::Token => None,
+            Kind::Blob(_) | Kind::Token | Kind::Login => None,
         };
         if let Some(accepted) = accepted {
             headers.insert(ACCEPT, HeaderValue::from_static(accepted));

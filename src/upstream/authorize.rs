@@ -19,6 +19,7 @@ use super::asker::Credential;
 use super::bearer::BearerChallenge;
 use super::challenge::{Wanted, Way, is_plain_loopback};
 use super::failure::{Failure, Forbidden};
+use super::lockout::Refusal;
 use super::logins::{Credentials, Login, Proof};
 use super::tokens::{Obtained, Tokens, Want, tell_refused};
 use super::ways::{Home, Ways};
@@ -209,11 +210,7 @@ where
 
     /// Whether a secret may go there unencrypted: only where the upstream stands on loopback.
     fn in_clear_text(&self, login: &Login, to: &Url) -> Result<(), Forbidden> {
-        if is_plain_loopback(&self.over, self.asked.reach) {
-            return Ok(());
-        }
-        let host = to.host_str().unwrap_or_default().to_owned();
-        Err(Forbidden::ClearText { login: login.name().clone(), host })
+        in_clear_text(login, to, &self.over, &self.asked)
     }
 
     /// Takes note that what was shown did not do. Whether that is the end of it: whoever wants it this way would be
@@ -269,8 +266,9 @@ where
         match answer.status() {
             status @ StatusCode::UNAUTHORIZED => {
                 self.doubt(&login);
-                let status = status.as_u16();
-                let pause = lockouts.refused(&login, to, None, (status, None), clock::instant());
+                let (registry, status) = (&self.home.registry, status.as_u16());
+                let refused = Refusal { registry, status, pause: None };
+                let pause = lockouts.refused(&login, to, None, refused, clock::instant());
                 tell_refused(&login, status, pause);
                 Err(refusal(&login, status))
             }
@@ -323,6 +321,15 @@ where
             Way::Basic => None,
         }
     }
+}
+
+/// Whether a login may be shown there unencrypted, to an upstream that is asked `over` this or its token service.
+pub(super) fn in_clear_text(login: &Login, to: &Url, over: &Url, asked: &Asked) -> Result<(), Forbidden> {
+    if is_plain_loopback(over, asked.reach) {
+        return Ok(());
+    }
+    let host = to.host_str().unwrap_or_default().to_owned();
+    Err(Forbidden::ClearText { login: login.name().clone(), host })
 }
 
 /// A login that the registry itself does not take.

@@ -142,6 +142,12 @@ impl Terms {
             reach: self.reach,
         }
     }
+
+    /// A token that is for nothing, but shows whether a login is good.
+    pub(super) fn bare_grant(&self) -> Grant {
+        let (realm, service) = (self.realm.clone(), self.service.clone());
+        Grant { realm, service, scope: String::new(), reach: self.reach }
+    }
 }
 
 /// What tokens of a registry are for.

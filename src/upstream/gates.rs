@@ -293,7 +293,7 @@ impl Way {
         let asked = Asked::of(request);
         let manifest = match asked.kind {
             Kind::Manifest(_) => true,
-            Kind::Blob(_) | Kind::List(_) | Kind::Token => false,
+            Kind::Blob(_) | Kind::List(_) | Kind::Token | Kind::Login => false,
         };
         Self {
             key: Key::new(origin(request.uri()), &asked.asker.credential),

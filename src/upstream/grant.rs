@@ -16,7 +16,7 @@ pub(super) struct Grant {
     pub(super) realm: Url,
     /// The registry, as the token service knows it.
     pub(super) service: Option<String>,
-    /// What the token is for; several are parted by blanks.
+    /// What the token is for; several are parted by blanks. Empty: for nothing, but to show who asks.
     pub(super) scope: String,
     /// How far asking it may go.
     pub(super) reach: Reach,
@@ -46,7 +46,9 @@ impl Grant {
             form.append_pair("service", service);
         }
         form.append_pair("client_id", CLIENT);
-        form.append_pair("scope", &self.scope);
+        if !self.scope.is_empty() {
+            form.append_pair("scope", &self.scope);
+        }
         form.append_pair("refresh_token", identity_token);
         form.finish()
     }

@@ -8,8 +8,8 @@
 //! gone to.
 //!
 //! Beside it `challenge`, `grant`, `token`, `tokens` and `ways` know how a token is had and kept, `bearer` what of a
-//! challenge is handed on, `logins/` which login is the hold's own, and `lockout` keeps one that was refused from being
-//! shown again and again.
+//! challenge is handed on, `logins/` which login is the hold's own, `lockout` keeps one that was refused from being
+//! shown again and again, and `trial` tries them all where somebody wants to know.
 //!
 //! This part decides nothing about freshness, keeps no bytes and verifies no digest. Invariants: a token or a login
 //! is shown to the upstream that it is for, a login to its token service too, and neither to anybody else; no
@@ -47,6 +47,7 @@ mod time_out;
 mod token;
 mod tokens;
 mod transport;
+mod trial;
 mod upstreams;
 mod ways;
 
@@ -56,8 +57,10 @@ pub use body::BlobBody;
 pub use failure::{Cause, Failure, Forbidden, Wait};
 pub use gate::Because;
 pub use limits::Left;
+pub use lockout::RefusedLogin;
 pub use logins::LoginName;
 pub use reach::Standing;
 pub use retry_after::whole_seconds;
 pub use settings::{Listed, Settings, SettingsError, Timeouts};
+pub use trial::{Outcome, Tried};
 pub use upstreams::{Described, Listing, Open, Upstreams};

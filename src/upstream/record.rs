@@ -57,7 +57,7 @@ where
             let request =
                 UpstreamRequest { at: Some(at.into()), host, ..told(&asked, &method, &answer, took) };
             log(&request, answer.as_ref().err());
-            if let Ok(answer) = &mut answer {
+            if let (Ok(answer), false) = (&mut answer, asked.kind == Kind::Login) {
                 let (record, from) = (record.clone(), asked.repository.clone());
                 answer.extensions_mut().insert(Teller { record, from });
             }
@@ -120,7 +120,7 @@ fn told(asked: &Asked, method: &Method, answer: &Result<Answer, Failure>, took: 
     let request = UpstreamRequest {
         took: took.try_into().ok(),
         registry: asked.repository.registry().to_string(),
-        repository: asked.repository.name().to_owned(),
+        repository: asked.repository_name().to_owned(),
         kind: asked.kind.name().to_owned(),
         target: asked.kind.to_string(),
         method: method.to_string(),

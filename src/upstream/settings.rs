@@ -177,7 +177,7 @@ impl Upstream {
             Kind::Manifest(reference) => format!("{base}/v2/{name}/manifests/{reference}"),
             Kind::Blob(digest) => format!("{base}/v2/{name}/blobs/{digest}"),
             Kind::List(list) => format!("{base}/v2/{name}/{}", list.path()),
-            Kind::Token => format!("{base}/v2/"),
+            Kind::Token | Kind::Login => format!("{base}/v2/"),
         };
         url.set_path(&path);
         if let Kind::List(list) = kind

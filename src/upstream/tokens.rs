@@ -20,7 +20,7 @@ use super::asked::{Answer, Asked, Kind, Place, Request};
 use super::body;
 use super::failure::Failure;
 use super::grant::Grant;
-use super::lockout::Lockouts;
+use super::lockout::{Lockouts, Refusal};
 use super::logins::{Login, Proof};
 use super::record::Tally;
 use super::span::Span;
@@ -151,8 +151,9 @@ impl Tokens {
         fetched
     }
 
-    async fn ask(&self, want: &Want, asked: Asked) -> Result<Token, Failure> {
-        let Want { grant, login, .. } = want;
+    /// A new token, whatever is kept; it is not kept either.
+    pub(super) async fn ask(&self, want: &Want, asked: Asked) -> Result<Token, Failure> {
+        let Want { home, grant, login } = want;
         let to = grant.realm.origin();
         if let Some(login) = login
             && let Some(locked) = self.0.lockouts.locked(login, &to, Some(grant), clock::instant())
@@ -179,9 +180,9 @@ impl Tokens {
                 other => return Err(other),
             };
             if let Some(login) = login {
-                let status = (status.as_u16(), pause);
-                let pause = self.0.lockouts.refused(login, &to, Some(grant), status, clock::instant());
-                tell_refused(login, status.0, pause);
+                let refusal = Refusal { registry: &home.registry, status: status.as_u16(), pause };
+                let pause = self.0.lockouts.refused(login, &to, Some(grant), refusal, clock::instant());
+                tell_refused(login, status.as_u16(), pause);
             }
             return Err(failure);
         }
@@ -200,7 +201,11 @@ impl Tokens {
 /// The request for a token: with an identity token a form, else a GET, with the password where there is one.
 fn request(want: &Want, asked: Asked) -> Result<Request, Failure> {
     let grant = &want.grant;
-    let asked = Asked { kind: Kind::Token, place: Place::Upstream, reach: grant.reach, ..asked };
+    let kind = match asked.kind {
+        Kind::Login => Kind::Login,
+        Kind::Manifest(_) | Kind::Blob(_) | Kind::List(_) | Kind::Token => Kind::Token,
+    };
+    let asked = Asked { kind, place: Place::Upstream, reach: grant.reach, ..asked };
     match want.login.as_ref().map(Login::proof) {
         // One for the registry itself is not for its token service, which then is asked as by anyone.
         None | Some(Proof::Bearer(_)) => asked.request(Method::GET, &grant.address(), Span::WHOLE),

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 
@@ -19,13 +20,17 @@ use super::gate::Shut;
 use super::gates::{Gates, View};
 use super::limits::Left;
 use super::link;
+use super::lockout::RefusedLogin;
 use super::pace::Pace;
 use super::record::Tally;
 use super::settings::{Role, Settings, SettingsError};
 use super::span::Span;
 use super::stack::{Stack, stack};
+use super::trial::{Trials, Tried};
 use crate::clock;
-use crate::oci::{Digest, List, MAX_MANIFEST_BYTES, Reference, Registry, Repository, filters_applied};
+use crate::oci::{
+    Digest, List, MAX_MANIFEST_BYTES, NameError, Reference, Registry, Repository, filters_applied,
+};
 
 /// Every registry there is. Cheap to clone; clones share connections and tokens.
 #[derive(Clone)]
@@ -33,6 +38,7 @@ pub struct Upstreams {
     pub(super) settings: Arc<Settings>,
     gates: Gates,
     pub(super) stack: Stack,
+    trials: Trials,
     pace: Option<Arc<Pace>>,
 }
 
@@ -83,9 +89,9 @@ impl Upstreams {
     pub fn new(settings: Settings, record: crate::record::Record) -> Result<Self, SettingsError> {
         let settings = Arc::new(settings.checked()?);
         let gates = Gates::default();
-        let stack = stack(settings.timeouts, gates.clone(), settings.credentials(), record);
+        let (stack, trials) = stack(settings.timeouts, gates.clone(), settings.credentials(), record);
         let pace = settings.bandwidth.map(|bytes_a_second| Arc::new(Pace::new(bytes_a_second)));
-        Ok(Self { stack, gates, settings, pace })
+        Ok(Self { stack, gates, settings, trials, pace })
     }
 
     /// What a manifest is right now, at no cost: registries with a pull limit do not count a HEAD.
@@ -277,10 +283,30 @@ impl Upstreams {
         self.settings.listed.get(registry).is_some_and(|listed| listed.credentials.is_some())
     }
 
+    /// Tries the hold's own logins, without asking for anything that a registry counts: what came of each, by the
+    /// registries that the configuration names logins for.
+    pub async fn try_logins(&self) -> Vec<(Registry, Vec<Tried>)> {
+        let registries = self.settings.listed.keys().filter(|registry| self.has_login(registry));
+        join_all(registries.map(|registry| async { (registry.clone(), self.try_logins_of(registry).await) }))
+            .await
+    }
+
+    async fn try_logins_of(&self, registry: &Registry) -> Vec<Tried> {
+        let (Ok(any), Ok(upstreams)) = (any_of(registry), self.settings.upstreams(registry)) else {
+            return Vec::new();
+        };
+        let tried = upstreams.iter().map(|upstream| self.trials.at(upstream, &any));
+        join_all(tried).await.into_iter().flatten().collect()
+    }
+
+    /// The hold's own logins that were refused when they were shown last, within the last hours.
+    pub fn refused_logins(&self) -> Vec<RefusedLogin> {
+        self.trials.tokens().lockouts().lately(clock::instant())
+    }
+
     /// Why pulls as nobody, or else by the hold's own login, are not let through to any upstream of a registry.
     pub fn gate_of(&self, registry: &Registry) -> Option<Failure> {
-        // No registry has a repository of this name, so none has a limit of its own.
-        let any = Repository::new(registry.clone(), "any").ok()?;
+        let any = any_of(registry).ok()?;
         let credentials = [Some(Credential::Anonymous), self.has_login(registry).then_some(Credential::Own)];
         let mut open = credentials.into_iter().flatten().map(|credential| self.open(&credential, &any).pulls);
         open.next_back().and_then(Result::err)
@@ -310,6 +336,11 @@ impl Upstreams {
         };
         Open { all: any(|view| view.all), pulls: any(|view| view.pulls) }
     }
+}
+
+/// No registry has a repository of this name, so none has a limit of its own.
+fn any_of(registry: &Registry) -> Result<Repository, NameError> {
+    Repository::new(registry.clone(), "any")
 }
 
 /// The digest that an answer names.

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixListener;
 use crate::bench::{Node, Root, examine};
 use crate::support::containerd::{Kubernetes, Version};
 use crate::support::daemon::Daemon;
+use crate::support::hub::{Account, Hub, HubConfig};
 use crate::{Scenario, only};
 
 /// What version it is makes no difference here.
@@ -25,6 +26,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     only(ONE, "its sockets are open to everybody", open_to_all),
     only(ONE, "the daemon cannot write into its hold", unwritable),
     only(ONE, "the registry cannot be reached", unreachable),
+    only(ONE, "a login is refused, though images are to be had without it", refused_logins),
     only(ONE, "the credentials are missing, or for all to read, or name a helper that is not there", logins),
 ];
 
@@ -201,6 +203,56 @@ fn unreachable(_: Version) {
     found.has("bad", "mirror.refused", &["tidehold log"]);
 }
 
+fn refused_logins(_: Version) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let accounts = vec![Account::free("ada", "s3cret")];
+    let hub = runtime.block_on(Hub::start(HubConfig { accounts, ..HubConfig::default() }));
+    let folder = tempfile::Builder::new().prefix("tidehold-logins-").tempdir_in("/tmp").unwrap();
+    let file = folder.path().join("logins.json");
+    let write = |password: &str| {
+        let login = format!(r#"{{"username":"ada","password":"{password}"}}"#);
+        fs::write(&file, format!(r#"{{"auths":{{"docker.io":{login},"quay.io":{login}}}}}"#)).unwrap();
+        fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    };
+    write("wr0ng");
+    let (hub_at, shown) = (hub.registry_url(), file.display().to_string());
+    let rules: String = ["docker.io", "quay.io", "bare.test"]
+        .map(|name| format!("[registries.{name:?}]\nupstream = \"{hub_at}\"\ncredentials = {shown:?}\n"))
+        .concat();
+    let daemon = Daemon::start(&rules);
+    let root = Root::new();
+    hub.reset_counters();
+    let found = examine(&root, &daemon.config(), &[]);
+    let refused: Vec<_> = found.all().into_iter().filter(|found| found.name == "logins.refused").collect();
+    let [docker, quay] = &refused[..] else { panic!("{found:#?}") };
+    for (finding, name) in [(docker, "docker.io"), (quay, "quay.io")] {
+        assert_eq!(finding.level, "bad");
+        let words = [&format!("{name} in {shown}"), "status 401", "limit of this node's address"];
+        assert!(words.iter().all(|word| finding.what.contains(*word)), "{finding:?}");
+        assert!(finding.mend.contains(&format!("--authfile {shown} {name}")), "{finding:?}");
+    }
+    found.has("warn", "logins.none", &["bare.test", &shown]);
+    assert_eq!(hub.counters().manifest_gets, 0, "that costs no pull");
+    let told = |words: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_tidehold"));
+        let output = command.args(words).arg("--socket").arg(daemon.control()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for words in [&["budget"][..], &["budget", "docker.io"], &["status"]] {
+        let text = told(words);
+        assert!(text.contains(&format!("docker.io in {shown} was refused")), "{text}");
+        assert!(text.contains("limit of this node's address"), "{text}");
+        assert!(!text.contains("wr0ng"), "{text}");
+    }
+    assert!(!format!("{found:?}{}{}", told(&["log", "--json"]), daemon.log()).contains("wr0ng"));
+
+    write("s3cret");
+    let found = examine(&root, &daemon.config(), &[]);
+    assert!(!found.all().iter().any(|finding| finding.name == "logins.refused"), "{found:#?}");
+    found.has_ok("logins.work");
+    assert!(!told(&["budget"]).contains("refused"), "{}", told(&["budget"]));
+}
+
 fn logins(_: Version) {
     let folder = tempfile::Builder::new().prefix("tidehold-logins-").tempdir_in("/tmp").unwrap();
     let file = folder.path().join("logins.json");
@@ -222,6 +274,7 @@ fn logins(_: Version) {
     let found = judged();
     assert!(!found.all().iter().any(|finding| finding.level == "bad" && finding.name.starts_with("logins")));
     assert!(!format!("{found:?}").contains("bWU6c2VjcmV0"));
+    found.has("warn", "logins.untried", &["reg.test", "--offline"]);
     // A socket that is in the way of nobody is none of its business.
     drop(UnixListener::bind(folder.path().join("other.sock")).unwrap());
 }

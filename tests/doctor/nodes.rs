@@ -64,7 +64,7 @@ fn good(version: Version, kubernetes: Kubernetes) {
 
 impl crate::bench::Found {
     #[track_caller]
-    fn has_ok(&self, name: &str) {
+    pub(crate) fn has_ok(&self, name: &str) {
         assert!(
             self.all().iter().any(|finding| finding.level == "ok" && finding.name == name),
             "{name}: {self:#?}"

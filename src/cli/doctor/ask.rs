@@ -17,10 +17,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tidehold::node::journal::Swap;
 use tidehold::proto::v1::hold_client::HoldClient;
 use tidehold::proto::v1::resolver_client::ResolverClient;
-use tidehold::proto::v1::{ResolveRequest, StatusRequest, StatusResponse};
+use tidehold::proto::v1::{ResolveRequest, StatusRequest, StatusResponse, TriedLogin, TryLoginsRequest};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::super::relied;
 use super::daemon::Answerer;
@@ -87,6 +87,20 @@ pub(super) async fn status(socket: &Path) -> Result<StatusResponse, String> {
         answer.map(tonic::Response::into_inner).map_err(|status| crate::cli::refused::said(&status))
     };
     within(PATIENCE, asked).await
+}
+
+/// Has the daemon try its own logins.
+pub(super) async fn try_logins(socket: &Path) -> Result<Vec<TriedLogin>, String> {
+    let asked = async {
+        let stream = UnixStream::connect(socket).await.map_err(|error| error.to_string())?;
+        let channel = crate::cli::control::channel(stream).await.map_err(|error| chain(&error))?;
+        let answer = HoldClient::new(channel).try_logins(TryLoginsRequest {}).await;
+        answer.map(|tried| tried.into_inner().logins).map_err(|status| match status.code() {
+            Code::Unimplemented => "the daemon is of an older version, and knows nothing of that".to_owned(),
+            _ => crate::cli::refused::said(&status),
+        })
+    };
+    within(LONG_PATIENCE, asked).await
 }
 
 /// Has the daemon look for an image, with its own logins.

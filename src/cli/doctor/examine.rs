@@ -70,7 +70,7 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Result<Repo
     report.add("tidehold", found);
     let (registries, credentials) = tokio::join!(
         outside::registries(&node, asked.offline, images, &facts),
-        outside::logins(&node, &facts.config)
+        outside::logins(&node, asked.offline, &facts)
     );
     report.add("registries", registries);
     report.add("credentials", credentials);

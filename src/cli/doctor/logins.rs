@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use tidehold::proto::v1::{LoginOutcome, TriedLogin};
+
 use super::finding::{Finding, bad, ok, warn};
-use crate::cli::words::quoted_path;
+use crate::cli::words::{plain, quoted, quoted_path};
 
 /// A file with logins, and the registries of the configuration that name it.
 #[derive(Debug)]
@@ -121,6 +123,70 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     findings
 }
 
+/// What came of trying each login; the files are by the registries that have them.
+pub(super) fn tried(files: &BTreeMap<&str, &Path>, all: &[TriedLogin]) -> Vec<Finding> {
+    all.iter().map(|tried| one(files, tried)).collect()
+}
+
+fn one(files: &BTreeMap<&str, &Path>, tried: &TriedLogin) -> Finding {
+    let [registry, host, entry, why] =
+        [&tried.registry, &tried.host, &tried.entry, &tried.why].map(|text| plain(text));
+    let named = files.get(tried.registry.as_str()).map(|file| file.display().to_string()).unwrap_or_default();
+    let file = if tried.file.is_empty() { named } else { plain(&tried.file) };
+    let login = match entry.is_empty() {
+        true => format!("the login for {registry} in {file}"),
+        false => format!("the login for {entry} in {file}"),
+    };
+    match tried.outcome() {
+        LoginOutcome::Accepted => ok("logins.work", format!("{login} is accepted by {host}")),
+        LoginOutcome::Refused => bad(
+            "logins.refused",
+            format!(
+                "{login} is refused by {host} (status {}): what everybody may have is pulled without it, by the limit of this \
+                 node's address, and private images are not to be had with it",
+                tried.status
+            ),
+            renewed(&registry, &file),
+        ),
+        LoginOutcome::Absent => warn(
+            "logins.none",
+            format!("{file} has no login for {registry}, so it is asked as by anybody"),
+            renewed(&registry, &file),
+        ),
+        LoginOutcome::Untried => warn(
+            "logins.untried",
+            format!("whether {login} is good could not be seen at {host}: {why}"),
+            format!(
+                "when that is mended: tidehold doctor; what was answered: tidehold log --registry {registry}"
+            ),
+        ),
+    }
+}
+
+/// None was tried.
+pub(super) fn untried(files: &BTreeMap<&str, &Path>, why: &str) -> Finding {
+    let registries = files.keys().copied().collect::<Vec<_>>().join(", ");
+    warn(
+        "logins.untried",
+        format!("whether the logins for {registries} are good was not tried: {}", plain(why)),
+        "tidehold doctor, with the daemon running and without --offline",
+    )
+}
+
+/// How a login is made anew. docker calls its own registry by no name.
+fn renewed(registry: &str, file: &str) -> String {
+    let whose = if registry == tidehold::config::DOCKER_HUB {
+        String::new()
+    } else {
+        format!(" {}", quoted(registry))
+    };
+    let (registry, file) = (quoted(registry), quoted(file));
+    format!(
+        "log in anew, into that file: podman login --authfile {file} {registry}\nor: docker login{whose}, and put what is then \
+         in ~/.docker/config.json there; where a credential helper has the login, renew it there"
+    )
+}
+
 /// Where the daemon looks for helpers, where its unit says nothing else.
 pub(super) const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin";
 
@@ -156,6 +222,46 @@ mod tests {
         let asked = helpers(good).unwrap();
         let expected = [("docker-credential-x", "reg.test"), ("docker-credential-y", "a.test")];
         assert_eq!(asked, expected.map(|(program, server)| (program.to_owned(), server.to_owned())));
+    }
+
+    #[test]
+    fn each_end_of_a_trial_is_told_with_its_mend() {
+        let files = BTreeMap::from([("docker.io", Path::new("/l.json")), ("a.test", Path::new("/o.json"))]);
+        let judged = |outcome: LoginOutcome, registry: &str, entry: &str| {
+            let tried = TriedLogin {
+                registry: registry.to_owned(),
+                host: "host.test".to_owned(),
+                entry: entry.to_owned(),
+                file: if entry.is_empty() { String::new() } else { "/l.json".to_owned() },
+                outcome: outcome.into(),
+                status: 401,
+                why: "it is away".to_owned(),
+            };
+            let found = tried_one(&files, tried);
+            assert_eq!(found.mend.is_empty(), found.level == Level::Ok, "{found:?}");
+            (found.level, found.name, format!("{}\n{}", found.what, found.mend))
+        };
+        let (level, name, told) = judged(LoginOutcome::Refused, "docker.io", "docker.io/me");
+        assert_eq!((level, name), (Level::Bad, "logins.refused"));
+        let words =
+            ["docker.io/me in /l.json", "host.test (status 401)", "address", "--authfile /l.json docker.io"];
+        assert!(words.iter().all(|word| told.contains(word)), "{told}");
+        assert!(told.contains("docker login,"), "{told}");
+        assert_eq!(judged(LoginOutcome::Accepted, "docker.io", "docker.io").0, Level::Ok);
+        let (level, name, told) = judged(LoginOutcome::Absent, "a.test", "");
+        assert_eq!((level, name), (Level::Warn, "logins.none"));
+        assert!(
+            told.contains("/o.json has no login for a.test") && told.contains("docker login a.test"),
+            "{told}"
+        );
+        let (level, name, told) = judged(LoginOutcome::Untried, "a.test", "a.test");
+        assert_eq!((level, name), (Level::Warn, "logins.untried"));
+        assert!(told.contains("it is away"), "{told}");
+        assert!(untried(&files, "x").what.contains("a.test, docker.io"));
+    }
+
+    fn tried_one(files: &BTreeMap<&str, &Path>, one: TriedLogin) -> Finding {
+        tried(files, &[one]).remove(0)
     }
 
     #[test]

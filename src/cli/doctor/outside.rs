@@ -1,5 +1,6 @@
 //! The way out: the registries, asked directly and through the daemon, and the logins for them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
@@ -60,7 +61,8 @@ async fn one_image(node: &Node, facts: &daemon::Facts, image: &ImageName) -> Vec
     let mut findings = vec![upstream::head(&image.to_string(), &head)];
     let has_login =
         facts.config.registries.listed.get(registry).is_some_and(|listed| listed.credentials.is_some());
-    if has_login && facts.answers() {
+    let denied = matches!(head, upstream::Head::Answered { status: 401 | 403, .. });
+    if has_login && denied && facts.answers() {
         let resolved = ask::resolve(&node.at(&facts.control.0), &image.to_string()).await;
         findings.push(upstream::own_login(registry, &image.to_string(), &resolved));
     }
@@ -76,8 +78,36 @@ fn upstream_of(config: &Config, registry: &str) -> Option<Url> {
     Url::parse(&format!("https://{host}")).ok()
 }
 
-/// Whether the files and helpers of the logins are of use.
-pub(super) async fn logins(node: &Node, config: &Config) -> Vec<Finding> {
+/// Whether the files and helpers of the logins are of use, and whether the registries take them.
+pub(super) async fn logins(node: &Node, offline: bool, facts: &daemon::Facts) -> Vec<Finding> {
+    let (mut findings, tried) = tokio::join!(files(node, &facts.config), tried(node, offline, facts));
+    findings.extend(tried);
+    findings
+}
+
+/// What the daemon finds when it shows each login to whom it is for.
+async fn tried(node: &Node, offline: bool, facts: &daemon::Facts) -> Vec<Finding> {
+    let listed = facts.config.registries.listed.iter();
+    let files: BTreeMap<&str, &Path> = listed
+        .filter_map(|(name, registry)| Some((name.as_str(), registry.credentials.as_deref()?)))
+        .collect();
+    if files.is_empty() {
+        return Vec::new();
+    }
+    let why = if offline {
+        "with --offline no registry is asked".to_owned()
+    } else if !facts.answers() {
+        "the daemon, which shows them, does not answer".to_owned()
+    } else {
+        match ask::try_logins(&node.at(&facts.control.0)).await {
+            Ok(all) => return logins::tried(&files, &all),
+            Err(why) => why,
+        }
+    };
+    vec![logins::untried(&files, &why)]
+}
+
+async fn files(node: &Node, config: &Config) -> Vec<Finding> {
     let mut files: Vec<(PathBuf, Vec<String>)> = Vec::new();
     for (name, registry) in &config.registries.listed {
         let Some(path) = &registry.credentials else { continue };

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use tidehold::proto::v1::RegistryBudget;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::finding::{Finding, bad, ok, warn};
 use crate::cli::words;
@@ -117,24 +117,20 @@ pub(super) fn head(reference: &str, head: &Head) -> Finding {
     }
 }
 
-/// The same asked with the hold's own logins, where there are some.
+/// What is not for everybody, asked for with the hold's own login.
 pub(super) fn own_login(registry: &str, reference: &str, asked: &Result<(), Status>) -> Finding {
     match asked {
-        Ok(()) => {
-            ok("logins.work", format!("{reference} is to be had with what the hold has for {registry}"))
-        }
-        Err(status) if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) => bad(
-            "logins.refused",
-            format!("{registry} refuses the hold's own login: {}", words::plain(status.message())),
-            format!("make its credentials anew; what it answered: tidehold log --registry {registry}"),
+        Ok(()) => ok(
+            "logins.image",
+            format!("{reference} is for the hold's own login for {registry}: tidehold warm"),
         ),
         Err(status) => warn(
-            "logins.untried",
+            "logins.image",
             format!(
-                "whether the login for {registry} is good could not be seen: {}",
+                "{reference} cannot be had with the hold's own login for {registry} either: {}",
                 words::plain(status.message())
             ),
-            format!("tidehold resolve {reference}"),
+            format!("tidehold log --registry {registry}"),
         ),
     }
 }

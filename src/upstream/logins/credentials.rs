@@ -14,7 +14,7 @@ use url::{Origin, Position, Url};
 
 use super::docker_config::Source;
 use super::helper::{Helpers, PATIENCE};
-use super::login::Login;
+use super::login::{Login, LoginName};
 use super::login_file::{Heard, LoginFile};
 use crate::oci::{Registry, Repository};
 
@@ -33,6 +33,10 @@ struct Named {
     /// Where the registry itself is asked.
     home: Origin,
 }
+
+/// A file with logins cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unread;
 
 /// For what a login is sought.
 #[derive(Clone, Copy, Debug)]
@@ -80,17 +84,59 @@ impl Credentials {
             true => &[registry.as_str(), sought.upstream][..],
             false => &[sought.upstream],
         };
-        for source in config.sources(hosts, sought.repository.name()) {
+        self.first(file, config.sources(hosts, sought.repository.name()), now).await.ok().flatten()
+    }
+
+    /// Every login that may be shown to whoever has this address, as files and helpers have them now, each once. Where a
+    /// helper fails, which login it was asked for.
+    ///
+    /// # Errors
+    /// That the file cannot be used, as the log says.
+    pub(crate) async fn all_at(
+        &self,
+        over: &Url,
+        registry: &Registry,
+        now: Instant,
+    ) -> Result<Vec<Result<Login, LoginName>>, Unread> {
+        let Some(named) = self.0.named.get(registry) else { return Ok(Vec::new()) };
+        let upstream = &over[Position::BeforeHost..Position::AfterPort];
+        let hosts = match named.home == over.origin() {
+            true => &[registry.as_str(), upstream][..],
+            false => &[upstream],
+        };
+        let config = {
+            let file = Arc::clone(&named.file);
+            tokio::task::spawn_blocking(move || file.read()).await.ok().flatten().ok_or(Unread)?
+        };
+        let mut all = Vec::new();
+        for prefix in config.prefixes(hosts) {
+            let found = self.first(&named.file, config.sources(hosts, &prefix), now).await.transpose();
+            all.extend(found.filter(|found| !all.contains(found)));
+        }
+        Ok(all)
+    }
+
+    /// The first login of these sources; where a helper fails before, which it was asked for.
+    async fn first(
+        &self,
+        file: &LoginFile,
+        sources: Vec<Source>,
+        now: Instant,
+    ) -> Result<Option<Login>, LoginName> {
+        for source in sources {
             match source {
-                Source::Login(login) => return Some(login),
-                Source::Helper(question) => match file.hear(question, &self.0.helpers, now).await {
-                    Heard::Login(login) => return Some(login),
-                    Heard::Nothing => {}
-                    Heard::Failed => return None,
-                },
+                Source::Login(login) => return Ok(Some(login)),
+                Source::Helper(question) => {
+                    let name = question.name.clone();
+                    match file.hear(question, &self.0.helpers, now).await {
+                        Heard::Login(login) => return Ok(Some(login)),
+                        Heard::Nothing => {}
+                        Heard::Failed => return Err(name),
+                    }
+                }
             }
         }
-        None
+        Ok(None)
     }
 
     /// Takes note that a login was refused, so that a helper is asked for a newer one.

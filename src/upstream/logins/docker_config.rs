@@ -3,7 +3,7 @@
 //! Takes docker's keys (`host`, `https://host/v1/`, `host:port`) and those of podman's auth.json (`host/team/app`,
 //! the longest prefix first). Opens no file, runs no helper. Invariant: no error holds anything but keys and places.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -154,6 +154,18 @@ impl DockerConfig {
             }
         }
         sources
+    }
+
+    /// The beginnings of repositories' names that the file tells apart under one of these hosts, the empty one, which
+    /// is of all of them, among them.
+    pub(super) fn prefixes(&self, hosts: &[&str]) -> BTreeSet<String> {
+        let hosts: Vec<String> = hosts.iter().map(|host| normalized_host(host)).collect();
+        let with_logins = self.auths.iter().filter(|(_, auth)| auth.login.is_some()).map(|(key, _)| key);
+        let beneath = with_logins.chain(self.helpers.keys()).filter_map(|key| {
+            let mut rests = hosts.iter().filter_map(|host| key.strip_prefix(host)?.strip_prefix('/'));
+            rests.next().map(str::to_owned)
+        });
+        beneath.chain([String::new()]).collect()
     }
 
     fn question(&self, helper: &HelperName, server: &str, entry: &str) -> Question {

@@ -11,6 +11,6 @@ mod helper;
 mod login;
 mod login_file;
 
-pub(super) use credentials::Credentials;
+pub(super) use credentials::{Credentials, Unread};
 pub use login::LoginName;
 pub(super) use login::{Login, Proof};

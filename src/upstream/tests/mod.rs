@@ -10,3 +10,4 @@ mod logins;
 mod redirects;
 mod site;
 mod tokens;
+mod trials;

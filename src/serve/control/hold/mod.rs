@@ -11,9 +11,11 @@ use tonic::{Request, Response, Status};
 use super::problem::Problem;
 use super::{MAX_REQUEST_BYTES, Replies};
 use crate::clock;
+use crate::oci::Registry;
 use crate::proto::v1;
 use crate::proto::v1::hold_server::{Hold as Service, HoldServer};
 use crate::record::{Following, Named, Which};
+use crate::resolve::{Outcome, Tried};
 use crate::serve::overview::Overview;
 use crate::store::blocking;
 
@@ -64,6 +66,17 @@ impl Service for HoldService {
         Ok(Response::new(self.overview.budget(only, named, clock::now()).map_err(Problem::from)?))
     }
 
+    async fn try_logins(
+        &self,
+        _: Request<v1::TryLoginsRequest>,
+    ) -> Result<Response<v1::TryLoginsResponse>, Status> {
+        let tried = self.overview.resolver().try_logins().await;
+        let logins = tried.into_iter().flat_map(|(registry, all)| {
+            all.into_iter().map(move |tried| tried_login(&registry, tried)).collect::<Vec<_>>()
+        });
+        Ok(Response::new(v1::TryLoginsResponse { logins: logins.collect() }))
+    }
+
     async fn explain(
         &self,
         request: Request<v1::ExplainRequest>,
@@ -112,6 +125,24 @@ impl Service for HoldService {
 
     async fn prune(&self, request: Request<v1::PruneRequest>) -> Result<Response<v1::PruneResponse>, Status> {
         Ok(Response::new(keeping::prune(&self.overview, request.into_inner()).await?))
+    }
+}
+
+fn tried_login(registry: &Registry, Tried { host, login, outcome }: Tried) -> v1::TriedLogin {
+    let (entry, file) =
+        login.map(|login| (login.entry.to_string(), login.file.display().to_string())).unwrap_or_default();
+    let registry = registry.to_string();
+    let tried = v1::TriedLogin { registry, host, entry, file, ..v1::TriedLogin::default() };
+    let ended = |outcome: v1::LoginOutcome| outcome.into();
+    match outcome {
+        Outcome::Accepted => v1::TriedLogin { outcome: ended(v1::LoginOutcome::Accepted), ..tried },
+        Outcome::Absent => v1::TriedLogin { outcome: ended(v1::LoginOutcome::Absent), ..tried },
+        Outcome::Untried { why } => {
+            v1::TriedLogin { outcome: ended(v1::LoginOutcome::Untried), why, ..tried }
+        }
+        Outcome::Refused { status } => {
+            v1::TriedLogin { outcome: ended(v1::LoginOutcome::Refused), status: status.into(), ..tried }
+        }
     }
 }
 
