@@ -34,6 +34,7 @@ const AS_JSON: &[&str] = &[
     "RegistryBudget",
     "Limit",
     "RefusedLogin",
+    "KeptOutRegistry",
     "Spender",
     "OtherSpenders",
     "ExplainResponse",

@@ -83,7 +83,20 @@ fn as_text(status: &v1::StatusResponse) -> String {
     for registry in &status.registries {
         line("registry", format!("{}: {}", registry.registry, budget::in_short(registry)));
     }
+    for kept in &status.kept_out {
+        line("not cached", odd(kept_out(kept)).to_string());
+    }
     lines.join("\n")
+}
+
+/// Why nothing of a registry is held.
+fn kept_out(kept: &v1::KeptOutRegistry) -> String {
+    let v1::KeptOutRegistry { registry, address, standing, last_at, .. } = kept;
+    let since = words::since(*last_at);
+    format!(
+        "{registry}: it is at {address}, {standing}, and not listed under [registries]; asked for {since} ago (tidehold doctor \
+         has the lines)"
+    )
 }
 
 fn blobs(blobs: u64, bytes: u64) -> String {

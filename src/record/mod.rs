@@ -9,6 +9,7 @@ mod budget;
 mod decisions;
 mod downloads;
 mod journal;
+mod kept_out;
 mod metrics;
 mod requests;
 mod spending;
@@ -16,6 +17,8 @@ mod spending;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -34,6 +37,7 @@ use budget::Limits;
 use decisions::Decisions;
 use downloads::Downloads;
 use journal::{ArrivedLine, Journal, Line, Opened, SumsLine};
+use kept_out::KeptOut;
 use metrics::{From, Metrics};
 use requests::Requests;
 use spending::{Spending, Spent};
@@ -50,6 +54,7 @@ struct Inner {
     decisions: Decisions,
     downloads: Downloads,
     answers: Answers,
+    kept_out: KeptOut,
     metrics: Metrics,
     money: Mutex<Money>,
     /// When each containerd called last.
@@ -82,6 +87,7 @@ impl Record {
             decisions,
             downloads,
             answers,
+            kept_out: KeptOut::default(),
             metrics,
             money,
             calls,
@@ -132,6 +138,16 @@ impl Record {
         let request = requests.push(request);
         write(journal.get(), || Line::sent(&request));
         request
+    }
+
+    /// A request was not sent to a registry that is not listed, and is at such an address, of such a standing.
+    pub fn kept_out(&self, registry: &str, address: IpAddr, standing: impl Display, now: SystemTime) {
+        self.inner.kept_out.note(registry, address.to_string(), standing.to_string(), now);
+    }
+
+    /// The registries of which that was so lately, the latest first.
+    pub fn all_kept_out(&self, now: SystemTime) -> Vec<v1::KeptOutRegistry> {
+        self.inner.kept_out.told(now)
     }
 
     /// A reference was decided on. What comes again is told by what this answers with.

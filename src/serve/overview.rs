@@ -138,6 +138,7 @@ impl Overview {
             missing: [mirror, control, web].into_iter().filter_map(missing).collect(),
             bytes_downloaded: sums.downloaded,
             unwritable: self.hold().can_write().err().map(unwritable),
+            kept_out: record.all_kept_out(now),
         })
     }
 

@@ -12,8 +12,9 @@ use http::{Extensions, Method, StatusCode};
 use tower::{Service, ServiceExt};
 
 use super::asked::{Answer, Asked, Kind, Place, Request};
-use super::failure::Failure;
+use super::failure::{Failure, Forbidden};
 use super::limits::Left;
+use super::reach::Reach;
 use crate::clock;
 use crate::oci::Repository;
 use crate::proto::v1::UpstreamRequest;
@@ -61,9 +62,19 @@ where
                 let (record, from) = (record.clone(), asked.repository.clone());
                 answer.extensions_mut().insert(Teller { record, from });
             }
-            // What may not be gone to was not asked.
-            if !matches!(answer, Err(Failure::Forbidden(_))) {
-                asked.asker.account.spend(&record.sent(request));
+            match &answer {
+                // What may not be gone to was not asked. The registry itself: what it leads to is another matter, and a
+                // listed one may be anywhere.
+                Err(Failure::Forbidden(Forbidden::Address { address, standing, .. })) => {
+                    if asked.place == Place::Upstream
+                        && asked.kind != Kind::Token
+                        && asked.reach < Reach::Anywhere
+                    {
+                        record.kept_out(asked.repository.registry().as_str(), *address, standing, at);
+                    }
+                }
+                Err(Failure::Forbidden(_)) => {}
+                Ok(_) | Err(_) => asked.asker.account.spend(&record.sent(request)),
             }
             answer
         }
@@ -184,7 +195,6 @@ fn counts(asked: &Asked, method: &Method, status: StatusCode) -> bool {
 mod tests {
     use super::*;
     use crate::oci::{Digest, Repository};
-    use crate::upstream::reach::Reach;
     use crate::upstream::{Account, Asker, Credential};
 
     #[test]

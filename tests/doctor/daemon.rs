@@ -5,9 +5,10 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
-use crate::bench::{Node, Root, examine};
+use crate::bench::{Found, Node, Root, examine};
 use crate::support::containerd::{Kubernetes, Version};
 use crate::support::daemon::Daemon;
+use crate::support::hub::client::Client;
 use crate::support::hub::{Account, Hub, HubConfig};
 use crate::{Scenario, only};
 
@@ -26,6 +27,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     only(ONE, "its sockets are open to everybody", open_to_all),
     only(ONE, "the daemon cannot write into its hold", unwritable),
     only(ONE, "the registry cannot be reached", unreachable),
+    only(ONE, "a registry at a private address is asked for and not listed", unlisted),
     only(ONE, "a login is refused, though images are to be had without it", refused_logins),
     only(ONE, "the credentials are missing, or for all to read, or name a helper that is not there", logins),
 ];
@@ -201,6 +203,46 @@ fn unreachable(_: Version) {
     let found = examine(&Root::new(), &daemon.config(), &[]);
     found.has("bad", "upstream.unreachable", &["cannot be reached"]);
     found.has("bad", "mirror.refused", &["tidehold log"]);
+}
+
+fn unlisted(_: Version) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let hub = runtime.block_on(Hub::start(HubConfig::default()));
+    let rules = format!("[registries.\"docker.io\"]\nupstream = \"{}\"\n", hub.registry_url());
+    let mut daemon = Daemon::start(&rules);
+    let root = Root::new();
+    let judged = |daemon: &Daemon, more: &[&str]| examine(&root, &daemon.config(), more);
+    let told = |found: &Found| found.all().iter().any(|finding| finding.name == "upstream.private");
+    assert!(!told(&judged(&daemon, &[])));
+    // It goes by its port, as a registry of one's own on the node does.
+    let name = hub.registry_url().replace("http://127.0.0.1", "localhost");
+    let url = format!("{}/v2/library/tide/manifests/latest?ns={name}", daemon.mirror());
+    assert_eq!(runtime.block_on(Client::new().head(&url, &[])).status, 403);
+    let file = daemon.config().display().to_string();
+    let lines = format!("  [registries.{name:?}]\n  upstream = \"https://{name}\"");
+    let found = judged(&daemon, &[]);
+    found.has("warn", "upstream.private", &[&file, "a loopback address", "nothing of it is held", &lines]);
+    let status = std::process::Command::new(env!("CARGO_BIN_EXE_tidehold"))
+        .args(["status", "--socket"])
+        .arg(daemon.control())
+        .output()
+        .unwrap();
+    let status = String::from_utf8(status.stdout).unwrap();
+    assert!(status.contains(&format!("{name}: it is at 127.0.0.1, a loopback address")), "{status}");
+    let reference = format!("{name}/library/tide:latest");
+    let found = judged(&daemon, &["--reference", &reference]);
+    assert!(
+        !found.all().iter().any(|finding| finding.name == "mirror.denied"),
+        "said of its registry: {found:#?}"
+    );
+
+    assert!(daemon.terminate().success());
+    let good = fs::read_to_string(daemon.config()).unwrap();
+    fs::write(daemon.config(), format!("{good}\n{}\n", lines.replace("https", "http"))).unwrap();
+    daemon.start_again();
+    let found = judged(&daemon, &["--reference", &reference]);
+    assert!(!told(&found), "{found:#?}");
+    found.has_ok("mirror.head");
 }
 
 fn refused_logins(_: Version) {

@@ -41,13 +41,26 @@ pub(super) async fn registries(
         [facts.config.data_dir.as_path(), facts.file.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG))];
     let written = written.into_iter().filter_map(|path| node.written(path)).max();
     findings.push(disk::clock(clock::now(), date, written));
+    let mut asked = Vec::new();
     if !offline && facts.mirror == Answerer::Ours {
-        let asked = join_all(images.iter().map(|image| one_image(node, facts, image))).await;
+        asked = join_all(images.iter().map(|image| one_image(node, facts, image))).await;
+    }
+    if !facts.answers() {
         findings.extend(asked.into_iter().flatten());
+        return findings;
     }
-    if let Some(Ok(status)) = &facts.status {
-        findings.extend(upstream::budgets(&status.registries));
-    }
+    // What was asked just now is among what it tells of.
+    let status = ask::status(&node.at(&facts.control.0)).await.unwrap_or_default();
+    let kept_out = |image: &ImageName| {
+        status.kept_out.iter().any(|kept| kept.registry == image.repository.registry().as_str())
+    };
+    let told = images.iter().zip(asked).flat_map(|(image, found)| {
+        // Why that one is denied is said of its registry.
+        found.into_iter().filter(move |finding| !(finding.name == "mirror.denied" && kept_out(image)))
+    });
+    findings.extend(told);
+    findings.extend(upstream::kept_out(&facts.file(), &status.kept_out));
+    findings.extend(upstream::budgets(&status.registries));
     findings
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use tidehold::proto::v1::RegistryBudget;
+use tidehold::proto::v1::{KeptOutRegistry, RegistryBudget};
 use tonic::Status;
 
 use super::finding::{Finding, bad, ok, warn};
@@ -133,6 +133,32 @@ pub(super) fn own_login(registry: &str, reference: &str, asked: &Result<(), Stat
             format!("tidehold log --registry {registry}"),
         ),
     }
+}
+
+/// The registries that clients ask for in vain, since they are at addresses to which only a listed one may be gone.
+pub(super) fn kept_out(file: &str, all: &[KeptOutRegistry]) -> Option<Finding> {
+    if all.is_empty() {
+        return None;
+    }
+    let what = all.iter().map(|kept| {
+        let KeptOutRegistry { registry, address, standing, last_at, times } = kept;
+        format!(
+            "{registry} is at {address}, {standing}, where only a registry that is listed may be: what is asked of it is answered \
+             403 ({times} times, {} ago at last), clients go on to it by themselves, and nothing of it is held",
+            words::since(*last_at)
+        )
+    });
+    let lines = all.iter().map(|KeptOutRegistry { registry, .. }| {
+        format!("\n  [registries.{registry:?}]\n  upstream = \"https://{registry}\"")
+    });
+    Some(warn(
+        "upstream.private",
+        what.collect::<Vec<_>>().join("\n"),
+        format!(
+            "put into {file} those that are yours (http:// where one speaks no TLS), and: systemctl restart tidehold{}",
+            lines.collect::<String>()
+        ),
+    ))
 }
 
 /// Whether pulls are let through to each registry now, and how many are left.
