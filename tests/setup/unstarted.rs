@@ -18,6 +18,8 @@ pub(crate) const SCENARIOS: &[(&str, fn())] = &[
     ("where it does not answer all is taken back and containerd is left alone", no_answer),
     ("where another program has the mirror's port nothing is begun", port_taken),
     ("where another program has the page's port it goes on without one", page_taken),
+    ("where a folder cannot be written nothing is begun, and the mend is said", read_only),
+    ("what is as it was is left alone by an undo, though it cannot be written", undone_read_only),
     (
         "where the service's file is gone an undo disables the sockets too, each by its name",
         undone_without_its_file,
@@ -136,6 +138,51 @@ fn page_taken() {
     let _somebody = TcpListener::bind(("127.0.0.1", machine.web)).unwrap();
     let taken = format!("127.0.0.1:{} is taken by another program", machine.web);
     machine.setup(&[]).ended_well().said(&[&taken, "until then there is no status page", " files changed"]);
+}
+
+/// Runs what follows while containerd's folder cannot be written to.
+const READ_ONLY: &str = "
+mount --bind /etc/containerd /etc/containerd
+mount -o remount,bind,ro /etc/containerd
+status=0
+";
+
+fn read_only() {
+    let machine = Machine::new("exit 0");
+    let script = format!("{READ_ONLY} \"$@\" || status=$?\numount /etc/containerd\nexit $status");
+    let mend = [
+        "/etc/containerd is on a file system that is mounted read-only",
+        "remount,rw",
+        "nothing was changed",
+    ];
+    machine.within(&script, &["--restart"]).failed_with(1, &mend);
+    machine.is_as_it_was();
+    assert!(machine.asked().is_empty());
+}
+
+fn undone_read_only() {
+    let machine = Machine::new("exit 0");
+    // As it is left by a setup that was cut short after the units.
+    let half_way = "
+cp -a /etc/containerd /run/kept
+\"$@\"
+rm -r /etc/containerd/certs.d /etc/containerd/config.toml
+cp -a /run/kept/. /etc/containerd/
+rm -r /run/kept
+";
+    let undo = "\"$1\" setup --undo --yes || status=$?\numount /etc/containerd\nexit $status";
+    let ran = machine.within(&format!("{half_way}{READ_ONLY}{undo}"), &[]).ended_well();
+    ran.said(&[" files restored"]);
+    machine.is_as_it_was();
+
+    // What was changed can only be restored where that can be written, and is told before the units are disabled.
+    let machine = Machine::new("exit 0");
+    let ran = machine.within(&format!("\"$@\"\n{READ_ONLY}{undo}"), &[]);
+    ran.failed_with(
+        1,
+        &["/etc/containerd is on a file system that is mounted read-only", "nothing was restored"],
+    );
+    assert!(machine.asked().is_empty());
 }
 
 fn undone_without_its_file() {

@@ -14,6 +14,7 @@ mod secrets;
 mod shown;
 mod undo;
 mod units;
+mod writable;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -25,7 +26,7 @@ use tidehold::config::Config;
 use tidehold::node::containerd::{BUILTIN_STORE, CONFIG};
 use tidehold::node::discover::blobs;
 use tidehold::node::files::seen;
-use tidehold::node::journal::{Change, Journal, Swap};
+use tidehold::node::journal::{Change, Journal, JournalError, Swap};
 
 use super::doctor::Presence;
 use super::relied::{adoption, socket};
@@ -34,6 +35,8 @@ use next::Restart;
 use plan::Plan;
 use running::State;
 use units::{Start, Units};
+
+const NOTHING_CHANGED: &str = "nothing was changed";
 
 #[derive(Args)]
 pub(crate) struct Setup {
@@ -130,6 +133,7 @@ impl Setup {
             super::print(note)?;
         }
         if !self.dry_run {
+            writable::all(self, [writable::journal(self).as_path()], NOTHING_CHANGED)?;
             journal.begin().map_err(anyhow::Error::from)?;
         }
         let plan = Plan::make(self, &config)?;
@@ -150,6 +154,7 @@ impl Setup {
             if self.dry_run {
                 return super::print(&format!("{} would be changed", shown::files(plan.count())));
             }
+            writable::all(self, plan.places(), NOTHING_CHANGED)?;
             ready::ports_are_free(self, &config)?;
         }
         if self.dry_run {
@@ -182,8 +187,8 @@ impl Setup {
         // What is written already is so once more.
         let left = |change: &&Change| !self.wants_restart() || !Units::is_one(&change.path);
         let left: Vec<Change> = plan.changes.iter().filter(left).cloned().collect();
-        journal.link(&plan.links).context("write")?;
-        journal.apply(&left, plan.swap.clone()).context("write")?;
+        journal.link(&plan.links).map_err(stopped)?;
+        journal.apply(&left, plan.swap.clone()).map_err(stopped)?;
         if plan.count() > 0 {
             super::print(&format!("{} changed", shown::files(plan.count())))?;
         }
@@ -241,7 +246,7 @@ impl Setup {
     ) -> Result<Journal, Failed> {
         let was_empty = journal.is_empty();
         let units = plan.units();
-        journal.apply(&units, None).context("write")?;
+        journal.apply(&units, None).map_err(stopped)?;
         let of_units = Units::of(self);
         let started =
             of_units.start(needed).and_then(|()| match of_units.are_here() || plan.swap.is_some() {
@@ -417,4 +422,16 @@ impl Setup {
         }
         Err(anyhow!("containerd was not restarted ({ended}): look at its log, and {or_else}").into())
     }
+}
+
+/// What is so where it could not all be written.
+fn stopped(error: JournalError) -> anyhow::Error {
+    let so = match error {
+        JournalError::Io { .. } => {
+            "setup has stopped half-way: mend what follows and run it again, which goes on with it, or take back what is done \
+             with tidehold setup --undo"
+        }
+        _ => "write",
+    };
+    anyhow::Error::from(error).context(so)
 }

@@ -97,6 +97,12 @@ impl Plan {
         self.changes.len() + self.links.len()
     }
 
+    /// Where it is written: files, and folders in which links are made.
+    pub(super) fn places(&self) -> impl Iterator<Item = &Path> {
+        let folders = self.links.iter().filter_map(|link| link.path.parent());
+        self.changes.iter().map(|change| change.path.as_path()).chain(folders)
+    }
+
     /// containerd's own configuration. Answers the folder with the hosts of its registries.
     fn containerd(&mut self, setup: &Setup, config: &Config) -> Result<Folder, Failed> {
         let main = &setup.containerd_config;

@@ -19,7 +19,7 @@ use super::super::words::{count, size};
 use super::super::{Failed, print};
 use super::running::{self, State};
 use super::units::Units;
-use super::{Setup, next, ready, shown};
+use super::{Setup, next, ready, shown, writable};
 
 /// What is so where the files are restored and something is left to be done.
 const REMEMBERED: &str = "what was changed is remembered until then";
@@ -63,6 +63,9 @@ impl Setup {
             }
             return print(&format!("{files} would be restored"));
         }
+        let places = restorations.iter().map(|restoration| restoration.path.as_path());
+        let places = places.chain(links.iter().filter_map(|link| link.path.parent()));
+        writable::all(self, places.chain([writable::journal(self).as_path()]), "nothing was restored")?;
         self.confirm(&match journal.is_restored() {
             true => "go on".to_owned(),
             false => format!("restore {files}"),
@@ -80,7 +83,9 @@ impl Setup {
             if wrote_units {
                 Units::of(self).disable()?;
             }
-            journal.restore(&restorations, self.force, wrote_units).context("restore")?;
+            journal.restore(&restorations, self.force, wrote_units).context(
+                "not all is restored: mend what follows and run this again, which goes on with what is left",
+            )?;
             print(&format!("{files} restored"))?;
         }
         self.let_go(journal, &swaps, of_containerd)?;
