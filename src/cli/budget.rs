@@ -57,7 +57,9 @@ fn registry(budget: &v1::RegistryBudget, all: bool) -> String {
         line("login", bad(refusal(refused)).to_string());
     }
     let requests = words::count(*requests, "request");
-    let spent = format!("{} counted of {requests} in the last six hours", strong(counted.to_string()));
+    let by_operator = words::by_operator(budget.counted_by_operator);
+    let spent =
+        format!("{} counted{by_operator} of {requests} in the last six hours", strong(counted.to_string()));
     let downloaded = words::size(budget.downloaded_bytes);
     line(
         "spent",
@@ -79,13 +81,15 @@ fn registry(budget: &v1::RegistryBudget, all: bool) -> String {
             table.row([name, counted, requests, without, words::size(downloaded_bytes).into()]);
         };
         for spender in &budget.spenders {
-            let v1::Spender { repository, counted, requests, counted_without, downloaded_bytes } = spender;
+            let v1::Spender { repository, counted, requests, counted_without, downloaded_bytes, .. } =
+                spender;
             let numbers = [*counted, *requests, *counted_without];
             row(format!("  {repository}").into(), numbers, *downloaded_bytes);
         }
         if let Some(others) = &budget.others {
-            let v1::OtherSpenders { repositories, counted, requests, counted_without, downloaded_bytes } =
-                others;
+            let v1::OtherSpenders {
+                repositories, counted, requests, counted_without, downloaded_bytes, ..
+            } = others;
             let named = if all { "" } else { " (--all names them)" };
             let numbers = [*counted, *requests, *counted_without];
             row(faint(format!("  and {repositories} more{named}")), numbers, *downloaded_bytes);

@@ -144,12 +144,11 @@ fn sent(status: &v1::StatusResponse) -> String {
 
 /// What pulls have cost beside what they would have: over the day, which outlasts a restart.
 fn saved(status: &v1::StatusResponse) -> String {
-    let [counted, without] = status
-        .history
-        .iter()
-        .fold([0, 0], |[counted, without], span| [counted + span.counted, without + span.counted_without]);
+    let sum = |of: fn(&v1::AnsweredSpan) -> u64| status.history.iter().map(of).sum::<u64>();
+    let (counted, without) = (sum(|span| span.counted), sum(|span| span.counted_without));
+    let by_operator = words::by_operator(sum(|span| span.counted_by_operator));
     format!(
-        "{} counted; it would have been {} without Tidehold",
+        "{} counted{by_operator}; it would have been {} without Tidehold",
         strong(counted.to_string()),
         strong(without.to_string())
     )

@@ -82,6 +82,15 @@ pub(super) fn count(number: u64, of: &str) -> String {
     format!("{number} {of}{plural}")
 }
 
+/// How many of the counted requests nobody had asked for yet, behind their number: else it would seem that pulls had cost so
+/// much more than without us.
+pub(super) fn by_operator(counted: u64) -> String {
+    match counted {
+        0 => String::new(),
+        counted => format!(" ({counted} of them by commands such as `tidehold warm`)"),
+    }
+}
+
 /// As much of a digest as tells it from others for a reader: twelve digits, as docker prints them.
 pub(super) fn short(digest: &str) -> &str {
     let hex = digest.split_once(':').map_or(digest, |(_, hex)| hex);

@@ -118,6 +118,7 @@ pub(super) struct Answers {
     times: [AtomicU64; MOST],
     given: AtomicU64,
     counted: AtomicU64,
+    by_operator: AtomicU64,
     /// The number of the span that is running, since the epoch.
     running: AtomicU64,
     past: Mutex<Past>,
@@ -135,12 +136,14 @@ struct Past {
     unwritten: VecDeque<(u64, Count)>,
 }
 
-/// How often each ending came about, how many manifests were given, and how many requests were counted.
+/// How often each ending came about, how many manifests were given, and how many requests were counted; those of them that
+/// commands of the operator's sent once more by themselves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Count {
     endings: [u64; Ending::ALL.len()],
     given: u64,
     counted: u64,
+    by_operator: u64,
 }
 
 impl Count {
@@ -150,6 +153,7 @@ impl Count {
         }
         self.given += more.given;
         self.counted += more.counted;
+        self.by_operator += more.by_operator;
     }
 
     fn since(&self, before: &Self) -> Self {
@@ -158,7 +162,8 @@ impl Count {
             *now = now.saturating_sub(then);
         }
         let given = self.given.saturating_sub(before.given);
-        Self { endings, given, counted: self.counted.saturating_sub(before.counted) }
+        let counted = self.counted.saturating_sub(before.counted);
+        Self { endings, given, counted, by_operator: self.by_operator.saturating_sub(before.by_operator) }
     }
 }
 
@@ -188,6 +193,7 @@ impl Answers {
             times: [const { AtomicU64::new(0) }; MOST],
             given: AtomicU64::new(0),
             counted: AtomicU64::new(0),
+            by_operator: AtomicU64::new(0),
             running: AtomicU64::new(span(now)),
             past: Mutex::default(),
         }
@@ -205,8 +211,13 @@ impl Answers {
     }
 
     /// A registry counted a request.
-    pub(super) fn counted(&self) {
+    pub(super) fn counted(&self, by_operator: bool) {
         self.counted.fetch_add(1, Ordering::Relaxed);
+        self.by_operator.fetch_add(u64::from(by_operator), Ordering::Relaxed);
+    }
+
+    pub(super) fn all_by_operator(&self) -> u64 {
+        self.by_operator.load(Ordering::Relaxed)
     }
 
     pub(super) fn all_given(&self) -> u64 {
@@ -244,7 +255,8 @@ impl Answers {
         let Some(Ok(at)) = told.at.map(SystemTime::try_from) else { return };
         let v1::AnsweredSpan { immutable, fresh, unchanged, changed, stale, refused, challenged, .. } = told;
         let endings = [immutable, fresh, unchanged, changed, stale, refused, challenged];
-        let count = Count { endings, given: told.counted_without, counted: told.counted };
+        let v1::AnsweredSpan { counted, counted_without: given, counted_by_operator: by_operator, .. } = told;
+        let count = Count { endings, given, counted, by_operator };
         let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
         past.keep(span(at), count);
     }
@@ -298,7 +310,8 @@ impl Answers {
 
     fn sum(&self) -> Count {
         let counted = self.counted.load(Ordering::Relaxed);
-        let mut sum = Count { given: self.all_given(), counted, ..Count::default() };
+        let (given, by_operator) = (self.all_given(), self.all_by_operator());
+        let mut sum = Count { given, counted, by_operator, ..Count::default() };
         for one in self.times.chunks(Ending::ALL.len()) {
             for (sum, times) in sum.endings.iter_mut().zip(one) {
                 *sum += times.load(Ordering::Relaxed);
@@ -327,5 +340,6 @@ fn told(number: u64, count: Count) -> v1::AnsweredSpan {
         counted,
         counted_without,
         challenged,
+        counted_by_operator: count.by_operator,
     }
 }

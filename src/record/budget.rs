@@ -180,12 +180,14 @@ pub(super) fn told(
         let budget = budgets.entry(registry).or_default();
         budget.requests += spent.requests;
         budget.counted += spent.counted;
+        budget.counted_by_operator += spent.by_operator;
         budget.counted_without += spent.given;
         budget.downloaded_bytes += spent.downloaded_bytes;
         budget.spenders.push(v1::Spender {
             repository: (*repository).to_owned(),
             requests: spent.requests,
             counted: spent.counted,
+            counted_by_operator: spent.by_operator,
             counted_without: spent.given,
             downloaded_bytes: spent.downloaded_bytes,
         });
@@ -221,6 +223,7 @@ fn others(spenders: Vec<v1::Spender>) -> Option<v1::OtherSpenders> {
     for spender in &spenders {
         others.requests += spender.requests;
         others.counted += spender.counted;
+        others.counted_by_operator += spender.counted_by_operator;
         others.counted_without += spender.counted_without;
         others.downloaded_bytes += spender.downloaded_bytes;
     }
@@ -305,16 +308,21 @@ mod tests {
         assert_eq!(told(&limits, &Spending::default(), (None, Named::Dearest), at(360)), []);
     }
 
+    fn sent(registry: &str, repository: &str, counted: bool) -> v1::UpstreamRequest {
+        let (registry, repository) = (registry.to_owned(), repository.to_owned());
+        v1::UpstreamRequest { registry, repository, counted, ..Default::default() }
+    }
+
     #[test]
     fn the_dearest_repositories_are_named_and_the_others_told_in_sum() {
         let mut spending = Spending::default();
         for number in 0..500 {
             let repository = format!("a/{number:03}");
-            spending.sent("docker.io", &repository, true, at(600));
-            spending.sent("docker.io", &repository, false, at(600));
+            spending.sent(&sent("docker.io", &repository, true), at(600));
+            spending.sent(&sent("docker.io", &repository, false), at(600));
         }
-        spending.sent("docker.io", "a/499", true, at(600));
-        spending.sent("ghcr.io", "a/b", true, at(600));
+        spending.sent(&sent("docker.io", "a/499", true), at(600));
+        spending.sent(&sent("ghcr.io", "a/b", true), at(600));
         let told = |named| told(&Limits::default(), &spending, (None, named), at(600));
         let usual = told(Named::Dearest);
         assert_eq!((usual[0].spenders.len(), &*usual[0].spenders[0].repository), (50, "a/499"));
@@ -332,9 +340,9 @@ mod tests {
         let mut spending = Spending::default();
         for number in 0..12_000 {
             let repository = format!("{number:05}/{}", "x".repeat(240));
-            spending.sent("docker.io", &repository, true, at(600 + 5 * (number / 1000)));
+            spending.sent(&sent("docker.io", &repository, true), at(600 + 5 * (number / 1000)));
         }
-        spending.sent("ghcr.io", "a/b", true, at(659));
+        spending.sent(&sent("ghcr.io", "a/b", true), at(659));
         let all = told(&Limits::default(), &spending, (None, Named::All), at(659));
         let others = all.iter().map(|budget| budget.others.unwrap().repositories).collect::<Vec<_>>();
         assert_eq!(others, [2000, 1]);

@@ -115,6 +115,8 @@ pub(super) struct SpentOn {
     pub(super) given: u64,
     #[prost(uint64, tag = "6")]
     pub(super) downloaded_bytes: u64,
+    #[prost(uint64, tag = "7")]
+    pub(super) by_operator: u64,
 }
 
 /// Who knows the sums. Asked by one thread alone.

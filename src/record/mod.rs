@@ -132,7 +132,7 @@ impl Record {
         metrics.sent(&request);
         if let (true, Some(Ok(at))) = (request.counted, request.at.map(SystemTime::try_from)) {
             self.inner.answers.turn(at);
-            self.inner.answers.counted();
+            self.inner.answers.counted(request.by_operator);
         }
         self.spend(&request);
         let request = requests.push(request);
@@ -298,9 +298,11 @@ impl Record {
         let [requests, counted] = self.inner.metrics.upstream();
         let from = |from| self.inner.metrics.bytes_from(from);
         let counted_without = self.inner.answers.all_given();
+        let counted_by_operator = self.inner.answers.all_by_operator();
         Sums {
             requests,
             counted,
+            counted_by_operator,
             counted_without,
             from_hold: from(From::Hold),
             from_upstream: from(From::Upstream),
@@ -330,7 +332,7 @@ impl Record {
             return;
         }
         let at = request.at.and_then(|at| SystemTime::try_from(at).ok()).unwrap_or(self.inner.started_at);
-        money.spending.sent(&request.registry, &request.repository, request.counted, at);
+        money.spending.sent(request, at);
     }
 
     fn take_up(&self, line: Line) {
@@ -386,6 +388,8 @@ pub struct Sums {
     pub requests: u64,
     /// Those that a registry with a pull limit counts.
     pub counted: u64,
+    /// Those of them that commands of the operator's sent.
+    pub counted_by_operator: u64,
     /// What the manifests that clients were given would have cost without us.
     pub counted_without: u64,
     /// Bytes of blobs that clients were given out of the hold.

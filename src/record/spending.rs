@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::journal::{SpentOn, SpentSpan};
+use crate::proto::v1;
 
 /// Over how long spending is added up: Docker Hub's window.
 pub const SPENT_WITHIN: Duration = Duration::from_secs(6 * 60 * 60);
@@ -31,6 +32,8 @@ pub(super) struct Spent {
     pub(super) requests: u64,
     /// Those among them that counted.
     pub(super) counted: u64,
+    /// Those of the counted ones that commands of the operator's sent.
+    pub(super) by_operator: u64,
     /// Manifests that clients were given.
     pub(super) given: u64,
     /// Bytes that came from there, of whatever answers.
@@ -41,6 +44,7 @@ impl Spent {
     fn add(&mut self, more: Self) {
         self.requests += more.requests;
         self.counted += more.counted;
+        self.by_operator += more.by_operator;
         self.given += more.given;
         self.downloaded_bytes += more.downloaded_bytes;
     }
@@ -49,15 +53,16 @@ impl Spent {
         Self {
             requests: self.requests.saturating_sub(before.requests),
             counted: self.counted.saturating_sub(before.counted),
+            by_operator: self.by_operator.saturating_sub(before.by_operator),
             given: self.given.saturating_sub(before.given),
             downloaded_bytes: self.downloaded_bytes.saturating_sub(before.downloaded_bytes),
         }
     }
 
     fn told(self, registry: &str, repository: &str) -> SpentOn {
-        let Self { requests, counted, given, downloaded_bytes } = self;
+        let Self { requests, counted, by_operator, given, downloaded_bytes } = self;
         let (registry, repository) = (registry.to_owned(), repository.to_owned());
-        SpentOn { registry, repository, requests, counted, given, downloaded_bytes }
+        SpentOn { registry, repository, requests, counted, given, downloaded_bytes, by_operator }
     }
 }
 
@@ -135,12 +140,14 @@ impl Places {
 }
 
 impl Spending {
-    pub(super) fn sent(&mut self, registry: &str, repository: &str, counted: bool, at: SystemTime) {
+    pub(super) fn sent(&mut self, request: &v1::UpstreamRequest, at: SystemTime) {
         // The clock was set back by hours: what was told of the future is no use any more.
         if self.spans.back().is_some_and(|(newest, _)| *newest > number(at) + MOST_SPANS) {
             self.spans.clear();
         }
-        let sent = Spent { requests: 1, counted: u64::from(counted), ..Spent::default() };
+        let v1::UpstreamRequest { registry, repository, counted, by_operator, .. } = request;
+        let (counted, by_operator) = (u64::from(*counted), u64::from(*counted && *by_operator));
+        let sent = Spent { requests: 1, counted, by_operator, ..Spent::default() };
         self.spend(registry, repository, sent, at);
     }
 
@@ -158,9 +165,11 @@ impl Spending {
     pub(super) fn take_up(&mut self, span: SpentSpan) {
         let Some(Ok(at)) = span.at.map(SystemTime::try_from) else { return };
         let Some(places) = self.at(at) else { return };
-        for SpentOn { registry, repository, requests, counted, given, downloaded_bytes } in span.on {
+        for SpentOn { registry, repository, requests, counted, given, downloaded_bytes, by_operator } in
+            span.on
+        {
             if let Some(place) = places.of(&registry, &repository) {
-                let spent = Spent { requests, counted, given, downloaded_bytes };
+                let spent = Spent { requests, counted, by_operator, given, downloaded_bytes };
                 place.spent.add(spent);
                 place.written.add(spent);
             }
@@ -224,11 +233,16 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(1_000_000 * 300 + minutes * 60)
     }
 
+    fn sent(registry: &str, repository: &str, counted: bool) -> v1::UpstreamRequest {
+        let (registry, repository) = (registry.to_owned(), repository.to_owned());
+        v1::UpstreamRequest { registry, repository, counted, ..Default::default() }
+    }
+
     #[test]
     fn only_the_last_six_hours_count() {
         let mut spending = Spending::default();
         for minutes in [0, 100, 400] {
-            spending.sent("docker.io", "library/nginx", minutes == 100, at(minutes));
+            spending.sent(&sent("docker.io", "library/nginx", minutes == 100), at(minutes));
             spending.spend("docker.io", "library/nginx", Spent { given: 2, ..Spent::default() }, at(minutes));
         }
         let spent =
@@ -241,9 +255,9 @@ mod tests {
     #[test]
     fn a_clock_that_is_set_right_loses_the_future_and_counts_on() {
         let mut spending = Spending::default();
-        spending.sent("docker.io", "a/b", true, at(100_000));
-        spending.sent("docker.io", "a/b", true, at(0));
-        spending.sent("docker.io", "a/b", false, at(1));
+        spending.sent(&sent("docker.io", "a/b", true), at(100_000));
+        spending.sent(&sent("docker.io", "a/b", true), at(0));
+        spending.sent(&sent("docker.io", "a/b", false), at(1));
         let sums = spending.within(SPENT_WITHIN, at(1));
         assert_eq!(
             sums.get(&("docker.io", "a/b")),
@@ -281,12 +295,29 @@ mod tests {
     }
 
     #[test]
+    fn what_commands_of_the_operator_were_counted_for_is_told_apart_and_kept() {
+        let mut spending = Spending::default();
+        for (counted, by_operator) in [(true, true), (true, false), (false, true)] {
+            let request = v1::UpstreamRequest { by_operator, ..sent("docker.io", "library/nginx", counted) };
+            spending.sent(&request, at(0));
+        }
+        let nginx = |spending: &Spending| {
+            spending.within(SPENT_WITHIN, at(1)).get(&("docker.io", "library/nginx")).copied()
+        };
+        let spent = Some(Spent { requests: 3, counted: 2, by_operator: 1, ..Spent::default() });
+        assert_eq!(nginx(&spending), spent);
+        let mut again = Spending::default();
+        spending.write(false).into_iter().for_each(|span| again.take_up(span));
+        assert_eq!(nginx(&again), spent);
+    }
+
+    #[test]
     fn all_that_was_spent_has_a_bound_when_it_is_written() {
         let mut spending = Spending::default();
         for minutes in 0..400 {
             for number in 0..MOST_WRITTEN + 9 {
                 let repository = format!("{number}/{}", "x".repeat(240));
-                spending.sent("docker.io", &repository, true, at(minutes));
+                spending.sent(&sent("docker.io", &repository, true), at(minutes));
             }
         }
         let all = SumsLine { all: true, spent: spending.write(true), answered: Vec::new() };
@@ -300,7 +331,7 @@ mod tests {
     fn a_span_tells_only_so_many_repositories_apart() {
         let mut spending = Spending::default();
         for number in 0..2000 {
-            spending.sent("docker.io", &format!("a/{number}"), true, at(0));
+            spending.sent(&sent("docker.io", &format!("a/{number}"), true), at(0));
         }
         let sums = spending.within(SPENT_WITHIN, at(0));
         assert_eq!(sums.len(), MOST_REPOSITORIES + 1);

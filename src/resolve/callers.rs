@@ -54,6 +54,11 @@ impl Caller {
         Self { client, account: Account::of(asked_by) }
     }
 
+    /// A command of the operator's, by its name.
+    pub fn operator(command: &str) -> Self {
+        Self { client: Client::Operator, account: Account::of_operator(command) }
+    }
+
     /// What the answer took; nothing where somebody else's request was waited for.
     pub fn cost(&self) -> Cost {
         self.account.cost()

@@ -133,6 +133,7 @@ impl Overview {
             upstream_requests: sums.requests,
             upstream_counted: sums.counted,
             counted_without: sums.counted_without,
+            counted_by_operator: sums.counted_by_operator,
             mirror: at(&mirror),
             web: at(&web),
             missing: [mirror, control, web].into_iter().filter_map(missing).collect(),

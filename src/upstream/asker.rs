@@ -39,6 +39,17 @@ impl Account {
         Self(Arc::new(Spent { asked_by: asked_by.into(), ..Spent::default() }))
     }
 
+    /// An empty one of a command of the operator's, by its name.
+    pub fn of_operator(command: &str) -> Self {
+        let asked_by = format!("operator: {command}");
+        Self(Arc::new(Spent { asked_by, by_operator: true, ..Spent::default() }))
+    }
+
+    /// Whether it is a command's of the operator, and no client's.
+    pub fn is_operators(&self) -> bool {
+        self.0.by_operator
+    }
+
     /// Whose it is, in words.
     pub fn asked_by(&self) -> &str {
         &self.0.asked_by
@@ -123,6 +134,7 @@ impl fmt::Debug for ClientToken {
 #[derive(Debug, Default)]
 struct Spent {
     asked_by: String,
+    by_operator: bool,
     first: Mutex<Vec<Arc<UpstreamRequest>>>,
     requests: AtomicU32,
     counted: AtomicU32,

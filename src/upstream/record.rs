@@ -136,6 +136,7 @@ fn told(asked: &Asked, method: &Method, answer: &Result<Answer, Failure>, took: 
         target: asked.kind.to_string(),
         method: method.to_string(),
         asked_by: asked.asker.account.asked_by().to_owned(),
+        by_operator: asked.asker.account.is_operators(),
         ..UpstreamRequest::default()
     };
     match answer {

@@ -8,6 +8,7 @@ use crate::{Scenario, Seen, scenarios};
 pub(crate) const SCENARIOS: &[Scenario] = scenarios![
     the_gauge_shows_what_the_registry_said_and_changes_with_a_pull,
     the_repositories_beside_the_dearest_are_told_in_sum,
+    what_was_warmed_is_told_apart_from_what_pulls_cost,
     a_shut_gate_says_why_and_until_when,
     the_standings_of_the_day_are_counted_drawn_and_listed,
     a_request_appears_when_it_is_sent_the_newest_first,
@@ -25,6 +26,13 @@ pub(crate) const SCENARIOS: &[Scenario] = scenarios![
 
 const GAUGE: &str = "document.querySelector('#registries [role=meter]')";
 const ROWS: &str = "document.querySelectorAll('#requests tbody tr')";
+
+/// A command of the operator's that ends well.
+async fn run(bench: &Bench, command: &[&str]) {
+    let mut tidehold = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidehold"));
+    let ran = tidehold.args(command).arg("--socket").arg(bench.daemon.control()).output().await.unwrap();
+    assert!(ran.status.success(), "{command:?}: {ran:?}");
+}
 
 async fn the_gauge_shows_what_the_registry_said_and_changes_with_a_pull(browser: Browser) {
     let seen = Seen::open(browser).await;
@@ -65,6 +73,23 @@ async fn the_repositories_beside_the_dearest_are_told_in_sum(browser: Browser) {
         ))
         .await;
     assert_eq!(browser.text("document.querySelectorAll('#registries tbody tr').length").await, "51");
+    seen.quiet().await;
+}
+
+async fn what_was_warmed_is_told_apart_from_what_pulls_cost(browser: Browser) {
+    let seen = Seen::open(browser).await;
+    let Seen { browser, bench } = &seen;
+    run(bench, &["warm", "library/tide"]).await;
+    let lead = "document.querySelector('#lead').textContent";
+    let told = "In the last day registries counted 2 pulls, 2 of them by commands such as tidehold warm; \
+                without Tidehold it would have been 0.";
+    browser.shows(&format!("{lead} === '{told}'")).await;
+    let compared = "document.querySelector('.compare').textContent";
+    browser
+        .shows(&format!(
+            "{compared} === 'counted in 6 h22 of them by commands such as tidehold warmwithout Tidehold0'"
+        ))
+        .await;
     seen.quiet().await;
 }
 
@@ -219,10 +244,7 @@ async fn the_hold_and_the_table_count_the_same_tags_and_digests(browser: Browser
     let seen = Seen::open(browser).await;
     let Seen { browser, bench } = &seen;
     bench.pull("latest").await;
-    let socket = bench.daemon.control();
-    let digest = format!("library/tide@{}", bench.hub.first().digest);
-    let mut pin = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidehold"));
-    assert!(pin.arg("pin").arg(digest).arg("--socket").arg(socket).output().await.unwrap().status.success());
+    run(bench, &["pin", &format!("library/tide@{}", bench.hub.first().digest)]).await;
     let card = "[...document.querySelectorAll('#hold dt')].find((one) => one.textContent === 'Tags').nextSibling.textContent";
     browser.shows(&format!("{card} === '1 and 1 digest, 1 pinned'")).await;
     browser.shows("document.querySelector('#tag-count').textContent === '1 tag and 1 digest'").await;

@@ -375,6 +375,30 @@ async fn the_status_shows_the_daemon_at_a_glance() {
 }
 
 #[tokio::test]
+async fn what_was_warmed_is_told_apart_from_what_pulls_cost_and_saves_once_it_is_pulled() {
+    let mut bench = Bench::before(images_only(), ASKS_ALWAYS).await;
+    // The index of both tags is one.
+    bench.get(&bench.manifest("1.0")).await;
+    tidehold(&bench, &["warm", "tide"]).await.done();
+    let text = async |bench: &Bench, command: &str| tidehold(bench, &[command]).await.done().stdout;
+    let of_them = "2 counted (1 of them by commands such as `tidehold warm`)";
+    let status = text(&bench, "status").await;
+    assert!(status.contains(&format!("{of_them}; it would have been 1 without Tidehold")), "{status}");
+    let budget = text(&bench, "budget").await;
+    assert!(budget.contains(&format!("{of_them} of ")), "{budget}");
+    bench.pull("latest").await;
+    assert!(bench.daemon.terminate().success());
+    bench.daemon.start_again();
+    let status = text(&bench, "status").await;
+    assert!(status.contains(&format!("{of_them}; it would have been 3 without Tidehold")), "{status}");
+    let registry = object(&bench, &["budget"]).await["registries"][0].clone();
+    assert_eq!([&registry["counted_by_operator"], &registry["spenders"][0]["counted_by_operator"]], [1, 1]);
+    let log = tidehold(&bench, &["log", "--json", "--counted"]).await.done().objects();
+    let by_operator: Vec<_> = log.iter().map(|request| request["by_operator"].as_bool().unwrap()).collect();
+    assert_eq!(by_operator, [false, true], "{log:?}");
+}
+
+#[tokio::test]
 async fn what_happened_before_a_restart_is_still_told() {
     let mut bench = Bench::before(limited_to(10), ASKS_ALWAYS).await;
     for runs in 1..=3_u64 {

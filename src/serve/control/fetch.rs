@@ -8,7 +8,7 @@ use super::problem::Problem;
 use super::{Replies, image_name};
 use crate::oci::{ACCEPT_MANIFESTS, Digest, DigestError, Reference};
 use crate::proto::v1;
-use crate::resolve::{BlobBytes, Caller, Client, Resolver};
+use crate::resolve::{BlobBytes, Caller, Resolver};
 use crate::store::blocking;
 
 /// How much is read at a time, in bytes: one of these is in memory for each call.
@@ -28,7 +28,7 @@ pub(super) async fn answer(
     let target = request.target.unwrap_or_default();
     let malformed = |error: DigestError| Problem::malformed(error.to_string());
     let digest: Digest = target.digest.parse().map_err(malformed)?;
-    let caller = Caller::new(Client::Operator, "operator: fetch");
+    let caller = Caller::operator("fetch");
     let source = if is_manifest(&target.media_type) {
         let reference = Reference::Digest(digest.clone());
         Source::Manifest(resolver.manifest(&caller, &repository, &reference).await?.bytes)

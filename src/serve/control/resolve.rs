@@ -5,7 +5,7 @@ use super::problem::Problem;
 use super::{cost, descriptor, duration, image_name, standing};
 use crate::oci::{Child, ImageName, Kind, Manifest, Platform};
 use crate::proto::v1;
-use crate::resolve::{Caller, Client, Looked, Resolver, Served};
+use crate::resolve::{Caller, Looked, Resolver, Served};
 
 pub(super) async fn answer(
     resolver: &Resolver,
@@ -16,7 +16,7 @@ pub(super) async fn answer(
         return look(resolver, &name).await;
     }
     let platform = Some(&*request.platform).filter(|text| !text.is_empty()).map(platform).transpose()?;
-    let caller = Caller::new(Client::Operator, "operator: resolve");
+    let caller = Caller::operator("resolve");
     let served = resolver.manifest(&caller, &name.repository, &name.reference).await?;
     tracing::info!(
         target: "tidehold::control",
@@ -41,7 +41,7 @@ pub(super) async fn answer(
 }
 
 async fn look(resolver: &Resolver, name: &ImageName) -> Result<v1::ResolveResponse, Problem> {
-    let caller = Caller::new(Client::Operator, "operator: look");
+    let caller = Caller::operator("look");
     let Looked { digest, standing: found } =
         resolver.look(&caller, &name.repository, &name.reference).await?;
     let target = digest.map(|digest| v1::Descriptor { digest: digest.to_string(), ..Default::default() });

@@ -21,7 +21,7 @@ use super::{Replies, image_name};
 use crate::oci::{Child, Digest, ImageName, Kind, Reference, Repository};
 use crate::proto::v1::warm_response::Step;
 use crate::proto::{MOST_REFERENCES, v1};
-use crate::resolve::{BlobBytes, Caller, Client, Resolver, Served};
+use crate::resolve::{BlobBytes, Caller, Resolver, Served};
 use crate::store::{DownloadState, Follower};
 
 /// How many references are at work at a time.
@@ -222,7 +222,7 @@ impl Warming {
         reference: &Reference,
         tally: &mut Tally,
     ) -> Result<Served, Problem> {
-        let caller = Caller::new(Client::Operator, "operator: warm");
+        let caller = Caller::operator("warm");
         let served = self.resolver.manifest(&caller, repository, reference).await;
         // What came to nothing was asked all the same.
         tally.spend(caller.cost());
@@ -238,7 +238,7 @@ impl Warming {
     ) -> Result<(u64, bool), Problem> {
         // Nobody closes it.
         let _place = self.places.acquire().await;
-        let caller = Caller::new(Client::Operator, "operator: warm");
+        let caller = Caller::operator("warm");
         let (size, fetched) = match self.resolver.blob(&caller, repository, &blob.digest).await? {
             BlobBytes::Held(held) => (held.size(), false),
             BlobBytes::Coming(follower) => {
