@@ -18,7 +18,7 @@ pub(crate) struct Prune {
     #[arg(long)]
     dry_run: bool,
     /// Down to so much cache, such as 10GiB or 0; without it, to the bounds of the configuration
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     to: Option<ByteSize>,
     /// Also what was not used for so long, such as 7d or 12h
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
@@ -28,6 +28,14 @@ pub(crate) struct Prune {
     json: bool,
     #[command(flatten)]
     control: Control,
+}
+
+/// A size as the configuration takes it.
+fn size(text: &str) -> Result<ByteSize, String> {
+    text.parse().map_err(|_| {
+        "write a number and B, kB, MB, GB or TB, or KiB, MiB, GiB or TiB, as in 500MiB, or 0 for none"
+            .to_owned()
+    })
 }
 
 impl Prune {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::node::Node;
+use crate::node::{Node, tidehold};
 
 pub(crate) const TESTS: &[(&str, fn())] = &[
     ("nothing is written without a yes", nothing_without_a_yes),
@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("a folder that a run left which was cut short goes with the next", left_over),
     ("a restart is asked for only where something is read at a start alone", restarts),
     ("a differ that was put back by hand after a setup stays", differ_put_back),
+    ("what makes no sense is not taken", nonsense),
     ("two runs at once do not meet", one_at_a_time),
     ("an undo whose restart fails says how it is gone on with", undo_without_a_restart),
 ];
@@ -265,6 +266,27 @@ fn differ_put_back() {
     node.setup(V1_7).ended_well().said(&[stays]);
     assert!(node.text(CONFIG).contains("differ = \"walking\""));
     node.setup(&["--undo", "--yes"]).ended_well();
+    assert_eq!(node.all(), before);
+}
+
+fn nonsense() {
+    let node = plain();
+    node.write("/opt/no-program", "");
+    let before = node.all();
+    for (options, words) in [
+        (["--hosts-dir", "relative"], "--hosts-dir relative: containerd needs the whole path"),
+        (["--hosts-dir", "/a:/b"], "--hosts-dir /a:/b: containerd takes a colon"),
+        (["--program", "/nonexistent"], "there is no program on the node at /nonexistent"),
+        (["--program", "/opt/no-program"], "there is no program on the node at /opt/no-program"),
+        (["--program", "/opt"], "there is no program on the node at /opt"),
+    ] {
+        node.setup(&[V1_7, &options].concat()).failed_with(2, &[words, "nothing was changed"]);
+    }
+    for option in [&["--mirror-only"][..], &["--docker"], &["--registry", "r.test"]] {
+        node.setup(&[&["--undo", "--yes"], option].concat()).failed_with(2, &["--undo", option[0]]);
+    }
+    let ran = tidehold(&["prune", "--to", "10XB"]);
+    ran.failed_with(2, &["10XB", "KiB, MiB, GiB or TiB, as in 500MiB"]);
     assert_eq!(node.all(), before);
 }
 

@@ -1,7 +1,7 @@
 //! A node laid out in a folder, and the command that is run on it.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -44,6 +44,12 @@ impl Node {
         let at = self.at(path);
         fs::create_dir_all(at.parent().unwrap()).unwrap();
         fs::write(at, text).unwrap();
+    }
+
+    /// A file that may be run.
+    pub(crate) fn program(&self, path: &str) {
+        self.write(path, "");
+        fs::set_permissions(self.at(path), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     #[track_caller]

@@ -15,6 +15,9 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
 fn units() {
     let node = plain();
     fs::create_dir_all(node.at("/run/systemd/system")).unwrap();
+    for program in ["/opt/tidehold", "/tmp/tidehold", "/run/x/tidehold"] {
+        node.program(program);
+    }
     let before = node.all();
     node.setup(&[V1_7, &["--program", "/opt/tidehold"]].concat())
         .ended_well()

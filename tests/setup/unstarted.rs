@@ -76,8 +76,9 @@ impl Machine {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-ec", INSIDE, "sh"]).arg(self.folder.path());
         command.args(["sh", "-ec", script, "sh"]);
-        command.args([env!("CARGO_BIN_EXE_tidehold"), "setup", "--yes", "--containerd-version", "1.7"]);
-        command.args(["--program", "/usr/local/bin/tidehold"]).args(options);
+        let program = env!("CARGO_BIN_EXE_tidehold");
+        command.args([program, "setup", "--yes", "--containerd-version", "1.7", "--program", program]);
+        command.args(options);
         let search = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{}:{search}", self.folder.path().display()));
         plainly(&mut command).stdin(Stdio::null()).output().unwrap().into()

@@ -44,7 +44,7 @@ pub(crate) struct Setup {
     #[arg(long)]
     dry_run: bool,
     /// Take back all that setup has changed, byte for byte
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["mirror_only", "registry", "podman", "docker", "buildkit"])]
     undo: bool,
     /// With --undo: also where somebody changed a file since; what it has is kept beside it as FILE.changed
     #[arg(long, requires = "undo")]
@@ -128,6 +128,7 @@ impl Setup {
     fn put_in(&self) -> Result<(), Failed> {
         let config = self.tidehold_config()?;
         self.can_restart()?;
+        self.hosts_dir_is_one_folder()?;
         let mut journal = Journal::open(&self.root, &self.journal).context("read what was changed before")?;
         if let Some(note) = refusals::before(self, &journal)? {
             super::print(note)?;
@@ -286,6 +287,22 @@ impl Setup {
             Units::of(self).must_run()?;
         }
         Ok(())
+    }
+
+    /// That `config_path` can name it: containerd takes it from wherever it was started, and a colon for two.
+    fn hosts_dir_is_one_folder(&self) -> Result<(), Failed> {
+        match &self.hosts_dir {
+            Some(folder) if !folder.is_absolute() => Err(Failed::Usage(format!(
+                "tidehold: --hosts-dir {}: containerd needs the whole path, from / on; nothing was changed",
+                folder.display()
+            ))),
+            Some(folder) if folder.to_string_lossy().contains(':') => Err(Failed::Usage(format!(
+                "tidehold: --hosts-dir {}: containerd takes a colon for the end of a folder's name: name one folder; \
+                 nothing was changed",
+                folder.display()
+            ))),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn wants_restart(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
@@ -424,9 +425,23 @@ fn written(setup: &Setup, path: &Path) -> Option<SystemTime> {
 /// The program as the node sees it.
 fn program_path(setup: &Setup) -> Result<PathBuf, Failed> {
     match &setup.program {
-        Some(program) => Ok(program.clone()),
+        Some(program) => named_program(setup, program),
         None if setup.root == Path::new("/") => Ok(std::env::current_exe().context("find this program")?),
         None => Ok(PathBuf::from("/usr/local/bin/tidehold")),
+    }
+}
+
+/// One that was named, which is to be there by the time that the service is started.
+fn named_program(setup: &Setup, program: &Path) -> Result<PathBuf, Failed> {
+    let path = Units::of(setup).on_node(program)?;
+    let about = fs::metadata(seen(&setup.root, &path));
+    match about.is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0) {
+        true => Ok(path),
+        false => Err(Failed::Usage(format!(
+            "tidehold: --program {}: there is no program on the node at {}; nothing was changed",
+            program.display(),
+            path.display()
+        ))),
     }
 }
 

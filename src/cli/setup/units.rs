@@ -200,7 +200,7 @@ impl Units {
     }
 
     /// A path as the node's systemd takes it.
-    fn on_node(&self, path: &Path) -> Result<PathBuf, Failed> {
+    pub(super) fn on_node(&self, path: &Path) -> Result<PathBuf, Failed> {
         let path = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
         let seen = path.strip_prefix(&self.root).map(|path| Path::new("/").join(path));
         Ok(seen.unwrap_or(path))
