@@ -421,7 +421,19 @@ fn facts(config: &Config, places: Places) -> Facts {
         data_dir: config.data_dir.clone(),
         containerds: config.containerds.iter().map(containerd).collect(),
         places,
+        unused_proxy: unused_proxy(),
     }
+}
+
+/// The proxy that our own environment names.
+fn unused_proxy() -> Option<String> {
+    let own: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let own = own.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let proxy = crate::config::Proxy::named_by(own)?.to_string();
+    tracing::warn!(proxy, "a proxy is set, and is not used: registries are asked directly");
+    Some(proxy)
 }
 
 fn fetch(config: &Config) -> Fetch {

@@ -9,6 +9,7 @@ mod containerds;
 mod daemon;
 mod disk;
 mod dockerd;
+mod egress;
 mod examine;
 mod finding;
 mod holder;

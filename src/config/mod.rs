@@ -16,6 +16,7 @@ use std::path::Path;
 use toml::de::DeTable;
 
 mod faults;
+mod proxy;
 mod tables;
 mod types;
 mod values;
@@ -23,6 +24,7 @@ mod walk;
 mod warnings;
 
 pub use faults::{Fault, Faults, LoadError};
+pub use proxy::Proxy;
 pub use types::{
     Access, Ages, Cache, Config, Containerd, Control, DOCKER_HUB, Fetch, Mirror, Registries, Registry,
     Reserve, Share, TagRule, Tags, Web,

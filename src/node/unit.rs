@@ -57,6 +57,52 @@ pub fn listens(root: &Path, unit: &str) -> io::Result<Option<Vec<String>>> {
     Ok((!texts.is_empty()).then(|| settings(&texts, "[Socket]", "ListenStream")))
 }
 
+/// What a unit's files set in the environment of what it starts, the files that these name included. Empty where there is
+/// no such unit.
+///
+/// # Errors
+/// That a file of it cannot be read.
+pub fn environment(root: &Path, unit: &str) -> io::Result<Vec<(String, String)>> {
+    let texts = texts(root, unit)?;
+    let mut set: Vec<String> = Vec::new();
+    for line in settings(&texts, "[Service]", "Environment") {
+        set.extend(words(&line));
+    }
+    // They are stronger than what the unit says itself (systemd.exec(5)).
+    for file in settings(&texts, "[Service]", "EnvironmentFile") {
+        let text = any_text(root, Path::new(file.trim_start_matches('-')))?.unwrap_or_default();
+        let lines = text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';']));
+        set.extend(lines.map(|line| line.replace(['"', '\''], "")));
+    }
+    let mut environment: BTreeMap<String, String> = BTreeMap::new();
+    for one in set {
+        if let Some((name, value)) = one.split_once('=') {
+            environment.insert(name.trim().to_owned(), value.trim().to_owned());
+        }
+    }
+    Ok(environment.into_iter().collect())
+}
+
+/// The words of a line, of which quotes hold some together.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut within = None;
+    for char in line.chars() {
+        match (within, char) {
+            (None, '"' | '\'') => within = Some(char),
+            (Some(quote), char) if char == quote => within = None,
+            (None, char) if char.is_whitespace() => words.push(String::new()),
+            (_, char) => {
+                if let Some(word) = words.last_mut() {
+                    word.push(char);
+                }
+            }
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
 /// The texts of a unit, as systemd puts them together. Empty where there is no such unit.
 fn texts(root: &Path, unit: &str) -> io::Result<Vec<String>> {
     let mut texts = Vec::new();
@@ -161,6 +207,30 @@ mod tests {
         assert_eq!(flags_of(&[(part, own)]), None, "a part without its unit is nothing");
         let some = flags_of(&[(unit, "[Service]\nExecStart=/usr/bin/containerd $ARGS\n")]).unwrap();
         assert!(some.variables);
+    }
+
+    #[test]
+    fn an_environment_is_what_the_unit_its_parts_and_its_files_say() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let at = root.path().join(path);
+            fs::create_dir_all(at.parent().unwrap()).unwrap();
+            fs::write(at, text).unwrap();
+        };
+        let found = || environment(root.path(), "c.service").unwrap();
+        assert_eq!(found(), []);
+        write(
+            "usr/lib/systemd/system/c.service",
+            "[Service]\nEnvironment=A=1 \"B=2 3\" 'C=4'\nEnvironment=\n",
+        );
+        assert_eq!(found(), [], "taken back");
+        write("etc/systemd/system/c.service.d/p.conf", "[Service]\nEnvironment=\"A=1 2\" B=3 \"\"\n");
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(found(), [pair("A", "1 2"), pair("B", "3")]);
+        write("etc/systemd/system/c.service.d/q.conf", "[Service]\nEnvironmentFile=-/etc/c.env\n");
+        assert_eq!(found(), [pair("A", "1 2"), pair("B", "3")]);
+        write("etc/c.env", "# B=5\nB=\"4\"\n");
+        assert_eq!(found(), [pair("A", "1 2"), pair("B", "4")]);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Facts {
     pub containerds: Vec<(String, String)>,
     /// The listeners beside theirs.
     pub places: Places,
+    /// The proxy that the environment names, which nothing uses.
+    pub unused_proxy: Option<String>,
 }
 
 /// Where the listeners are that may come late.
@@ -140,6 +142,7 @@ impl Overview {
             bytes_downloaded: sums.downloaded,
             unwritable: self.hold().can_write().err().map(unwritable),
             kept_out: record.all_kept_out(now),
+            unused_proxy: self.facts.unused_proxy.clone().unwrap_or_default(),
         })
     }
 

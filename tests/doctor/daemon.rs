@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 
 use crate::bench::{Found, Node, Root, examine};
 use crate::support::containerd::{Kubernetes, Version};
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, Plan};
 use crate::support::hub::client::Client;
 use crate::support::hub::{Account, Hub, HubConfig};
 use crate::{Scenario, only};
@@ -27,6 +27,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     only(ONE, "its sockets are open to everybody", open_to_all),
     only(ONE, "the daemon cannot write into its hold", unwritable),
     only(ONE, "the registry cannot be reached", unreachable),
+    only(ONE, "containerd goes out by a proxy, and the daemon cannot", by_proxy),
     only(ONE, "a registry at a private address is asked for and not listed", unlisted),
     only(ONE, "a login is refused, though images are to be had without it", refused_logins),
     only(ONE, "the credentials are missing, or for all to read, or name a helper that is not there", logins),
@@ -203,6 +204,42 @@ fn unreachable(_: Version) {
     let found = examine(&Root::new(), &daemon.config(), &[]);
     found.has("bad", "upstream.unreachable", &["cannot be reached"]);
     found.has("bad", "mirror.refused", &["tidehold log"]);
+}
+
+fn by_proxy(_: Version) {
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let rules = format!("[registries.\"docker.io\"]\nupstream = \"http://{nobody}\"\n");
+    let daemon = Daemon::start(&rules);
+    let root = Root::new();
+    root.write("/etc/containerd/config.toml", "version = 2\n");
+    root.write("/usr/lib/systemd/system/containerd.service", "[Service]\nExecStart=/usr/bin/containerd\n");
+    let told = |found: &Found| found.all().iter().any(|finding| finding.name == "upstream.proxy");
+    let found = examine(&root, &daemon.config(), &[]);
+    assert!(!told(&found), "{found:#?}");
+    let part = "[Service]\nEnvironment=\"HTTPS_PROXY=http://me:s3cret@proxy.corp:3128\"\n";
+    root.write("/etc/systemd/system/containerd.service.d/proxy.conf", part);
+    let found = examine(&root, &daemon.config(), &[]);
+    let words = [
+        "the containerd at /run/containerd/containerd.sock (HTTPS_PROXY=http://proxy.corp:3128)",
+        "asks registries directly",
+        "pulls work, and nothing is cached",
+        "upstream = ",
+    ];
+    found.has("warn", "upstream.proxy", &words);
+    assert!(!format!("{found:?}").contains("s3cret"));
+
+    // Where the registries are reached it is no matter.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let hub = runtime.block_on(Hub::start(HubConfig::default()));
+    let rules = format!("[registries.\"docker.io\"]\nupstream = \"{}\"\n", hub.registry_url());
+    let environment = &[("HTTPS_PROXY", "http://me:s3cret@proxy.corp:3128")];
+    let daemon = Plan { rest: &rules, environment, ..Plan::default() }.start();
+    let found = examine(&Root::new(), &daemon.config(), &[]);
+    found.has_ok("upstream.proxy");
+    let found = examine(&Root::new(), &daemon.config(), &["--offline"]);
+    found.has("warn", "upstream.proxy", &["the daemon itself (HTTPS_PROXY=http://proxy.corp:3128)"]);
+    assert!(daemon.log().contains("a proxy is set, and is not used"), "{}", daemon.log());
+    assert!(!format!("{found:?}{}", daemon.log()).contains("s3cret"));
 }
 
 fn unlisted(_: Version) {

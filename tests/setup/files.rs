@@ -19,6 +19,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("what others changed since stays when all is taken back", changed_since),
     ("a restart is asked for before it is made", no_restart_without_a_yes),
     ("a node without a containerd is told so", no_containerd),
+    ("a proxy that containerd goes out by is said not to be Tidehold's", by_proxy),
     ("a containerd that does not run is looked for where its unit says", unit_of_containerd),
     ("a file of version 1 gets hosts on 2.x, and none where CRI is disabled", version_1),
     ("what leads out of the node stays in it", links),
@@ -56,6 +57,21 @@ fn blob(two: &str) -> String {
 /// The hold's mark that containerd relies on it, a byte.
 fn mark(two: &str) -> String {
     format!("/var/lib/tidehold/adopted/system/sha256-{}-1", two.repeat(32))
+}
+
+fn by_proxy() {
+    let node = plain();
+    node.write("/usr/lib/systemd/system/containerd.service", "[Service]\nExecStart=/usr/bin/containerd\n");
+    let dry = ["--dry-run", "--containerd-version", "1.7"];
+    assert!(!node.setup(&dry).done().stdout.contains("told of a proxy"));
+    let part =
+        "[Service]\nEnvironment=\"https_proxy=http://me:s3cret@proxy.corp:3128\" \"NO_PROXY=10.0.0.0/8\"\n";
+    node.write("/etc/systemd/system/containerd.service.d/proxy.conf", part);
+    let said = node.setup(&dry).done().stdout;
+    let words =
+        ["(https_proxy=http://proxy.corp:3128)", "asks registries directly", "nothing is cached", "upstream"];
+    assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    assert!(!said.contains("s3cret"), "{said}");
 }
 
 fn nothing_without_a_yes() {

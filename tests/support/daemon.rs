@@ -158,7 +158,7 @@ impl Daemon {
 
     /// Starts it again on the same folder and ports; it must have ended.
     pub(crate) fn start_again(&mut self) {
-        self.process = launch(self.folder.path(), self.activation.as_ref(), self.disk.as_ref());
+        self.process = launch(self.folder.path(), self.activation.as_ref(), self.disk.as_ref(), &[]);
     }
 
     /// The disk of its own, where it was planned with one.
@@ -186,11 +186,21 @@ pub(crate) struct Plan<'a> {
     pub(crate) beside: Option<(u16, &'a str)>,
     /// The size of the disk that it keeps everything on, where that is one of its own. Its sockets are not handed over then.
     pub(crate) disk: Option<&'a str>,
+    /// What its environment has beside ours, at its first start.
+    pub(crate) environment: &'a [(&'a str, &'a str)],
 }
 
 impl Default for Plan<'_> {
     fn default() -> Self {
-        Self { containerds: &["node"], of_each: "", rest: "", activated: false, beside: None, disk: None }
+        Self {
+            containerds: &["node"],
+            of_each: "",
+            rest: "",
+            activated: false,
+            beside: None,
+            disk: None,
+            environment: &[],
+        }
     }
 }
 
@@ -210,7 +220,7 @@ impl Plan<'_> {
         });
         let disk = self.disk.map(|size| Disk::mount(&folder.path().join("data"), size));
         Daemon {
-            process: launch(folder.path(), activation.as_ref(), disk.as_ref()),
+            process: launch(folder.path(), activation.as_ref(), disk.as_ref(), self.environment),
             activation,
             disk,
             mirror_port,
@@ -234,7 +244,12 @@ impl Plan<'_> {
     }
 }
 
-fn launch(folder: &Path, activation: Option<&Activation>, disk: Option<&Disk>) -> Process {
+fn launch(
+    folder: &Path,
+    activation: Option<&Activation>,
+    disk: Option<&Disk>,
+    environment: &[(&str, &str)],
+) -> Process {
     let mut command = match (activation, disk) {
         (None, None) => Command::new(PROGRAM),
         (Some(activation), None) => activation.command(PROGRAM),
@@ -242,7 +257,7 @@ fn launch(folder: &Path, activation: Option<&Activation>, disk: Option<&Disk>) -
         (Some(_), Some(_)) => panic!("sockets are not handed over into another name space"),
     };
     command.arg("serve").arg("--config").arg(folder.join("tidehold.toml"));
-    command.env("RUST_LOG", "info,tidehold=debug");
+    command.env("RUST_LOG", "info,tidehold=debug").envs(environment.iter().copied());
     let search = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{}:{search}", folder.join(PROGRAMS).display()));
     Process::start_notifying("tidehold", &mut command, folder)

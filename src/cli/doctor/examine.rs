@@ -13,7 +13,7 @@ use super::hosts::{Folder, Mirror};
 use super::look::Node;
 use super::reliance::{Hold, Leaving, left_behind, untaken};
 use super::{
-    Doctor, ask, clients, daemon, disk, dockerd, holder, hosts, lines, listeners, outside, plugins,
+    Doctor, ask, clients, daemon, disk, dockerd, egress, holder, hosts, lines, listeners, outside, plugins,
     registries, units,
 };
 use crate::cli::{DEFAULT_CONFIG, Failed};
@@ -68,8 +68,11 @@ pub(super) async fn examine(asked: &Doctor, images: &[ImageName]) -> Result<Repo
     found.extend(units::judge(&node.socket_units(&facts.config, &facts.file())));
     found.extend(disk::judge(&disk_facts(&node, &facts)));
     report.add("tidehold", found);
+    let told = facts.status.as_ref().and_then(|status| status.as_ref().ok());
+    let told = told.map(|status| status.unused_proxy.as_str()).unwrap_or_default();
+    let proxies = egress::told(&node, &containerds, told);
     let (registries, credentials) = tokio::join!(
-        outside::registries(&node, asked.offline, images, &facts),
+        outside::registries(&node, asked.offline, images, &facts, &proxies),
         outside::logins(&node, asked.offline, &facts)
     );
     report.add("registries", registries);

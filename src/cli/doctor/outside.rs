@@ -12,7 +12,7 @@ use url::Url;
 use super::daemon::{self, Answerer};
 use super::finding::Finding;
 use super::look::Node;
-use super::{ask, disk, logins, upstream};
+use super::{ask, disk, egress, logins, upstream};
 use crate::cli::DEFAULT_CONFIG;
 
 /// Whether the registries of these images can be reached, and whether the images can be had.
@@ -21,9 +21,10 @@ pub(super) async fn registries(
     offline: bool,
     images: &[ImageName],
     facts: &daemon::Facts,
+    proxies: &[egress::Told],
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let mut date = None;
+    let (mut date, mut reached) = (None, None);
     if !offline {
         let mut urls: Vec<Url> = Vec::new();
         for image in images {
@@ -34,9 +35,15 @@ pub(super) async fn registries(
             if let upstream::Ended::Answered(_, Some(said)) = &ended {
                 date = Some(*said);
             }
-            findings.push(upstream::direct(&upstream::Direct { url: url.to_string(), ended }));
+            let came = matches!(ended, upstream::Ended::Answered(..));
+            reached = Some(came && reached.unwrap_or(true));
+            findings.push(upstream::direct(
+                &upstream::Direct { url: url.to_string(), ended },
+                !proxies.is_empty(),
+            ));
         }
     }
+    findings.extend(egress::judge(proxies, reached, &facts.file()));
     let written =
         [facts.config.data_dir.as_path(), facts.file.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG))];
     let written = written.into_iter().filter_map(|path| node.written(path)).max();

@@ -40,10 +40,16 @@ pub(super) enum Head {
     Failed(String),
 }
 
-/// The registry itself, asked past the daemon.
-pub(super) fn direct(direct: &Direct) -> Finding {
+/// The registry itself, asked past the daemon. Where others on the node go by a proxy, that no name is resolved is no fault
+/// of the name server.
+pub(super) fn direct(direct: &Direct, by_proxy: bool) -> Finding {
     let url = &direct.url;
     match &direct.ended {
+        Ended::Unresolved(why) if by_proxy => bad(
+            "upstream.name",
+            format!("the name of {url} is not resolved: {why}"),
+            "others on this node ask a proxy, which resolves it for them: see what is said of that below",
+        ),
         Ended::Answered(status, _) if *status >= 500 => warn(
             "upstream.failing",
             format!("{url} answers {status}: the registry is in trouble, or something in between"),
@@ -208,7 +214,7 @@ mod tests {
             (Ended::Tls("no".into()), Level::Bad),
         ];
         for (ended, level) in ends {
-            let found = direct(&Direct { url: "https://r".into(), ended });
+            let found = direct(&Direct { url: "https://r".into(), ended }, false);
             assert_eq!((found.level, found.mend.is_empty()), (level, level == Level::Ok));
         }
         let answer = |status, standing: Option<&str>| {

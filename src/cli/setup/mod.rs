@@ -3,6 +3,7 @@
 //! First everything is looked at and the changes are worked out; then they are shown; only then, and after a yes, is
 //! anything written.
 
+mod egress;
 mod next;
 mod plan;
 mod ready;

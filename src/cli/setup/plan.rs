@@ -21,6 +21,7 @@ use tidehold::oci::{Platform, Registry};
 use super::super::Failed;
 use super::super::relied::told_behind;
 use super::Setup;
+use super::egress;
 use super::next::{Known, Restart};
 use super::refusals::{may_have_config_path, may_swap, may_tell_podman, refused, swap};
 use super::registries::{self, Folder, Hidden};
@@ -117,6 +118,7 @@ impl Plan {
             true => format!("found {told}, without a configuration at {}", main.display()),
             false => format!("found {told}, configured by {}", main.display()),
         });
+        self.notes.extend(egress::note(setup, running.as_ref()));
 
         let folder = match (&setup.hosts_dir, settings.hosts_folders().first()) {
             (Some(folder), _) => folder.clone(),

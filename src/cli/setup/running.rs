@@ -35,6 +35,8 @@ pub(super) struct Running {
     pub(super) proxies: Vec<(String, String)>,
     /// When it was started, where its process can be seen.
     pub(super) started: Option<SystemTime>,
+    /// What it was started with in its environment, where its process can be seen.
+    pub(super) environment: Option<Vec<(String, String)>>,
 }
 
 /// Which content store a containerd has at this moment.
@@ -153,8 +155,10 @@ async fn look(socket: &Path) -> anyhow::Result<Running> {
         proxies.map(|plugin| (plugin.id.clone(), plugin.exports.get("address").cloned().unwrap_or_default()));
     let proxies = proxies.collect();
     let peer = tokio::net::UnixStream::connect(socket).await?.peer_cred()?;
-    let started = peer.pid().and_then(process::containerd).and_then(|process| process.started);
-    Ok(Running { version: Version::parse(&version.version), store, root, proxies, started })
+    let process = peer.pid().and_then(process::containerd);
+    let started = process.as_ref().and_then(|process| process.started);
+    let environment = process.map(|process| process.environment);
+    Ok(Running { version: Version::parse(&version.version), store, root, proxies, started, environment })
 }
 
 /// How many of these blobs the containerd at a socket relies on, by its own database.
