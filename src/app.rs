@@ -1,5 +1,7 @@
 //! The composition: a configuration becomes parts, parts become listeners, and at the end everything drains.
 
+mod disk;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -28,6 +30,7 @@ use crate::serve::web::{self, Phase};
 use crate::serve::{http, mirror};
 use crate::store::{Hold, Owner, Recovered, StoreError, blocking};
 use crate::upstream::{Listed, Settings, SettingsError, Timeouts, Upstreams};
+use disk::{lost_until_the_disk_is_well, mind_the_disk};
 
 pub use crate::serve::mirror::GIVEN_AGAIN;
 
@@ -37,9 +40,6 @@ const DRAIN: Duration = Duration::from_secs(30);
 /// How long after a call of a pull its next one comes at the latest, and how long it is waited for that at most.
 const QUIET: Duration = Duration::from_secs(1);
 const QUIET_WITHIN: Duration = Duration::from_secs(20);
-
-/// How often a disk that failed is tried.
-const TRY_DISK_EVERY: Duration = Duration::from_millis(500);
 
 /// A daemon that is listening.
 pub struct App {
@@ -309,48 +309,6 @@ async fn stopped(stop: CancellationToken, file: Option<SocketFile>) {
     stop.cancelled().await;
     // Before the drain: whoever connects now is for the next daemon.
     drop(file);
-}
-
-/// Says when the disk has refused something, and tries it until it takes writes again: what it refused once nobody is
-/// let to try with a pull.
-async fn mind_the_disk(hold: Hold, stop: CancellationToken) {
-    let mind = async {
-        loop {
-            let error = hold.refused().await;
-            let mend = error.mend().unwrap_or_default();
-            tracing::error!(%error, mend, "the disk takes no writes: what is held is served, and nothing new is fetched");
-            well(&hold).await;
-            tracing::warn!("the disk can be written again: what is new is fetched and kept");
-        }
-    };
-    stop.run_until_cancelled(mind).await;
-}
-
-/// Waits until the disk takes a try.
-async fn well(hold: &Hold) {
-    let mut tries = tokio::time::interval(TRY_DISK_EVERY);
-    loop {
-        tries.tick().await;
-        let hold = hold.clone();
-        match blocking(move || hold.try_disk()).await {
-            Ok(()) => break,
-            Err(error) => tracing::debug!(%error, "the disk still cannot be written"),
-        }
-    }
-}
-
-/// Waits for the index to fail and then for the disk to take writes again. Ending before that would bring nothing:
-/// the next daemon could not open the index either, while this one still serves what it holds.
-async fn lost_until_the_disk_is_well(hold: &Hold) {
-    hold.index_lost().await;
-    tracing::error!(
-        "the index could not be written, is the disk full? What is held is served, and nothing new is kept, until \
-         the disk can be written; then this daemon ends, to be started anew"
-    );
-    well(hold).await;
-    tracing::warn!(
-        "the disk can be written again: ending, so that the service manager starts this daemon anew"
-    );
 }
 
 fn ended<E: std::fmt::Display>(listener: &str, outcome: Result<(), E>) {

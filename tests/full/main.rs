@@ -174,6 +174,7 @@ fn taking_over() {
 
     // Where it could not write its index, the daemon ends as soon as it could, to be started anew.
     if node.adopt(&["--copy"]).code != 0 {
+        node.daemon.await_log("the index could not be written");
         node.daemon.await_end();
         node.daemon.start_again();
     }
