@@ -344,7 +344,7 @@ pub enum Refusal {
 }
 
 fn mend(error: &StoreError) -> String {
-    error.mend().map_or_else(String::new, |mend| format!(". What is held is served; {mend}"))
+    error.mend().map_or_else(String::new, |mend| format!(": {mend}"))
 }
 
 impl Refusal {
