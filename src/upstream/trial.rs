@@ -101,7 +101,7 @@ impl Trials {
         }
         let asker = Asker {
             credential: Credential::Own,
-            account: Account::of("doctor"),
+            account: Account::of_operator("doctor"),
             only_registry: upstream.role == Role::Home,
         };
         let asked = Asked {
