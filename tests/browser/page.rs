@@ -2,7 +2,7 @@
 
 use crate::bench::{ASKS_ALWAYS, Bench, images_only};
 use crate::driver::{Browser, ENTER, TAB};
-use crate::support::hub::{Fault, HubConfig, Kind};
+use crate::support::hub::{Account, Fault, Hub, HubConfig, Kind};
 use crate::{Scenario, Seen, scenarios};
 
 pub(crate) const SCENARIOS: &[Scenario] = scenarios![
@@ -10,6 +10,7 @@ pub(crate) const SCENARIOS: &[Scenario] = scenarios![
     the_repositories_beside_the_dearest_are_told_in_sum,
     what_was_warmed_is_told_apart_from_what_pulls_cost,
     a_shut_gate_says_why_and_until_when,
+    what_is_amiss_is_told_with_what_to_do,
     the_standings_of_the_day_are_counted_drawn_and_listed,
     a_request_appears_when_it_is_sent_the_newest_first,
     the_flight_record_is_filtered_and_held_still,
@@ -107,6 +108,38 @@ async fn a_shut_gate_says_why_and_until_when(browser: Browser) {
     browser
         .shows(&format!("{ROWS}.length && [...{ROWS}].some((row) => row.textContent.includes('429'))"))
         .await;
+    seen.quiet().await;
+}
+
+async fn what_is_amiss_is_told_with_what_to_do(browser: Browser) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("logins.json");
+    std::fs::write(&file, r#"{"auths":{"docker.io":{"username":"ada","password":"wr0ng"}}}"#).unwrap();
+    let hub = Hub::start(HubConfig { accounts: vec![Account::free("ada", "s3cret")], ..images_only() }).await;
+    let rest = format!(
+        "[tags]\n{ASKS_ALWAYS}\n[registries.\"docker.io\"]\nupstream = \"{}\"\ncredentials = {file:?}\n",
+        hub.registry_url()
+    );
+    let seen = Seen::of(browser, Bench::with(hub, &rest)).await;
+    let Seen { browser, bench } = &seen;
+    bench.pull("latest").await;
+    let shows =
+        async |part: &str, said: &str| browser.shows(&format!("{part}.textContent.includes('{said}')")).await;
+    let budget = "document.querySelector('#registries')";
+    shows(budget, &format!("a login was refused: the one for docker.io in {}", file.display())).await;
+    shows(budget, "pulls go on without it").await;
+
+    bench.get(&format!("{}/v2/team/app/manifests/latest?ns=10.11.12.13:5000", bench.daemon.mirror())).await;
+    let hold = "document.querySelector('#hold')";
+    shows(hold, "10.11.12.13:5000: it is at").await;
+    shows(hold, "not listed under [registries]").await;
+
+    let (data, aside) = (bench.daemon.data(), bench.daemon.data().with_extension("aside"));
+    std::fs::rename(&data, &aside).unwrap();
+    shows(hold, "systemctl restart tidehold").await;
+    shows("document.querySelector('#hold-gist')", "nothing new can be written").await;
+    std::fs::rename(&aside, &data).unwrap();
+    browser.shows(&format!("!{hold}.textContent.includes('systemctl restart')")).await;
     seen.quiet().await;
 }
 
