@@ -214,11 +214,10 @@ fn registry(file: &Path, name: &str, text: &str, version: Option<Version>, mirro
     Judged::Ours(findings)
 }
 
-/// A file that does not name the mirror, or at a port where it is not.
+/// A file that does not name the mirror, or at a port where it is not. A server alone is the registry itself, on this node.
 fn missed(file: &str, read: &Hosts, mirror: Mirror) -> Judged {
-    let first = read.hosts.first().or(read.server.as_ref());
-    match first {
-        Some(first) if mirror.is(&first.authority).0 && read.hosts.len() <= 1 => Judged::Broken(vec![bad(
+    match read.hosts.first().or(read.server.as_ref()) {
+        Some(first) if mirror.is(&first.authority).0 && read.hosts.len() == 1 => Judged::Broken(vec![bad(
             "hosts.port",
             format!("{file} names {}, and the mirror listens at {}", first.written, mirror.url()),
             format!("write {:?} there (it needs no restart)", mirror.url()),
@@ -392,6 +391,13 @@ mod tests {
             assert!(!bad[0].mend.is_empty());
         }
         assert_eq!(names(&judged("2.1", &[])), [(Level::Bad, "hosts.none")]);
+    }
+
+    #[test]
+    fn a_registry_of_the_nodes_own_is_not_taken_for_the_mirror() {
+        let found =
+            judged("1.7.1", &[("_default", OURS), ("corp.test", "server = \"http://127.0.0.1:5000\"\n")]);
+        assert!(found.iter().all(|finding| finding.level != Level::Bad), "{found:?}");
     }
 
     #[test]
