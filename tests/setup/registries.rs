@@ -133,6 +133,19 @@ fn second_docker_io() {
     assert!(text.starts_with("ca = [\"ca.crt\"]\n") && text.contains("127.0.0.1:789"), "{text}");
     assert_eq!(fs::read_to_string(&theirs).unwrap(), header);
     node.setup(V1_7).ended_well().said(&["nothing to change"]);
+
+    // As a run leaves it that is cut short before all was written.
+    let hosts = ["docker.io/hosts.toml", "_default/hosts.toml"];
+    for cut in [&hosts[..], &[&hosts[..], &["docker.io/ca.crt", "_default/ca.crt"]].concat()] {
+        node.write(CONFIG, &config(&format!("{FIRST}:{SECOND}")));
+        for file in cut {
+            fs::remove_file(node.at(&format!("{FIRST}/{file}"))).unwrap();
+        }
+        node.setup(V1_7).ended_well();
+        let text = node.text(&ours);
+        assert!(text.contains("127.0.0.1:789") && text.contains("m.test"), "{text}");
+        assert!(leads(&node, &format!("{FIRST}/docker.io/ca.crt")).is_some());
+    }
     taken_back(&node, &before);
 }
 

@@ -27,6 +27,7 @@ use tidehold::config::Config;
 use tidehold::node::containerd::{BUILTIN_STORE, CONFIG};
 use tidehold::node::discover::blobs;
 use tidehold::node::files::seen;
+use tidehold::node::hosts::{DEFAULT, FILE};
 use tidehold::node::journal::{Change, Journal, JournalError, Swap};
 
 use super::doctor::Presence;
@@ -188,7 +189,10 @@ impl Setup {
         }
         // What is written already is so once more.
         let left = |change: &&Change| !self.wants_restart() || !Units::is_one(&change.path);
-        let left: Vec<Change> = plan.changes.iter().filter(left).cloned().collect();
+        let mut left: Vec<Change> = plan.changes.iter().filter(left).cloned().collect();
+        // What hides other folders with hosts comes last: whoever goes on after a run that was cut short still finds them.
+        let of_default = Path::new(DEFAULT).join(FILE);
+        left.sort_by_key(|change| (!change.path.ends_with(FILE), change.path.ends_with(&of_default)));
         journal.link(&plan.links).map_err(stopped)?;
         journal.apply(&left, plan.swap.clone()).map_err(stopped)?;
         if plan.count() > 0 {

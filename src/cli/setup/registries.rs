@@ -147,7 +147,8 @@ impl Plan {
         let rights = fs::metadata(seen(root, &source)).ok().map(|about| about.permissions().mode() & 0o7777);
         self.changes.push(Change { path, before: None, after, mode: rights });
         let others = files(root, from).into_iter().filter(|name| name != FILE);
-        self.links.extend(others.map(|name| Link { path: at.join(&name), to: from.join(&name) }));
+        let links = others.map(|name| Link { path: at.join(&name), to: from.join(&name) });
+        self.links.extend(links.filter(|link| !stands(root, link)));
         Ok(())
     }
 
@@ -161,12 +162,19 @@ impl Plan {
 
 /// What counted till now and would not be come to any more: the names of folders, and where they are.
 fn carried(root: &Path, of: &Folder) -> BTreeMap<String, PathBuf> {
-    let own: BTreeSet<String> = names(root, &of.folder).iter().map(|name| registry_of(name)).collect();
+    let others: BTreeSet<&PathBuf> = of.hidden.iter().flat_map(|hidden| &hidden.order).collect();
+    let is_whole = |name: &String| {
+        let mut others =
+            others.iter().filter(|other| ***other != of.folder && seen(root, &other.join(name)).is_dir());
+        !others.any(|other| is_cut_short(root, &of.folder.join(name), &other.join(name)))
+    };
+    let whole: BTreeSet<String> = names(root, &of.folder).into_iter().filter(is_whole).collect();
+    let own: BTreeSet<String> = whole.iter().map(|name| registry_of(name)).collect();
     let mut carried = BTreeMap::new();
     for hidden in &of.hidden {
         let mut known = own.clone();
         for folder in &hidden.order {
-            let names = names(root, folder);
+            let names = if *folder == of.folder { whole.clone() } else { names(root, folder) };
             let counts = |name: &&String| {
                 !known.contains(&registry_of(name))
                     && (hidden.by.is_empty() || hidden.by.contains(&registry_of(name)))
@@ -183,10 +191,23 @@ fn carried(root: &Path, of: &Folder) -> BTreeMap<String, PathBuf> {
     carried
 }
 
+/// Whether a registry's folder has links to what another has for it at most: a run of ours was cut short, and the hosts
+/// that go with them are still to come.
+fn is_cut_short(root: &Path, at: &Path, from: &Path) -> bool {
+    let to = |path: PathBuf, to: PathBuf| stands(root, &Link { path, to });
+    let is_folder = seen(root, at).is_dir() && !to(at.to_owned(), from.to_owned());
+    is_folder && files(root, at).iter().all(|name| name != FILE && to(at.join(name), from.join(name)))
+}
+
+fn stands(root: &Path, link: &Link) -> bool {
+    let (above, name) = (link.path.parent().unwrap_or(&link.path), link.path.file_name().unwrap_or_default());
+    fs::read_link(seen(root, above).join(name)).is_ok_and(|to| to == link.to)
+}
+
 /// That what is linked comes to the same there.
 fn may_be_carried(root: &Path, at: &Path, from: &Path) -> Result<(), Failed> {
     let (above, name) = (at.parent().unwrap_or(at), at.file_name().unwrap_or_default());
-    if fs::symlink_metadata(seen(root, above).join(name)).is_ok() {
+    if fs::symlink_metadata(seen(root, above).join(name)).is_ok() && !is_cut_short(root, at, from) {
         return Err(anyhow!(
             "{} leads to no folder, and stands where {} is to be linked: remove it; nothing was changed",
             at.display(),
