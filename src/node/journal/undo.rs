@@ -67,8 +67,13 @@ impl Journal {
             }
             let rights = entry.and_then(|entry| entry.original.as_ref());
             match &restoration.then {
+                // What somebody has added may be more secret than it was.
+                Some(then) if restoration.merged => {
+                    let rights = self.rights(path)?;
+                    write(&at, then, rights.as_ref(), NEW_FILE, false).map_err(failed("write", path))?;
+                }
                 Some(then) => {
-                    write(&at, then, rights, NEW_FILE, !restoration.merged).map_err(failed("write", path))?;
+                    write(&at, then, rights, NEW_FILE, true).map_err(failed("write", path))?;
                 }
                 None => remove(&at).map_err(failed("remove", path))?,
             }
