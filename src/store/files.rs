@@ -54,6 +54,8 @@ pub(super) struct Files {
     /// The folders whose names are known to outlast a loss of power. That one is there does not say so: another
     /// thread, or one that was killed, may have made it and not come to the sync.
     durable: Mutex<HashSet<PathBuf>>,
+    /// The data folder itself, whatever stands at its path by now.
+    opened: File,
     /// Closing it frees the lock.
     lock: File,
 }
@@ -70,6 +72,7 @@ impl Files {
             ingest: data_dir.join("ingest"),
             next_number: AtomicU64::new(0),
             durable: Mutex::default(),
+            opened: File::open(data_dir).map_err(StoreError::io("open", data_dir))?,
             lock: lock(data_dir)?,
             disk,
         };
@@ -167,15 +170,16 @@ impl Files {
     /// answers from memory.
     pub(super) fn can_write(&self) -> Result<(), StoreError> {
         let ours = |there: &fs::Metadata| {
-            self.lock.metadata().is_ok_and(|lock| (lock.dev(), lock.ino()) == (there.dev(), there.ino()))
+            self.opened.metadata().is_ok_and(|ours| (ours.dev(), ours.ino()) == (there.dev(), there.ino()))
         };
         let absent = |error: &io::Error| {
             matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
         };
-        let path = self.data_dir.join("lock");
-        match fs::metadata(&path) {
+        match fs::metadata(&self.data_dir) {
             Ok(there) if ours(&there) => {}
-            Err(error) if !absent(&error) => return Err(StoreError::unwritten("look at", &path, error)),
+            Err(error) if !absent(&error) => {
+                return Err(StoreError::unwritten("look at", &self.data_dir, error));
+            }
             Ok(_) | Err(_) => return Err(StoreError::Replaced(self.data_dir.clone())),
         }
         let (downloads, index) = (self.downloads(), self.index());
@@ -186,6 +190,15 @@ impl Files {
                 Ok(()) => {}
                 Err(error) if absent(&error) => return Err(StoreError::Replaced(folder.clone())),
                 Err(error) => return Err(StoreError::unwritten("write into", folder, error)),
+            }
+        }
+        for folder in Algorithm::ALL.map(|algorithm| self.blobs.join(algorithm.name())) {
+            match rustix::fs::access(&folder, rustix::fs::Access::WRITE_OK).map_err(io::Error::from) {
+                // Until the first blob there is none.
+                Err(error) if !absent(&error) => {
+                    return Err(StoreError::unwritten("write into", &folder, error));
+                }
+                Ok(()) | Err(_) => {}
             }
         }
         Ok(())

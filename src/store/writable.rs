@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use tokio::sync::watch;
 
 use super::{Hold, StoreError};
@@ -36,19 +37,18 @@ struct Refusals {
 impl Refused {
     /// Takes a refused change down, where it is the disk's doing.
     pub(super) fn note(&self, action: &'static str, path: &Path, error: io::Error) -> StoreError {
-        // These are of one path alone.
-        let of_the_path = matches!(
+        // All else is of one path alone, or of this process: it has no descriptor left, for one.
+        let of_the_disk = matches!(
             error.kind(),
-            ErrorKind::NotFound
-                | ErrorKind::AlreadyExists
-                | ErrorKind::NotADirectory
-                | ErrorKind::IsADirectory
-                | ErrorKind::CrossesDevices
-                | ErrorKind::InvalidFilename
-                | ErrorKind::InvalidInput
-        );
+            ErrorKind::StorageFull
+                | ErrorKind::QuotaExceeded
+                | ErrorKind::ReadOnlyFilesystem
+                | ErrorKind::PermissionDenied
+                | ErrorKind::StaleNetworkFileHandle
+                | ErrorKind::WriteZero
+        ) || Errno::from_io_error(&error) == Some(Errno::IO);
         let error = StoreError::unwritten(action, path, error);
-        if !of_the_path {
+        if of_the_disk {
             self.0.send_modify(|refusals| {
                 refusals.times += 1;
                 refusals.last = Some(error.clone());
