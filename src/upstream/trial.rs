@@ -89,9 +89,12 @@ impl Trials {
         let tried =
             |login: Option<&LoginName>, outcome| Tried { host: host.clone(), login: login.cloned(), outcome };
         let untried = |why: &str| Outcome::Untried { why: why.to_owned() };
-        let logins = match self.credentials.all_at(&over, repository.registry(), clock::instant()).await {
-            Ok(logins) => logins,
-            Err(Unread) => return vec![tried(None, untried("the file cannot be used"))],
+        let until = tokio::time::Instant::now() + WITHIN;
+        let logins = self.credentials.all_at(&over, repository.registry(), clock::instant());
+        let logins = match tokio::time::timeout_at(until, logins).await {
+            Ok(Ok(logins)) => logins,
+            Ok(Err(Unread)) => return vec![tried(None, untried("the file cannot be used"))],
+            Err(_) => return vec![tried(None, untried("its credential helpers take too long"))],
         };
         if logins.is_empty() {
             return match upstream.role {
@@ -112,7 +115,6 @@ impl Trials {
             asker,
         };
         let door = Door { trials: self, asked, over };
-        let until = tokio::time::Instant::now() + WITHIN;
         let in_time = || Failure::TimedOut(Wait::Headers);
         let bare = tokio::time::timeout_at(until, door.knock(None)).await.unwrap_or_else(|_| Err(in_time()));
         let mut all = Vec::new();
@@ -234,9 +236,8 @@ impl Door<'_> {
 fn outcome(status: StatusCode) -> Outcome {
     match status {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Refused { status: status.as_u16() },
-        status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
-            Outcome::Untried { why: format!("it answers {}", status.as_u16()) }
-        }
-        _ => Outcome::Accepted,
+        status if status.is_success() => Outcome::Accepted,
+        // A page to log in at, for one, says nothing of the login.
+        status => Outcome::Untried { why: format!("it answers {}", status.as_u16()) },
     }
 }
