@@ -167,7 +167,7 @@ impl App {
         let drained = tokio::time::timeout(DRAIN, async {
             // Whoever writes may yet have to ask the mirror, and containerd fails what waits for a second at its
             // store: until the pulls that run are done, both go on listening.
-            let pulling = writers.iter().any(|writers| !writers.is_empty());
+            let pulling = calls.are_running() || writers.iter().any(|writers| !writers.is_empty());
             for writers in &writers {
                 writers.close();
                 writers.wait().await;

@@ -24,6 +24,11 @@ impl Calls {
         self.running.token()
     }
 
+    /// Whether any runs.
+    pub fn are_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     /// Returns once none runs and none has come for so long.
     pub async fn quiet_for(&self, time: Duration) {
         loop {
