@@ -90,9 +90,7 @@ impl Reason {
             },
         }
     }
-}
 
-impl Reason {
     /// That what is new could not be kept.
     pub(super) fn unkept(why: &Unkept) -> Self {
         match why {

@@ -101,7 +101,7 @@ impl Overview {
                 why: "the disk is full".to_owned(),
                 mend: "make room on it".to_owned(),
             }),
-            Err(Unkept::Unwritable(error)) => Some(unwritable(error)),
+            Err(Unkept::Unwritable(error)) => Some(unwritable(&error)),
         }
     }
 
@@ -140,7 +140,7 @@ impl Overview {
             web: at(&web),
             missing: [mirror, control, web].into_iter().filter_map(missing).collect(),
             bytes_downloaded: sums.downloaded,
-            unwritable: self.hold().can_write().err().map(unwritable),
+            unwritable: self.hold().can_write().err().as_ref().map(unwritable),
             kept_out: record.all_kept_out(now),
             unused_proxy: self.facts.unused_proxy.clone().unwrap_or_default(),
         })
@@ -344,8 +344,7 @@ impl Overview {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is what becomes of it")]
-fn unwritable(error: StoreError) -> v1::Unwritable {
+fn unwritable(error: &StoreError) -> v1::Unwritable {
     v1::Unwritable { why: error.to_string(), mend: error.mend().unwrap_or_default() }
 }
 

@@ -182,24 +182,24 @@ impl Files {
             }
             Ok(_) | Err(_) => return Err(StoreError::Replaced(self.data_dir.clone())),
         }
+        let is_there = |folder: &Path| match rustix::fs::access(folder, rustix::fs::Access::WRITE_OK) {
+            Ok(()) => Ok(true),
+            Err(error) => match io::Error::from(error) {
+                error if absent(&error) => Ok(false),
+                error => Err(StoreError::unwritten("write into", folder, error)),
+            },
+        };
         let (downloads, index) = (self.downloads(), self.index());
         for folder in
             [&self.data_dir, &self.ingest, &downloads, &self.blobs, &self.entering, &self.adopted, &index]
         {
-            match rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).map_err(io::Error::from) {
-                Ok(()) => {}
-                Err(error) if absent(&error) => return Err(StoreError::Replaced(folder.clone())),
-                Err(error) => return Err(StoreError::unwritten("write into", folder, error)),
+            if !is_there(folder)? {
+                return Err(StoreError::Replaced(folder.clone()));
             }
         }
-        for folder in Algorithm::ALL.map(|algorithm| self.blobs.join(algorithm.name())) {
-            match rustix::fs::access(&folder, rustix::fs::Access::WRITE_OK).map_err(io::Error::from) {
-                // Until the first blob there is none.
-                Err(error) if !absent(&error) => {
-                    return Err(StoreError::unwritten("write into", &folder, error));
-                }
-                Ok(()) | Err(_) => {}
-            }
+        for algorithm in Algorithm::ALL {
+            // Until the first blob there is none.
+            is_there(&self.blobs.join(algorithm.name()))?;
         }
         Ok(())
     }
